@@ -1,0 +1,138 @@
+"""What the harness itself costs a trial: `python benchmarks/harness.py [TRIALS]`.
+
+Runs a sweep whose trials do nothing, in one slot and without processes, so that all the time
+between two trials is the harness's; the start of a process is timed apart. Prints milliseconds a
+trial in blocks, the sampler's own time apart, and the memory. Nothing here is a test: times vary.
+"""
+
+import argparse
+import io
+import os
+import resource
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from kd_research import hydra_plugin, sweeper
+from kd_research.config import ROOT
+from kd_research.plan import Plan
+from kd_research.record import RunRecord, write_record
+from kd_research.resolvers import register_resolvers
+from kd_research.workers import End, LocalPool
+
+
+class Done:
+    """A run that has ended already."""
+
+    def __init__(self, directory):
+        self.directory, self.started = directory, time.monotonic()
+
+    def end(self):
+        return End("", failed=False)
+
+
+class NoProcesses:
+    """Writes the record in place of a run, which is not counted."""
+
+    slots = 1
+
+    def __init__(self):
+        self.ended, self.not_ours = [], 0.0
+
+    def submit(self, directory, action="main", processes=1):
+        start = time.perf_counter()
+        if action == "main":
+            number = int(directory.name)
+            metrics, costs = {"val_accuracy": number % 97 / 97}, {"num_params": number % 89 + 1}
+            write_record(RunRecord("completed", {}, 0, metrics, costs), directory)
+        self.not_ours += time.perf_counter() - start
+        return Done(directory)
+
+    def wait(self, handles, seconds):
+        self.ended.append(
+            (time.perf_counter(), self.not_ours, asking.seconds, memory(), time.process_time())
+        )
+        return list(handles)
+
+    def kill(self, handles):
+        pass
+
+
+class Asking:
+    """Times the sampler: the suggestions of a trial."""
+
+    seconds = 0.0
+
+    def __call__(self, *arguments):
+        start = time.perf_counter()
+        value = suggest(*arguments)
+        self.seconds += time.perf_counter() - start
+        return value
+
+
+def memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def process_start(runs=7):
+    """Median milliseconds from submit to the end of a run that does nothing."""
+    os.environ["PYTHONPATH"] = str(ROOT / "tests")
+    sys.path.insert(0, str(ROOT / "tests"))
+    times = []
+    for program in ("noop_trial", "kd_research.trial"):
+        pool, found = LocalPool(1, program=program), []
+        for index in range(runs):
+            directory = Path(tempfile.mkdtemp()) / f"{index:04d}"
+            directory.mkdir()
+            start = time.perf_counter()
+            handle = pool.submit(directory)
+            while not pool.wait([handle], 10):
+                pass
+            found.append(1000 * (time.perf_counter() - start))
+        times.append(sorted(found)[runs // 2])
+    return times
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trials", type=int, nargs="?", default=1000)
+    parser.add_argument("--sampler", default="random")
+    parser.add_argument("--block", type=int, default=250)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as output_dir:
+        register_resolvers()
+        hydra_plugin.register()
+        overrides = [f"output_dir={output_dir}", f"sampler={chosen.sampler}", "tracking=disabled"]
+        overrides.append(f"sweep.n_trials={chosen.trials}")
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("config", overrides=overrides, return_hydra_config=True)
+            plan = Plan(GlobalHydra.instance().config_loader(), config, overrides)
+        plan.directory.mkdir(parents=True)
+        pool = NoProcesses()
+        quiet = redirect_stdout(io.StringIO())
+        with quiet, sweeper._open(plan) as study:
+            sweeper.Sweep(plan, study, pool).run()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sampler {chosen.sampler}")
+    print("trials         harness ms   sampler ms   both, CPU ms   peak MiB")
+    marks = pool.ended[1 :: chosen.block] + [pool.ended[-1]]
+    for index, (before, after) in enumerate(zip(marks, marks[1:], strict=False)):
+        count = min(chosen.block, chosen.trials - index * chosen.block)
+        wall, others, asked = (1000 * (after[i] - before[i]) / count for i in range(3))
+        label = f"{index * chosen.block + 1}..{index * chosen.block + count}"
+        cpu = 1000 * (after[4] - before[4]) / count
+        times = f"{wall - others - asked:10.1f} {asked:12.1f} {cpu:14.1f}"
+        print(f"{label:14} {times} {after[3]:10.0f}", flush=True)
+    empty, trial = process_start()
+    print(f"a process, start to end: {empty:.0f} ms empty, {trial:.0f} ms with torch imported")
+
+
+suggest, asking = sweeper.suggest, Asking()
+sweeper.suggest = asking
+
+if __name__ == "__main__":
+    main()

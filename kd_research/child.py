@@ -1,0 +1,161 @@
+"""What happens in the process of a run, between the fork and the run itself.
+
+The process leads a group of its own, writes to its own log, dies with the sweeper, and holds its
+folder's lock, so that a folder is never run twice at once. With several processes it does not run
+itself but starts them, with the variables of their ranks set, so that Lightning starts none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from kd_research.record import CONFIG_NAME, LOG_NAME, RECORD_NAME, RunRecord, write_record
+
+PR_SET_PDEATHSIG = 1
+SETTLE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
+
+
+def run_folder(
+    directory: str, program: str, action: str, processes: int, variables: Mapping[str, str]
+) -> None:
+    """Run `program.action([directory])` in this process, and exit with what it returns.
+
+    Args:
+        directory: the run's folder.
+        program: a module, imported before by the server that this process was forked from.
+        action: its function.
+        processes: how many ranks; with one, none.
+        variables: of the environment.
+    """
+    os.setsid()
+    _die_with_sweeper()
+    folder = os.open(directory, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # waits for a dying run of a killed sweeper
+    log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(variables)
+    sys.argv = [program, directory]
+    if processes == 1:
+        sys.exit(getattr(importlib.import_module(program), action)([directory]))
+    sys.exit(_run_ranks(Path(directory), program, action, processes))
+
+
+def _die_with_sweeper() -> None:
+    """End the whole group when the sweeper has gone, however it went.
+
+    Our parent is the server, which lives as long as any process that it forked: its death would
+    come too late.
+    """
+    sweeper = multiprocessing.parent_process()
+    assert sweeper is not None
+
+    def watch() -> None:
+        sweeper.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="sweeper", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run_ranks(directory: Path, program: str, action: str, processes: int) -> int:
+    """Start the ranks, end them all when one fails, and see that the record names the first."""
+    port = _free_port()
+    ranks = {}
+    for rank in range(processes):
+        pid = os.fork()
+        if pid == 0:
+            _run_rank(directory, program, action, rank, processes, port)
+        ranks[pid] = rank
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ranks get it too, and end in order
+    failed: tuple[int, int] | None = None  # rank, exit code
+    deadline = None
+    while ranks:
+        pid, status = os.waitpid(-1, os.WNOHANG if deadline else 0)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            rank = ranks.pop(pid)
+            if code != 0 and failed is None:
+                failed, deadline = (rank, code), time.monotonic() + SETTLE_SECONDS
+        elif time.monotonic() > (deadline or 0):
+            for other in ranks:
+                os.kill(other, signal.SIGKILL)
+            deadline = None
+        else:
+            time.sleep(0.05)
+    return _conclude(directory, failed) if failed else 0
+
+
+def _run_rank(
+    directory: Path, program: str, action: str, rank: int, processes: int, port: int
+) -> None:
+    """In the process of one rank; never returns."""
+    _die_with_parent()
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "NODE_RANK": "0",
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    code = 1
+    try:
+        code = getattr(importlib.import_module(program), action)([str(directory)])
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException as error:
+        traceback.print_exc()
+        _reason_path(directory, rank).write_text(f"{type(error).__name__}: {error}")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _reason_path(directory: Path, rank: int) -> Path:
+    return directory / f".rank-{rank}"
+
+
+def _conclude(directory: Path, failed: tuple[int, int]) -> int:
+    """The record says what went wrong first: the other ranks only saw a peer that was gone."""
+    rank, code = failed
+    path = _reason_path(directory, rank)
+    reason = path.read_text() if path.exists() else None
+    path.unlink(missing_ok=True)
+    if code < 0:  # killed from outside: as if this process had been
+        (directory / RECORD_NAME).unlink(missing_ok=True)
+        print(f"rank {rank} was killed by signal {-code}", flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    if rank > 0 and reason:
+        config = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_NAME))
+        assert isinstance(config, dict)
+        text = f"rank {rank}: {reason}"
+        write_record(RunRecord("failed", config, config["seed"], error=text), directory)  # type: ignore[arg-type]
+    return 1
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,137 @@
+"""Wrong overrides, explained all at once; Hydra itself stops at the first."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_research.config import ROOT
+
+PLAIN_FLAGS = {"-m", "--multirun", "--cfg", "-c", "job", "--resolve", "--run", "-r"}
+
+
+def explain(arguments: Sequence[str]) -> list[str]:
+    """What is wrong with the overrides on a command line, a line each; empty where nothing is.
+
+    Args:
+        arguments: of the command line. Where they hold flags beyond -m and --cfg job, Hydra is
+            left to speak for itself.
+    """
+    if any(item.startswith("-") and item not in PLAIN_FLAGS for item in arguments):
+        return []
+    problems, overrides = [], []
+    parser = OverridesParser.create()
+    for item in arguments:
+        if item in PLAIN_FLAGS:
+            continue
+        try:
+            overrides.append(parser.parse_override(item))
+        except HydraException as error:
+            problems.append(f"{item}: {str(error).splitlines()[0]}")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        try:
+            plain = [item.input_line for item in overrides if not item.is_sweep_override()]
+            whole = compose("config", overrides=plain)  # type: ignore[arg-type]
+            composed, first = True, ""
+        except (HydraException, OmegaConfBaseException) as error:
+            composed, first = False, " ".join(str(error).split("Set the environment")[0].split())
+        wrong = {item.input_line: list(_group_problems(item)) for item in overrides}
+        problems += [problem for found in wrong.values() for problem in found]
+        right = [item for item in overrides if not wrong[item.input_line]]
+        groups = [item for item in right if _options(item)]
+        fixed = [str(item.input_line) for item in groups if not item.is_sweep_override()]
+        config = compose("config", overrides=fixed)
+        # What a swept group's choices hold is not known yet: the plan tries them.
+        swept = tuple(f"{item.key_or_group}." for item in groups if item.is_sweep_override())
+        for override in right:
+            if not _options(override) and not override.key_or_group.startswith(swept):
+                problems += _key(override, config)
+    if composed and not problems and "--cfg" not in arguments and "-c" not in arguments:
+        problems += _folder_problems(whole)
+    return problems if composed else problems or [first]
+
+
+def _folder_problems(config: DictConfig) -> Iterator[str]:
+    """Hydra would make the folder next, and answer with a traceback where it cannot."""
+    try:
+        Path(config.output_dir).expanduser().mkdir(parents=True, exist_ok=True)
+    except (OSError, OmegaConfBaseException, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        yield f"output_dir is no folder that can be written: {reason}; try output_dir=outputs"
+
+
+def _options(override: Override) -> list[str]:
+    """The choices of the group that the override names; empty where it names a key."""
+    loader = GlobalHydra.instance().config_loader()
+    name = override.key_or_group.split("@")[0]
+    found = list(loader.get_group_options(name))
+    for folder in loader.get_group_options(name, ObjectType.GROUP):  # as sweeps/papers
+        found += [f"{folder}/{item}" for item in loader.get_group_options(f"{name}/{folder}")]
+    return found
+
+
+def _group_problems(override: Override) -> Iterator[str]:
+    options = _options(override)
+    if not options or override.is_delete():
+        return
+    value, group = override.value(), override.key_or_group
+    if isinstance(value, Glob | dict):
+        return
+    for name in map(str, value.list if isinstance(value, ChoiceSweep) else [value]):
+        if name not in options and name != "None":
+            close = difflib.get_close_matches(name, options, n=1)
+            hint = f"did you mean {group}={close[0]}? " if close else ""
+            yield f"there is no {group} {name!r}; {hint}choices: {', '.join(options)}"
+
+
+def _key(override: Override, config: DictConfig) -> Iterator[str]:
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add():
+        return
+    *parents, _ = key.split(".")
+    node = config
+    if parents[:1] == ["hydra"]:
+        return
+    if _exists(config, key):
+        node = OmegaConf.select(config, key)
+        value = None if override.is_sweep_override() else override.value()
+        for name in value if isinstance(value, dict) and isinstance(node, DictConfig) else ():
+            if str(name) not in node:
+                yield (
+                    f"{key} has no {name}; +{key}.{name}=... adds it, and ~{key}.NAME takes one "
+                    f"out: there are {', '.join(map(str, node))}"
+                )
+        return
+    known = [f"{at}" for at in _keys(config)]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    hint = f"did you mean {close[0]}? " if close else ""
+    while parents and not _exists(config, ".".join(parents)):
+        parents.pop()
+    node = OmegaConf.select(config, ".".join(parents)) if parents else config
+    where = f"under {'.'.join(parents)}" if parents else "at the top"
+    names = ", ".join(map(str, node)) if isinstance(node, DictConfig) else "no keys"
+    yield f"unknown key {key}; {hint}{where} there are: {names} (a new key is added by +{key}=...)"
+
+
+def _exists(config: DictConfig, key: str) -> bool:
+    *parents, last = key.split(".")
+    node = OmegaConf.select(config, ".".join(parents)) if parents else config
+    return isinstance(node, DictConfig) and last in node
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, config):
+        yield f"{prefix}{key}"
+        child = None if OmegaConf.is_missing(config, key) else config._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _keys(child, f"{prefix}{key}.")

@@ -1,0 +1,265 @@
+"""Configuration: load, save, and the checks that need no torch, all before anything.
+
+Every problem of a configuration is told in one `ConfigError`: what was given, what is allowed,
+what to type instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_research.record import write_text
+from kd_research.resolvers import ROOT as ROOT
+from kd_research.resolvers import register_resolvers as register_resolvers
+
+METRICS = (
+    "val_accuracy",
+    "val_nll",
+    "val_ece",
+    "teacher_agreement",
+    "teacher_kl",
+    "copied_error_share",
+    "accuracy_retention",
+)
+COSTS = (
+    "num_params",
+    "model_bytes",
+    "macs",
+    "latency_ms",
+    "latency_p95_ms",
+    "batch_latency_ms",
+    "peak_memory_bytes",
+    "energy_joules",
+    "compression_ratio",
+    "speedup",
+    "energy_ratio",
+)
+PATH_KEYS = ("output_dir", "teacher.checkpoint", "dataset.root")
+TRACKING_MODES = ("offline", "online", "disabled", "tensorboard", "csv")
+DIRECTIONS = ("maximize", "minimize")
+# Keys that hold counts, wherever they stand.
+COUNTS = (
+    "width",
+    "depth",
+    "max_epochs",
+    "batch_size",
+    "n_trials",
+    "seeds",
+    "num_threads",
+    "num_runs",
+)
+
+
+class ConfigError(Exception):
+    """What is wrong with a configuration, for a person; one line a problem."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load(path: Path) -> DictConfig:
+    """The composed configuration in a run's folder, checked.
+
+    Raises:
+        ConfigError: there is none, it is no YAML mapping, or it is wrong.
+    """
+    register_resolvers()
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError([f"there is no {path}; a run's folder holds a composed config"]) from None
+    except Exception as error:  # the YAML parser's own types
+        raise ConfigError([f"{path} is not YAML: {error}"]) from None
+    if not isinstance(config, DictConfig):
+        raise ConfigError([f"{path} holds no mapping"])
+    check(config)
+    return config
+
+
+def settle(config: DictConfig) -> None:
+    """Make the paths that a user gives absolute: a run's folder may be run from anywhere."""
+    for key in PATH_KEYS:
+        try:
+            path = OmegaConf.select(config, key, default=None)
+        except OmegaConfBaseException:
+            continue  # `check` tells it
+        if isinstance(path, str):
+            OmegaConf.update(config, key, str(Path(path).expanduser().resolve()))
+
+
+def save(config: DictConfig, path: Path) -> None:
+    """Write the configuration, resolved, to be run from anywhere."""
+    write_text(path, OmegaConf.to_yaml(config, resolve=True))
+
+
+def check(config: DictConfig) -> None:
+    """Check one run's configuration.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems = list(_problems(config))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _get(config: DictConfig, key: str) -> Any:
+    return OmegaConf.select(config, key, default=None)
+
+
+def _problems(config: DictConfig) -> Iterator[str]:
+    try:
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        yield str(error).splitlines()[0]
+        return
+    except TypeError as error:  # one_minus of a text
+        yield f"loss: {error}"
+        return
+    missing = [key for key in ("dataset", "teacher", "student", "loss") if not _get(config, key)]
+    if missing:
+        yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
+        return
+    yield from _number_problems(config)
+    yield from _loss_problems(config)
+    yield from _model_problems(config)
+    mode = _get(config, "tracking.mode")
+    if mode is not None and mode not in TRACKING_MODES:
+        yield (
+            f"tracking.mode must be one of {', '.join(TRACKING_MODES)}, got {mode}; "
+            "try tracking=offline"
+        )
+    elif mode == "tensorboard" and not any(map(find_spec, ("tensorboardX", "tensorboard"))):
+        yield (
+            "tracking=tensorboard needs TensorBoard; install kd_research[tensorboard], or try "
+            "tracking=csv"
+        )
+
+
+def _number_problems(config: DictConfig) -> Iterator[str]:
+    for key, value in _leaves(config):
+        name = key.rsplit(".", 1)[-1]
+        if name in COUNTS and (not isinstance(value, int) or value < (0 if name == "depth" else 1)):
+            least = 0 if name == "depth" else 1
+            yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={least + 1}"
+        elif name in ("lr",) and not _is_number(value, above=0):
+            yield f"{key} must be > 0, got {value!r}; try {key}=0.001"
+        elif name in ("val_fraction", "test_fraction") and not (
+            _is_number(value, above=0) and value < 1
+        ):
+            yield f"{key} must be above 0 and below 1, got {value!r}; try {key}=0.2"
+        elif name in ("dropout", "input_dropout") and not (_is_number(value) and 0 <= value < 1):
+            yield f"{key} must be at least 0 and below 1, got {value!r}; try {key}=0.5"
+
+
+def _loss_problems(config: DictConfig) -> Iterator[str]:
+    loss = config.loss
+    temperature, weight = loss.get("temperature", 1.0), loss.get("lambda", 0.0)
+    if not _is_number(temperature, above=0):
+        yield f"loss.temperature must be > 0, got {temperature!r}; try loss.temperature=4"
+    # Where the labels' weight is 1 - lambda, lambda is a share.
+    ce_text = str(OmegaConf.to_container(loss, resolve=False)["ce_weight"])  # type: ignore[index,call-overload]
+    is_share = "one_minus" in ce_text
+    if not _is_number(weight) or weight < 0 or (is_share and weight > 1):
+        allowed = "from 0 to 1" if is_share else ">= 0"
+        yield f"loss.lambda must be {allowed}, got {weight!r}; try loss.lambda=0.9"
+    elif "_target_" not in ce_text and (not _is_number(loss.ce_weight) or loss.ce_weight < 0):
+        yield f"loss.ce_weight must be >= 0, got {loss.ce_weight!r}; try loss.ce_weight=1"
+    for name, term in loss.terms.items():
+        if _is_number(term.weight) and term.weight < 0 and term.weight != weight:
+            yield f"loss.terms.{name}.weight must be >= 0, got {term.weight!r}"
+
+
+def _model_problems(config: DictConfig) -> Iterator[str]:
+    for who in ("teacher", "student"):
+        model = config[who].model
+        if not model:
+            continue
+        for key in ("num_classes", "input_shape"):
+            given, expected = model.get(key), config.dataset.get(key)
+            if given is not None and expected is not None and given != expected:
+                yield (
+                    f"{who}.model.{key} is {given!s}, but the dataset's is {expected!s}: teacher, "
+                    f"student and data must agree; leave {who}.model.{key} out"
+                )
+    path = config.teacher.get("checkpoint")
+    if path is not None and not Path(path).exists():
+        yield (
+            f"teacher.checkpoint={path} does not exist; give a file written by torch.save or "
+            "Lightning, a run's folder, or null to train the teacher"
+        )
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    for name, value in plain.items() if isinstance(plain, Mapping) else ():
+        key = str(name)
+        if (prefix, key) == ("sweep.", "space"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_number(value: Any, above: float | None = None) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and (above is None or value > above)
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Check what only a sweep needs; the space itself is the sweeper's.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    sweep = config.sweep
+    known = METRICS + COSTS
+    problems = []
+    if not sweep.objectives:
+        problems.append(
+            "sweep.objectives is empty; try '+sweep.objectives={val_accuracy: maximize}'"
+        )
+    for name, direction in (sweep.objectives or {}).items():
+        if str(name).startswith("test_") or str(name) == "teacher_test_accuracy":
+            problems.append(
+                f"sweep.objectives.{name}: the test split never reaches the optimiser; "
+                "try val_accuracy"
+            )
+        elif name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            problems.append(f"unknown objective {name}; {hint}there are: {', '.join(known)}")
+        if direction not in DIRECTIONS:
+            problems.append(
+                f"sweep.objectives.{name} must be maximize or minimize, got {direction!r}"
+            )
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", str(sweep.name)):
+        problems.append(
+            f"sweep.name must be a folder's name of letters, digits, . _ and -, got "
+            f"{sweep.name!r}; try sweep.name=mine"
+        )
+    if sweep.workers is not None and not (isinstance(sweep.workers, int) and sweep.workers > 0):
+        problems.append(
+            f"sweep.workers must be a whole number >= 1, or null for one a core, got "
+            f"{sweep.workers!r}; try sweep.workers=2"
+        )
+    for name in sweep.reference_point or {}:
+        if name not in (sweep.objectives or {}):
+            problems.append(
+                f"sweep.reference_point.{name} is no objective; there are: "
+                f"{', '.join(map(str, sweep.objectives or {}))}"
+            )
+    if problems:
+        raise ConfigError(problems)

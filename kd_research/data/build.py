@@ -1,0 +1,94 @@
+"""Data modules for the sets that Hugging Face `datasets` reads: what `conf/dataset/` names.
+
+`settings` are `DataModule`'s own arguments, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kd_research.data import sources
+from kd_research.data.hub import Source
+from kd_research.data.module import DataModule
+from kd_research.data.text import Tokens
+
+
+def images(
+    root: str | None,
+    path: str | None,
+    config_name: str | None,
+    splits: Mapping[str, str | None],
+    input_column: str | None,
+    label_column: str | None,
+    resize: bool,
+    input_shape: Sequence[int],
+    num_classes: int,
+    store: str,
+    stream_workers: int = 0,
+    **settings: Any,
+) -> DataModule:
+    """A set of images.
+
+    Args:
+        root: a local folder; goes before `path`.
+        path: a Hub name.
+        config_name: the Hub set's configuration.
+        splits: train, validation, test -> the set's own names; a null leaves one out.
+        input_column: of the images; None infers it.
+        label_column: None infers it.
+        resize: whether images of other sizes are brought to `input_shape`.
+        input_shape: (channels, height, width); 1 channel is grey, 3 are RGB.
+        num_classes: C.
+        store: the folder of decoded sets.
+        stream_workers: threads that decode the images anew each epoch, for a set that is too
+            large to be kept decoded; 0 decodes once, into `store`.
+        settings: DataModule's.
+    """
+    source = Source(root, path, config_name, dict(splits), input_column, label_column)
+    load = partial(sources.images, source, input_shape, num_classes, resize, Path(store))
+    if stream_workers:
+        load = partial(
+            sources.stream, source, input_shape, num_classes, resize, Path(store), stream_workers
+        )
+    return DataModule(source=load, input_shape=input_shape, num_classes=num_classes, **settings)
+
+
+def text(
+    root: str | None,
+    path: str | None,
+    config_name: str | None,
+    splits: Mapping[str, str | None],
+    input_column: str | None,
+    label_column: str | None,
+    tokens: str,
+    vocab_size: int,
+    max_length: int,
+    pretrained: str | None,
+    num_classes: int,
+    store: str,
+    **settings: Any,
+) -> DataModule:
+    """A set of sentences, for models called as `model(input_ids=..., attention_mask=...)`.
+
+    Args:
+        root: a local folder; goes before `path`.
+        path: a Hub name.
+        config_name: the Hub set's configuration.
+        splits: train, validation, test -> the set's own names; a null leaves one out.
+        input_column: of the sentences; None infers it.
+        label_column: None infers it.
+        tokens: "word" or "bpe", made from the published training split, or "pretrained".
+        vocab_size: number of token ids, at most.
+        max_length: longer sentences are cut.
+        pretrained: a folder, file or Hub name of a Hugging Face tokenizer.
+        num_classes: C.
+        store: the folder of decoded sets.
+        settings: DataModule's.
+    """
+    source = Source(root, path, config_name, dict(splits), input_column, label_column)
+    description = Tokens(tokens, vocab_size, max_length, pretrained)
+    load = partial(sources.text, source, num_classes, description, Path(store))
+    return DataModule(source=load, num_classes=num_classes, **settings)

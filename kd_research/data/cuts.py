@@ -1,0 +1,98 @@
+"""Splits cut by seed: validation out of train, and subsets of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from sklearn.model_selection import train_test_split
+
+from kd_research.data.sources import Split
+
+
+def cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The split without, and with only, a stratified `fraction` of its examples.
+
+    Raises:
+        ValueError: a class has fewer than two examples, or the part fewer than there are classes.
+    """
+    try:
+        kept, taken = train_test_split(
+            torch.arange(len(split)).numpy(),
+            test_size=fraction,
+            random_state=seed,
+            stratify=split.labels.numpy(),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"cannot cut {fraction} of {len(split)} examples off, stratified: {error}; "
+            "try a larger dataset.val_fraction"
+        ) from None
+    kept, taken = torch.from_numpy(kept).sort().values, torch.from_numpy(taken).sort().values
+    return split.part(kept), split.part(taken)
+
+
+def choose(
+    split: Split,
+    subset: float | int | None,
+    exclude_classes: Sequence[str | int],
+    only_classes: Sequence[str | int] | None,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    seed: int,
+) -> Split:
+    """The training split without some classes, and some of its examples.
+
+    Args:
+        split: the training split.
+        subset: a share in (0, 1), a count, or None for all.
+        exclude_classes: names or numbers.
+        only_classes: names or numbers, or None for all.
+        num_classes: C.
+        class_names: their names, if they have some.
+        seed: of the subset, which is stratified.
+
+    Raises:
+        ValueError: an unknown class, nothing left, or a subset larger than what there is.
+    """
+    names = [str(name) for name in class_names] if class_names else []
+
+    def number(given: str | int) -> int:
+        if str(given) in names:
+            return names.index(str(given))
+        if str(given).isdigit() and int(given) < num_classes:
+            return int(given)
+        known = ", ".join(names) if names else f"0 to {num_classes - 1}"
+        raise ValueError(f"dataset has no class {given!r}; there are {known}")
+
+    excluded = {number(given) for given in exclude_classes}
+    wanted = set(range(num_classes)) if only_classes is None else set(map(number, only_classes))
+    wanted -= excluded
+    if len(wanted) < num_classes:
+        mask = torch.isin(split.labels, torch.tensor(sorted(wanted), dtype=torch.int64))
+        split = split.part(mask.nonzero().squeeze(1))
+    if len(split) == 0:
+        raise ValueError(
+            "no training example is left: check dataset.only_classes and dataset.exclude_classes"
+        )
+    if subset is None or subset == 1.0 and isinstance(subset, float):
+        return split
+    count = round(subset * len(split)) if isinstance(subset, float) and subset < 1 else int(subset)
+    if not 0 < count <= len(split):
+        raise ValueError(
+            f"dataset.subset must be a share in (0, 1] or a count in 1 to {len(split)}, "
+            f"got {subset}; try dataset.subset=0.1"
+        )
+    return split if count == len(split) else split.part(_stratified(split, count, seed))
+
+
+def _stratified(split: Split, count: int, seed: int) -> torch.Tensor:
+    """(count,) positions, every class in its share, as near as whole numbers go; sorted."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    labels = split.labels[order]
+    # Within a class, its n-th example of m stands at (n + 1/2) / m; the first `count` are taken.
+    place = torch.empty(len(split), dtype=torch.float64)
+    for label in torch.unique(labels):
+        where = (labels == label).nonzero().squeeze(1)
+        place[where] = (torch.arange(len(where), dtype=torch.float64) + 0.5) / len(where)
+    return order[place.argsort(stable=True)[:count]].sort().values

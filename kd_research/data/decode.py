@@ -1,0 +1,238 @@
+"""Images and sentences into memory-mapped arrays, once per machine.
+
+A decoded set is a folder: `SPLIT-inputs.npy` (images uint8 (N, C, H, W); token ids int32 (N, L),
+0 is padding), `SPLIT-labels.npy` (N,) int64, `tokenizer.json` for text, and `meta.json` with the
+class names, the training images' mean and deviation per channel, and a digest of every array.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import Progress
+
+from kd_research.data.hub import (
+    Source,
+    find_columns,
+    fingerprint,
+    open_splits,
+    read_labels,
+)
+from kd_research.data.store import (
+    META_NAME,
+    array_digest,
+    build_once,
+    content_key,
+    create_array,
+)
+from kd_research.data.text import Tokens, encode_splits
+from kd_research.record import write_json
+
+if TYPE_CHECKING:
+    import datasets
+
+_VERSION = 1  # of what is in a decoded folder; a change makes every set anew
+_CHUNK = 512
+
+
+def decoded(
+    source: Source,
+    num_classes: int,
+    store: Path,
+    input_shape: Sequence[int] | None = None,
+    resize: bool = False,
+    tokens: Tokens | None = None,
+) -> Path:
+    """The folder of the decoded set, made first if it is not there.
+
+    Args:
+        source: where the set is.
+        num_classes: C, checked.
+        store: the folder of all decoded sets.
+        input_shape: (channels, height, width) of an image, checked; colours are converted.
+        resize: bring images of other sizes to `input_shape` (shorter side, then the centre).
+        tokens: how text is cut into tokens.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: with what was found and what to type.
+    """
+    shape = list(input_shape) if input_shape is not None else None
+    key = content_key([_VERSION, fingerprint(source), num_classes, shape, resize, repr(tokens)])
+
+    def build(folder: Path) -> None:
+        splits = open_splits(source, folder / "cache")
+        column, kind, label_column = find_columns(source, splits["train"].features)
+        labels, names = read_labels(source, splits, label_column, num_classes)
+        if kind == "image":
+            if shape is None:
+                raise ValueError(f"{source} has images; type dataset.input_shape=[3,32,32] or so")
+            meta = _decode_images(source, splits, column, shape, resize, folder)
+        else:
+            if tokens is None:
+                raise ValueError(
+                    f"{source} has text in column {column!r}, this data set is configured for "
+                    "images; type dataset=hub_text, or dataset.input_column=NAME of an image column"
+                )
+            meta = encode_splits(splits, column, tokens, folder)
+        for split, array in labels.items():
+            np.save(folder / f"{split}-labels.npy", array)
+            meta["splits"][split]["labels"] = array_digest(array)
+        del splits
+        _remove(folder / "cache")
+        write_json(folder / META_NAME, {**meta, "class_names": names, "source": str(source)})
+
+    return build_once(store / key, build, f"decoding {source}")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The `meta.json` of a decoded set."""
+    meta: dict[str, Any] = json.loads((folder / META_NAME).read_text())
+    return meta
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _decode_images(
+    source: Source,
+    splits: Mapping[str, datasets.Dataset],
+    column: str,
+    shape: list[int],
+    resize: bool,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write `SPLIT-inputs.npy` of every split; the meta data of all."""
+    meta: dict[str, Any] = {"kind": "image", "splits": {}}
+    total = sum(len(rows) for rows in splits.values())
+    # Threads, not processes: image libraries let go of the interpreter while they decode.
+    with (
+        Progress(console=Console(stderr=True), transient=True) as progress,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        task = progress.add_task(f"decoding {source}", total=total)
+        for split, rows in splits.items():
+            array = create_array(folder / f"{split}-inputs.npy", (len(rows), *shape), "uint8")
+            problems = _decode_split(rows, column, array, resize, pool, progress, task)
+            _report(source, split, shape, len(rows), problems)
+            meta["splits"][split] = {"num": len(rows), "inputs": array_digest(array)}
+            if split == "train":
+                meta["mean"], meta["std"] = _statistics(array)
+            array.flush()  # type: ignore[attr-defined]
+    return meta
+
+
+def _decode_split(
+    rows: datasets.Dataset,
+    column: str,
+    array: NDArray[Any],
+    resize: bool,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+    task: Any,
+) -> dict[int, str | tuple[int, int]]:
+    """Fill `array`; example -> its error, or its (width, height) where that does not fit."""
+    import datasets
+
+    encoded = rows.with_format(None).cast_column(column, datasets.Image(decode=False))
+    problems: dict[int, str | tuple[int, int]] = {}
+
+    def decode(start: int) -> None:
+        cells = encoded[start : start + _CHUNK][column]
+        for position, cell in enumerate(cells, start=start):
+            try:
+                array[position] = read_image(cell, array.shape[1:], resize)
+            except WrongSizeError as error:
+                problems[position] = error.size
+            except (OSError, ValueError, SyntaxError, TypeError) as error:
+                problems[position] = str(error) or type(error).__name__
+        progress.advance(task, len(cells))
+
+    list(pool.map(decode, range(0, len(rows), _CHUNK)))
+    return problems
+
+
+class WrongSizeError(Exception):
+    """An image of another size than it should have, (width, height)."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+
+def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDArray[np.uint8]:
+    """One image as (C, H, W) uint8.
+
+    Args:
+        cell: {"bytes": ..., "path": ...}, as `datasets` stores images.
+        shape: (C, H, W) to give; C is 1 (grey) or 3 (RGB).
+        resize: whether other sizes are brought to H x W (bicubic, the centre).
+    """
+    channels, height, width = shape
+    stream = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
+    with Image.open(stream) as opened:
+        image = opened.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        if not resize:
+            raise WrongSizeError(image.size)
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _report(
+    source: Source,
+    split: str,
+    shape: Sequence[int],
+    num: int,
+    problems: Mapping[int, str | tuple[int, int]],
+) -> None:
+    broken = {at: problem for at, problem in problems.items() if isinstance(problem, str)}
+    if broken:
+        shown = "; ".join(f"example {at}: {broken[at]}" for at in sorted(broken)[:3])
+        raise ValueError(
+            f"{source}: {len(broken)} of the {num} images of the split {split!r} cannot be read: "
+            f"{shown}; repair or remove them"
+        )
+    sizes = Counter(problem for problem in problems.values() if isinstance(problem, tuple))
+    if not sizes:
+        return
+    height, width = shape[1:]
+    found = ", ".join(f"{w}x{h} ({count} images)" for (w, h), count in sizes.most_common(4))
+    fitting = num - sum(sizes.values())
+    hint = "type dataset.resize=true to bring all to that size"
+    if len(sizes) == 1 and not fitting:
+        w, h = next(iter(sizes))
+        hint += f", or dataset.input_shape=[{shape[0]},{h},{w}]"
+    raise ValueError(
+        f"{source}: dataset.input_shape says {width}x{height}; of the {num} images of the split "
+        f"{split!r} {fitting} have that size, the others are {found}; {hint}"
+    )
+
+
+def _statistics(images: NDArray[Any]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of pixels in [0, 1], exactly."""
+    values = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = np.zeros(256, dtype=np.int64)
+        for start in range(0, len(images), 4096):
+            counts += np.bincount(images[start : start + 4096, channel].ravel(), minlength=256)
+        share = counts / counts.sum()
+        mean.append(float(share @ values))
+        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)))
+    return mean, std

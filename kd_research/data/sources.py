@@ -1,0 +1,229 @@
+"""Where examples come from: functions that give the splits of a data set, before any cutting.
+
+Shapes: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kd_research.data.decode import decoded, read_meta
+from kd_research.data.hub import Source
+from kd_research.data.store import open_array
+from kd_research.data.stream import EncodedImages, open_stream
+from kd_research.data.text import Tokens
+from kd_research.interfaces import Inputs
+
+
+class Examples(NamedTuple):
+    """Examples taken out of a split: inputs (B, ...), or a dict of such, and labels (B,)."""
+
+    inputs: Inputs
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one split: all those of `inputs`, or some.
+
+    Attributes:
+        inputs: (M, ...), any dtype, perhaps memory-mapped; a dict of such for text; or images
+            that are decoded when they are taken. Normalisation comes later, on the device; bytes
+            stand for pixels of 0 to 255.
+        labels: (N,) int64.
+        rows: (N,) int64, where in `inputs` each example is; None where N = M, in order.
+    """
+
+    inputs: Inputs | EncodedImages
+    labels: Tensor
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        """N, the number of examples."""
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> Examples:
+        """The examples at `index`, (B,) int64, copied out."""
+        rows = index if self.rows is None else self.rows.index_select(0, index)
+        labels = self.labels.index_select(0, index)
+        if not isinstance(self.inputs, dict):
+            return Examples(self.inputs.index_select(0, rows), labels)
+        taken = {name: value.index_select(0, rows) for name, value in self.inputs.items()}
+        return Examples(_trim(taken), labels)
+
+    def part(self, index: Tensor) -> Split:
+        """The examples at `index`, (N',) int64, left where they are."""
+        rows = index if self.rows is None else self.rows[index]
+        return Split(self.inputs, self.labels[index], rows)
+
+    def to(self, device: torch.device) -> Split:
+        """The split on a device, without the examples that it does not have."""
+        inputs = self.take(torch.arange(len(self))).inputs if self.rows is not None else self.inputs
+        if isinstance(inputs, dict):
+            moved = {name: value.to(device) for name, value in inputs.items()}
+            return Split(moved, self.labels.to(device))
+        assert isinstance(inputs, Tensor)
+        return Split(inputs.to(device), self.labels.to(device))
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether examples are decoded as they are taken."""
+        return isinstance(self.inputs, EncodedImages)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape of one example; of one token sequence for text."""
+        return tuple(self._first.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs."""
+        return self._first.dtype
+
+    @property
+    def _first(self) -> Tensor | EncodedImages:
+        return next(iter(self.inputs.values())) if isinstance(self.inputs, dict) else self.inputs
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the inputs; none where they are streamed."""
+        if isinstance(self.inputs, dict):
+            return list(self.inputs.values())
+        return [self.inputs] if isinstance(self.inputs, Tensor) else []
+
+
+def _trim(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Text without the columns that are padding in all rows."""
+    mask = inputs["attention_mask"]
+    length = max(1, int(mask.sum(dim=1).max())) if len(mask) else 1
+    return {name: value[:, :length] for name, value in inputs.items()}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as published; what is None is cut from train by the DataModule.
+
+    Attributes:
+        train: the training split.
+        val: the validation split, if one is published.
+        test: the test split, if one is published.
+        content: names the content; None has it computed from the tensors.
+        class_names: C names; None where there are none.
+        mean: of the training split's pixels in [0, 1], per channel, if known.
+        std: their deviation.
+    """
+
+    train: Split
+    val: Split | None = None
+    test: Split | None = None
+    content: str | None = None
+    class_names: Sequence[str] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+
+def digits() -> Splits:
+    """scikit-learn's handwritten digits: 1,797 real 8x8 images, 10 classes, pixels in [0, 1].
+
+    The set (UCI Optical Recognition of Handwritten Digits, test part) has no split of its own.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
+    return Splits(Split(images, torch.from_numpy(bunch.target).long()))
+
+
+def synthetic(
+    input_shape: Sequence[int], num_classes: int, num_train: int, num_test: int, noise: float
+) -> Splits:
+    """Examples about a random prototype per class: for trying things out, never for results.
+
+    Args:
+        input_shape: of one example.
+        num_classes: C.
+        num_train: training examples, validation included.
+        num_test: test examples.
+        noise: standard deviation about the prototypes, whose own is 1.
+
+    Raises:
+        ValueError: there are fewer examples than classes.
+    """
+    if min(num_train, num_test) < num_classes:
+        raise ValueError(
+            f"synthetic data need num_train and num_test >= num_classes={num_classes}, "
+            f"got {num_train} and {num_test}"
+        )
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.randn(num_classes, *input_shape, generator=generator)
+
+    def draw(num: int) -> Split:
+        labels = torch.arange(num) % num_classes
+        inputs = torch.randn(num, *input_shape, generator=generator).mul_(noise)
+        return Split(inputs.add_(prototypes[labels]), labels)
+
+    return Splits(draw(num_train), test=draw(num_test))
+
+
+def images(
+    source: Source, input_shape: Sequence[int], num_classes: int, resize: bool, store: Path
+) -> Splits:
+    """A set of images, decoded once per machine into `store` and memory-mapped from there."""
+    folder = decoded(source, num_classes, store, input_shape=input_shape, resize=resize)
+    return _read(folder)
+
+
+def stream(
+    source: Source,
+    input_shape: Sequence[int],
+    num_classes: int,
+    resize: bool,
+    store: Path,
+    workers: int,
+) -> Splits:
+    """A set of images that are decoded as they are asked for, by `workers` threads."""
+    opened, names, content = open_stream(source, input_shape, num_classes, resize, store, workers)
+    splits = {name: Split(*parts) for name, parts in opened.items()}
+    return Splits(
+        splits["train"], splits.get("validation"), splits.get("test"), content, class_names=names
+    )
+
+
+def text(source: Source, num_classes: int, tokens: Tokens, store: Path) -> Splits:
+    """A set of sentences as token ids, made once per machine in `store`."""
+    return _read(decoded(source, num_classes, store, tokens=tokens))
+
+
+def _read(folder: Path) -> Splits:
+    meta = read_meta(folder)
+    splits: dict[str, Split] = {}
+    for name in meta["splits"]:
+        array = torch.from_numpy(open_array(folder / f"{name}-inputs.npy"))
+        labels = torch.from_numpy(open_array(folder / f"{name}-labels.npy")).clone()
+        inputs: Inputs = array
+        if meta["kind"] == "text":
+            lengths = torch.from_numpy(open_array(folder / f"{name}-lengths.npy"))
+            mask = torch.arange(array.shape[1]) < lengths.unsqueeze(1)
+            inputs = {"input_ids": array.long(), "attention_mask": mask.long()}
+        if not len(array) == len(labels) == meta["splits"][name]["num"]:
+            raise ValueError(f"{folder} is damaged; delete it and run again: it is made anew")
+        splits[name] = Split(inputs, labels)
+    return Splits(
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        content=_content(meta["splits"]),
+        class_names=meta["class_names"],
+        mean=meta.get("mean"),
+        std=meta.get("std"),
+    )
+
+
+def _content(splits: Mapping[str, Mapping[str, object]]) -> str:
+    return repr(sorted((name, sorted(split.items())) for name, split in splits.items()))

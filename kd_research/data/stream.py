@@ -1,0 +1,97 @@
+"""Images decoded as they are asked for: for sets that are too large to keep as bytes.
+
+The encoded files stay in Arrow files that `datasets` memory-maps; a pool of threads decodes a
+batch (image libraries let go of the interpreter meanwhile), and `Batches` asks for the next batch
+while the device works on this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_research.data.decode import WrongSizeError, read_image
+from kd_research.data.hub import Source, find_columns, fingerprint, open_splits, read_labels
+
+
+class EncodedImages:
+    """What of a tensor of images (N, C, H, W) uint8 a `Split` uses, decoded on demand.
+
+    Args:
+        rows: a `datasets.Dataset`.
+        column: of the images.
+        input_shape: (C, H, W).
+        resize: whether images of other sizes are brought to that.
+        workers: threads that decode.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(
+        self, rows: Any, column: str, input_shape: Sequence[int], resize: bool, workers: int
+    ):
+        import datasets
+
+        encoded = rows.with_format(None).select_columns([column])
+        self._rows = encoded.cast_column(column, datasets.Image(decode=False))
+        self._column, self._resize = column, resize
+        self.shape = (len(rows), *input_shape)
+        self._pool = ThreadPoolExecutor(workers)
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """(B, C, H, W) uint8: the images at `index`, (B,) int64; `dim` is 0.
+
+        Raises:
+            ValueError: an image cannot be read, or has another size and may not be resized.
+        """
+        positions = index.tolist()
+        cells = self._rows[positions][self._column]
+        pixels = list(self._pool.map(self._decode, positions, cells))
+        return torch.from_numpy(np.stack(pixels))
+
+    def _decode(self, position: int, cell: dict[str, Any]) -> Any:
+        shape = self.shape[1:]
+        try:
+            return read_image(cell, shape, self._resize)
+        except WrongSizeError as error:
+            width, height = error.size
+            raise ValueError(
+                f"image {position} is {width}x{height}, dataset.input_shape says "
+                f"{shape[2]}x{shape[1]}; type dataset.resize=true"
+            ) from None
+        except (OSError, SyntaxError, TypeError) as error:
+            raise ValueError(f"image {position} cannot be read: {error}") from error
+
+
+def open_stream(
+    source: Source,
+    input_shape: Sequence[int],
+    num_classes: int,
+    resize: bool,
+    store: Path,
+    workers: int,
+) -> tuple[dict[str, tuple[EncodedImages, Tensor]], list[str], str]:
+    """Split -> (images, labels (N,)); the class names; and what names the content.
+
+    Raises:
+        FileNotFoundError, ValueError: with what was found and what to type.
+    """
+    splits = open_splits(source, store / "huggingface")
+    column, kind, label_column = find_columns(source, splits["train"].features)
+    if kind != "image":
+        raise ValueError(f"{source}: only images can be streamed, {column!r} is text")
+    labels, names = read_labels(source, splits, label_column, num_classes)
+    opened = {
+        split: (
+            EncodedImages(rows, column, input_shape, resize, workers),
+            torch.from_numpy(labels[split]),
+        )
+        for split, rows in splits.items()
+    }
+    return opened, names, repr([fingerprint(source), list(input_shape), resize])

@@ -1,0 +1,220 @@
+"""The distillation step as a LightningModule.
+
+With a teacher and a distillation objective it trains a student on soft targets; without a teacher
+it is plain supervised training, which is how teachers are made: the two stages share this file
+and nothing else.
+
+The teacher is kept outside the module tree, so that Lightning neither switches its mode nor
+saves it, wraps it in DDP or shows it to the optimizer. `freeze` makes it unable to learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from kd_research.dot import DOT
+from kd_research.interfaces import Batch, Inputs, Output
+from kd_research.losses.objective import Objective
+from kd_research.models.capture import Capture
+from kd_research.soft_targets import LOGITS, SoftTargets
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+def freeze(teacher: nn.Module) -> nn.Module:
+    """The module itself, in eval mode and with no parameter that takes a gradient."""
+    return teacher.eval().requires_grad_(False)
+
+
+class Distiller(LightningModule):
+    """Trains `student` on `objective`, with the outputs of a frozen `teacher` where it needs them.
+
+    Args:
+        student: inputs -> logits. If it has an `after_step` method, that is called after every
+            optimizer step (max-norm constraints).
+        objective: the labels' cross-entropy and the distillation terms.
+        optimizer: parameters -> optimizer; gets the student's and the objective's own.
+        scheduler: optimizer -> scheduler, stepped once an epoch; None keeps the rate.
+        teacher: None where the objective needs none.
+
+    Raises:
+        ValueError: the objective needs a teacher and there is none, or names unknown layers.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        objective: Objective,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        teacher: nn.Module | None = None,
+    ):
+        super().__init__()
+        if objective.needs_teacher and teacher is None:
+            raise ValueError(
+                f"the loss terms {', '.join(objective.terms)} need a teacher; "
+                "try teacher=mlp, or loss=ce for the student alone"
+            )
+        self.student = student
+        self.objective = objective
+        self._factories = (optimizer, scheduler)
+        self._dot: DOT | None = None  # the optimizer, if it wants the labels' gradient apart
+        self._student = Capture(student, objective.layers("student"))
+        self._teacher = (
+            Capture(freeze(teacher), objective.layers("teacher"))
+            if teacher is not None and objective.needs_teacher
+            else None
+        )
+        objective.bind(student, teacher)
+        self.val_accuracy = MeanMetric(nan_strategy="disable")
+        self.val_nll = MeanMetric(nan_strategy="disable")
+        self._losses: list[tuple[int, dict[str, Tensor]]] = []
+        self.teacher_shapes: dict[str, tuple[int, ...]] = {}  # of one example's outputs
+        self.kept: SoftTargets | None = None  # where the outputs for the training split are
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; Lightning sets this one forty times a step, which Module makes slow."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    @torch.no_grad()
+    def build(self, batch: Batch, num_examples: int) -> None:
+        """Let the objective make its parts, from one prepared batch; before the optimizer is made.
+
+        Runs both nets in eval mode, so that no running statistic moves.
+
+        Args:
+            batch: any examples.
+            num_examples: of the training split, for memory banks.
+        """
+        if self._teacher is None:
+            return
+        was_training = self.student.training
+        self.student.eval()
+        student, teacher = self._student(batch.inputs), self._teacher(batch.inputs)
+        outputs = {LOGITS: teacher.logits, **teacher.features}
+        self.teacher_shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+        self.objective.build(student, teacher, num_examples)
+        self.student.train(was_training)
+
+    def on_fit_start(self) -> None:
+        """Bring the teacher to the student's device; Lightning does not know of it."""
+        if self._teacher is not None:
+            self._teacher.model.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Set the weights that follow the epochs."""
+        self.objective.set_epoch(self.current_epoch, self.trainer.max_epochs or 1)
+        if self.kept is not None:
+            self.kept.start_epoch(self.current_epoch)
+
+    def teach(self, batch: Batch) -> Output | None:
+        """The teacher's output for the batch, without gradient; None where nobody asks for it."""
+        if self._teacher is None:
+            return None
+        if self.kept is not None:
+            return self.kept.outputs(batch.index, lambda rows: self.run_teacher(batch.inputs, rows))
+        with torch.no_grad():  # not inference_mode: trainable connectors save these for backward
+            return self._teacher(batch.inputs)
+
+    @torch.no_grad()
+    def run_teacher(self, inputs: Inputs, rows: Tensor | None = None) -> Output:
+        """The teacher's output for (some of) a batch in float32, whatever the fit's precision."""
+        assert self._teacher is not None
+        if rows is not None:
+            inputs = (
+                inputs[rows]
+                if isinstance(inputs, Tensor)
+                else {name: value[rows] for name, value in inputs.items()}
+            )
+        with torch.autocast(self.device.type, enabled=False):
+            return self._teacher(inputs)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective of the batch, ()."""
+        student, share = self._student(batch.inputs), self._share(batch, batch_idx)
+        loss, parts = self.objective(student, self.teach(batch), batch)
+        if self._dot is not None:
+            self._give_label_gradients(self._dot, student, batch, share)
+        self._losses.append((len(batch.labels), {"loss": loss.detach(), **parts}))
+        weighted: Tensor = loss * share
+        return weighted
+
+    def _give_label_gradients(
+        self, optimizer: DOT, student: Output, batch: Batch, share: float
+    ) -> None:
+        """Differentiate the labels' term alone, and mean it over the processes."""
+        parameters = optimizer.parameters
+        ce = share * self.objective.label_term(student, batch)
+        gradients = torch.autograd.grad(ce, parameters, retain_graph=True, materialize_grads=True)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.trainer.strategy.reduce(flat, reduce_op="mean")
+        pieces = flat.split([gradient.numel() for gradient in gradients])
+        optimizer.take_label_gradients(
+            [piece.view_as(each) for piece, each in zip(pieces, gradients, strict=True)]
+        )
+
+    def _share(self, batch: Batch, batch_idx: int) -> float:
+        """What makes the mean over processes the mean over the global batch, however it splits."""
+        world_size = self.trainer.world_size
+        if world_size == 1:
+            return 1.0
+        loader: Any = self.trainer.train_dataloader
+        return float(len(batch.labels) * world_size / loader.global_size(batch_idx))
+
+    def take_train_losses(self) -> dict[str, float]:
+        """Mean of each loss part over the epoch's examples, on all processes; starts anew."""
+        count = torch.tensor([size for size, _ in self._losses], dtype=torch.float64)
+        names = list(self._losses[0][1]) if self._losses else []
+        sums = [
+            torch.stack([parts[name] for _, parts in self._losses]).double().cpu() @ count
+            for name in names
+        ]
+        self._losses = []
+        totals = self.trainer.strategy.reduce(
+            torch.stack([count.sum(), *sums]).to(self.device, torch.float32), reduce_op="sum"
+        )
+        count_all, *sums_all = totals.tolist()
+        return {
+            f"train_{name}": value / count_all for name, value in zip(names, sums_all, strict=True)
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accumulate accuracy and NLL; a process's share of the last batch may be empty."""
+        logits = self._student(batch.inputs).logits.float()
+        if len(batch.labels):
+            right = (logits.argmax(dim=1) == batch.labels).float()
+            self.val_accuracy.update(right)
+            self.val_nll.update(nn.functional.cross_entropy(logits, batch.labels, reduction="none"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log both over the whole split, each example counted once."""
+        self.log_dict({"val_accuracy": self.val_accuracy, "val_nll": self.val_nll})
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer over what trains: the student and the objective's own parts."""
+        make_optimizer, make_scheduler = self._factories
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = make_optimizer(parameters)
+        if isinstance(optimizer, DOT):
+            if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:
+                raise ValueError(
+                    "optimizer=dot keeps two gradients apart, which clipping and accumulation "
+                    "would mix; try trainer.gradient_clip_val=null, or another optimizer"
+                )
+            self._dot = optimizer
+        after_step = getattr(self.student, "after_step", None)
+        if after_step is not None:
+            optimizer.register_step_post_hook(lambda *_: after_step())
+        if make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(optimizer)}

@@ -1,0 +1,218 @@
+"""How good a student is, and how faithful to its teacher: whole splits, each example once.
+
+Intervals are 95 % percentile bootstraps over the examples (Efron and Tibshirani 1993, chapter
+13): they say how far a value depends on which examples were drawn, not on the seed.
+
+Shapes: N examples of the split, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+from kd_research.data.module import DataModule
+from kd_research.data.sources import Split
+from kd_research.models.capture import Capture
+from kd_research.record import EVALUATION_NAME, PREDICTIONS_NAME, write_json
+
+ECE_BINS = 15  # Guo et al. 2017, arXiv:1706.04599, section 2
+NUM_RESAMPLES = 1000
+MAX_CLASSES = 200  # of a confusion that is written: above, it is larger than the predictions
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: DataModule, split: Split) -> Tensor:
+    """The model's logits for all of `split`, (N, C) float32 on the CPU, in eval mode."""
+    was_training = model.training
+    model.eval()
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    run = Capture(model)
+    logits = [
+        run(data.prepare(data.transfer_batch_to_device(batch, device, 0)).inputs).logits
+        for batch in data.batches(split)
+    ]
+    model.train(was_training)
+    return torch.cat(logits).float().cpu()
+
+
+def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy (a fraction), NLL (nats per example) and ECE (15 equal bins) of (N, C) logits."""
+    classes = logits.shape[1]
+    return {
+        "accuracy": float(multiclass_accuracy(logits, labels, classes, average="micro")),
+        "nll": float(F.cross_entropy(logits, labels)),
+        "ece": float(multiclass_calibration_error(logits.softmax(1), labels, classes, ECE_BINS)),
+    }
+
+
+def reliability(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """The reliability diagram: mean confidence, accuracy and count of the bins with examples.
+
+    Args:
+        logits: (N, C).
+        labels: (N,).
+    """
+    confidence, predicted = logits.softmax(1).max(1)
+    right = (predicted == labels).double()
+    bins = (confidence * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1  # (low, high], as in ECE
+    count = torch.bincount(bins, minlength=ECE_BINS)
+    kept = count > 0
+    return {
+        "confidence": (torch.bincount(bins, confidence.double(), ECE_BINS) / count)[kept].tolist(),
+        "accuracy": (torch.bincount(bins, right, ECE_BINS) / count)[kept].tolist(),
+        "count": count[kept].tolist(),
+    }
+
+
+def per_class_accuracy(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """Of each of the C classes the share of its examples that is right; None without examples."""
+    classes = logits.shape[1]
+    count = torch.bincount(labels, minlength=classes)
+    right = torch.bincount(labels[logits.argmax(1) == labels], minlength=classes)
+    shares = (right.double() / count).tolist()
+    return [share if number else None for share, number in zip(shares, count.tolist(), strict=True)]
+
+
+def faithfulness(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+    """How far the student does as its teacher does.
+
+    Args:
+        logits: (N, C), the student's.
+        teacher_logits: (N, C).
+        labels: (N,).
+
+    Returns:
+        teacher_agreement: the share of examples with the same class from both;
+        teacher_kl: KL(teacher || student) at temperature 1, nats per example;
+        copied_error_share: of the teacher's errors, the share in which the student gives the very
+        same wrong class; None where the teacher makes none.
+    """
+    student, teacher = logits.argmax(1), teacher_logits.argmax(1)
+    wrong = teacher != labels
+    return {
+        "teacher_agreement": float((student == teacher).double().mean()),
+        "teacher_kl": float(_kl(logits, teacher_logits).mean()),
+        "copied_error_share": (
+            float((student == teacher)[wrong].double().mean()) if wrong.any() else None
+        ),
+    }
+
+
+def _kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """(N,) KL(teacher || student), in double precision: it is small where they agree."""
+    student, teacher = logits.double().log_softmax(1), teacher_logits.double().log_softmax(1)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+
+
+def intervals(values: dict[str, Tensor]) -> dict[str, list[float]]:
+    """95 % bootstrap interval of each mean; all from the same resamples.
+
+    Args:
+        values: name -> (N,), one value per example.
+
+    Returns:
+        name -> [low, high].
+    """
+    table = torch.stack([value.double() for value in values.values()], dim=1)
+    generator = torch.Generator().manual_seed(0)
+    means = []
+    for _ in range(NUM_RESAMPLES):
+        index = torch.randint(len(table), (len(table),), generator=generator)
+        means.append(table[index].mean(0))
+    ends = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975]).double(), dim=0)
+    return {name: ends[:, column].tolist() for column, name in enumerate(values)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a finished run is worth.
+
+    Attributes:
+        metrics: for the record; what needs a teacher is None without one.
+        details: for evaluation.json, by split: intervals, reliability, per_class_accuracy, the
+            teacher's own of these, and teacher_confusion, (C, C) counts, the teacher's class the
+            row and the student's the column.
+        predictions: for predictions.npz: (N,) arrays val_labels, val_student, val_teacher and
+            test_labels, ...: the classes.
+    """
+
+    metrics: dict[str, float | None]
+    details: dict[str, Any]
+    predictions: dict[str, Any]
+
+    def write(self, directory: Path) -> None:
+        """Write evaluation.json and predictions.npz, each to a temporary name first."""
+        write_json(directory / EVALUATION_NAME, self.details)
+        temporary = directory / f".{PREDICTIONS_NAME}.partial"
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, **self.predictions)
+        temporary.replace(directory / PREDICTIONS_NAME)
+
+
+def evaluate(student: nn.Module, teacher: nn.Module | None, data: DataModule) -> Evaluation:
+    """Everything about a finished run, on validation and, this once, on test.
+
+    The metrics are val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
+    copied_error_share, teacher_val_accuracy, accuracy_retention, and test_accuracy, test_nll,
+    test_ece, test_teacher_agreement, test_teacher_kl, test_copied_error_share,
+    teacher_test_accuracy, test_accuracy_retention.
+    """
+    metrics: dict[str, float | None] = {}
+    details: dict[str, Any] = {}
+    predictions: dict[str, Any] = {}
+    for name, split in (("val", data.val), ("test", data.test)):
+        prefix = "" if name == "val" else "test_"
+        labels = split.labels.cpu()
+        logits = predict(student, data, split)
+        teacher_logits = predict(teacher, data, split) if teacher is not None else None
+        metrics |= {f"{name}_{key}": value for key, value in scores(logits, labels).items()}
+        metrics |= {
+            f"{prefix}teacher_agreement": None,
+            f"{prefix}teacher_kl": None,
+            f"{prefix}copied_error_share": None,
+            f"teacher_{name}_accuracy": None,
+            f"{prefix}accuracy_retention": None,
+        }
+        predictions[f"{name}_labels"] = labels.numpy()
+        predictions[f"{name}_student"] = logits.argmax(1).numpy()
+        if teacher_logits is not None:
+            found = faithfulness(logits, teacher_logits, labels)
+            metrics |= {f"{prefix}{key}": value for key, value in found.items()}
+            teacher_accuracy = scores(teacher_logits, labels)["accuracy"]
+            metrics[f"teacher_{name}_accuracy"] = teacher_accuracy
+            if teacher_accuracy > 0:
+                accuracy = metrics[f"{name}_accuracy"] or 0.0
+                metrics[f"{prefix}accuracy_retention"] = accuracy / teacher_accuracy
+            predictions[f"{name}_teacher"] = teacher_logits.argmax(1).numpy()
+        details[name] = _details(logits, teacher_logits, labels)
+    return Evaluation(metrics, details, predictions)
+
+
+def _details(logits: Tensor, teacher_logits: Tensor | None, labels: Tensor) -> dict[str, Any]:
+    student = logits.argmax(1)
+    values = {
+        "accuracy": student == labels,
+        "nll": F.cross_entropy(logits, labels, reduction="none"),
+    }
+    found: dict[str, Any] = {
+        "reliability": reliability(logits, labels),
+        "per_class_accuracy": per_class_accuracy(logits, labels),
+    }
+    if teacher_logits is not None:
+        teacher, classes = teacher_logits.argmax(1), logits.shape[1]
+        values["teacher_agreement"] = student == teacher
+        values["teacher_kl"] = _kl(logits, teacher_logits)
+        found["teacher_reliability"] = reliability(teacher_logits, labels)
+        found["teacher_per_class_accuracy"] = per_class_accuracy(teacher_logits, labels)
+        if classes <= MAX_CLASSES:
+            pairs = torch.bincount(teacher * classes + student, minlength=classes**2)
+            found["teacher_confusion"] = pairs.view(classes, classes).tolist()
+    return {"intervals": intervals(values), **found}

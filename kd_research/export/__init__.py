@@ -1,0 +1,167 @@
+"""The student as a deployable file, checked against the module.
+
+    python -m kd_research.export RUN [RUN ...]
+
+Writes RUN/export/student.onnx, its int8 twin, with --executorch a program for phones, and
+RUN/export.json, whose metrics and costs the report shows beside the record's: accuracy against
+the bytes that ship. The files take prepared inputs, normalised as the student saw them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from kd_research import config as configs
+from kd_research.data.module import DataModule
+from kd_research.efficiency import latencies, measuring, model_bytes
+from kd_research.evaluate import predict, scores
+from kd_research.export import executorch_form
+from kd_research.export.onnx_form import OnnxStudent, to_int8, to_onnx
+from kd_research.interfaces import Batch, Inputs
+from kd_research.models.capture import Capture
+from kd_research.parts import Parts
+from kd_research.record import CONFIG_NAME, EXPORT_NAME, write_json
+from kd_research.teacher import WEIGHTS_NAME, load_weights
+from kd_research.tracking import track_export
+
+__all__ = ["Export", "Form", "export_run"]
+
+NUM_CALIBRATION = 512  # training examples whose activations give the ranges of int8
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of the student.
+
+    Attributes:
+        bytes: of its file.
+        accuracies: "val" and "test", a fraction, measured on this form.
+        latency_ms: median at batch 1, with p95; on the processor, with the run's threads.
+        max_difference: the largest |logit - the module's| on validation.
+    """
+
+    bytes: int
+    accuracies: dict[str, float]
+    latency_ms: float
+    latency_p95_ms: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """All forms of one run's student: "module" (PyTorch), "onnx", "int8", "executorch"."""
+
+    directory: Path
+    forms: dict[str, Form]
+    tolerance: float
+
+    @property
+    def problems(self) -> list[str]:
+        """The float32 forms that differ from the module by more than the tolerance."""
+        return [
+            f"{self.directory}: {name} differs from the module by {form.max_difference:.3g}, "
+            f"more than the tolerance {self.tolerance:g}"
+            for name, form in self.forms.items()
+            if name != "int8" and not form.max_difference <= self.tolerance
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For export.json: metrics and costs under the names that the report's columns have."""
+        metrics: dict[str, float] = {}
+        costs: dict[str, float] = {}
+        for name, form in self.forms.items():
+            if name != "module":
+                for split, accuracy in form.accuracies.items():
+                    metrics[f"{name}_{split}_accuracy"] = accuracy
+                costs[f"{name}_bytes"] = form.bytes
+                costs[f"{name}_latency_ms"] = form.latency_ms
+                costs[f"{name}_latency_p95_ms"] = form.latency_p95_ms
+        differences = {name: form.max_difference for name, form in self.forms.items()}
+        return {
+            "metrics": metrics,
+            "costs": costs,
+            "max_difference": differences,
+            "tolerance": self.tolerance,
+            "num_threads": torch.get_num_threads(),
+        }
+
+
+def export_run(directory: Path, tolerance: float, executorch: bool = False) -> Export:
+    """Export the student of a finished run, check it, and write export.json.
+
+    Args:
+        directory: the run's folder: config.yaml and weights.pt.
+        tolerance: of the float32 forms' logits; the result says which exceed it.
+        executorch: also make a program for phones.
+
+    Raises:
+        ConfigError: the run cannot be built.
+        ValueError: it has no weights, or torch cannot export its student.
+    """
+    config: Any = OmegaConf.to_container(configs.load(directory / CONFIG_NAME), resolve=True)
+    parts = Parts(config)
+    load_weights(parts.student, directory / WEIGHTS_NAME)
+    student = parts.student.cpu().eval()
+    folder = directory / "export"
+    folder.mkdir(exist_ok=True)
+    example = parts.example(2).inputs
+    path = folder / "student.onnx"
+    to_onnx(student, example, path)
+    files = [path, folder / "student.int8.onnx"]
+    to_int8(path, _calibration(parts.data), files[1])
+    made: dict[str, tuple[nn.Module, int]] = {"module": (student, model_bytes(student))}
+    for name, file in zip(("onnx", "int8"), files, strict=True):
+        made[name] = (OnnxStudent(file), file.stat().st_size)
+    if executorch:
+        file = folder / "student.pte"
+        executorch_form.to_executorch(student, example, file)
+        names = tuple(example) if isinstance(example, dict) else ()
+        form = executorch_form.ExecutorchStudent(file, names)
+        made["executorch"] = (form, file.stat().st_size)
+        files.append(file)
+    runs = int(config["efficiency"]["num_runs"])
+    forms = {
+        name: _form(model, size, student, parts.data, parts.example(1).inputs, runs)
+        for name, (model, size) in made.items()
+    }
+    found = Export(directory, forms, tolerance)
+    written = found.as_dict()
+    write_json(directory / EXPORT_NAME, written)
+    track_export(config, directory, files, {**written["metrics"], **written["costs"]})
+    return found
+
+
+def _calibration(data: DataModule) -> Iterator[Inputs]:
+    """The first training examples, prepared, without augmentation."""
+    count = min(NUM_CALIBRATION, len(data.train))
+    for start in range(0, count, data.batch_size):
+        index = torch.arange(start, min(start + data.batch_size, count))
+        split = data.train.take(index)
+        yield data.prepare(Batch(split.inputs, split.labels, index)).inputs
+
+
+def _form(
+    model: nn.Module, size: int, student: nn.Module, data: DataModule, one: Inputs, runs: int
+) -> Form:
+    logits = predict(model, data, data.val)
+    expected = predict(student, data, data.val)
+    run = Capture(model)
+    with measuring(), torch.no_grad():
+        times = latencies(lambda: run(one), runs, torch.device("cpu"))
+    accuracies = {"val": scores(logits, data.val.labels)["accuracy"]}
+    accuracies["test"] = scores(predict(model, data, data.test), data.test.labels)["accuracy"]
+    return Form(
+        bytes=size,
+        accuracies=accuracies,
+        latency_ms=1000 * statistics.median(times),
+        latency_p95_ms=1000 * torch.tensor(times).quantile(0.95).item(),
+        max_difference=float((logits - expected).abs().max()),
+    )

@@ -1,0 +1,145 @@
+"""The student as ONNX, in float32 and in int8, run by ONNX Runtime.
+
+int8 is static quantisation (Jacob et al. 2018, arXiv:1712.05877): weights per channel, activations
+by the ranges seen on training examples, written as quantise/dequantise pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_research.interfaces import Inputs
+
+
+class OnnxStudent(nn.Module):
+    """An ONNX file as a module: inputs -> logits (B, C), by ONNX Runtime on the processor.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors alone
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+
+    def forward(self, inputs: Tensor | None = None, **named: Tensor) -> Tensor:
+        """Inputs (B, ...), or token tensors by name, as the student takes them."""
+        given = named if inputs is None else {self._session.get_inputs()[0].name: inputs}
+        (logits,) = self._session.run(None, {name: t.numpy() for name, t in given.items()})
+        return torch.from_numpy(logits)
+
+
+def to_onnx(student: nn.Module, example: Inputs, path: Path) -> None:
+    """Write the student, in eval mode and on the processor, with a dynamic batch (and length).
+
+    Args:
+        student: inputs -> logits.
+        example: two prepared examples or more; their number is not kept.
+        path: of the file, weights inside.
+
+    Raises:
+        ValueError: torch cannot export it; the message has its reason.
+    """
+    named = example if isinstance(example, dict) else {}
+    positional = () if isinstance(example, dict) else (example,)
+    batch = torch.export.Dim("batch")
+    shapes: Any = ({0: batch},)
+    if named:
+        shapes = {name: {0: batch, 1: torch.export.Dim("length")} for name in named}
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                student, positional, kwargs=named, dynamic_shapes=shapes, dynamo=True, verbose=False
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"{type(student).__name__} cannot be exported: {reason}") from error
+    assert program is not None
+    import onnx
+
+    temporary = path.with_name(f".{path.name}.partial")
+    onnx.save(_lean(program.model_proto), temporary)
+    temporary.replace(path)
+
+
+def _lean(model: Any) -> Any:
+    """The model without the exporter's notes of source lines, which would ship with it."""
+    graph = model.graph
+    for part in [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("metadata_props")
+    return model
+
+
+def to_int8(path: Path, batches: Iterable[Inputs], quantised: Path) -> None:
+    """Write an int8 twin of an ONNX file.
+
+    Args:
+        path: the float32 file.
+        batches: prepared training examples, whose ranges the activations get.
+        quantised: where the int8 file goes.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Hands the batches out one by one."""
+
+        def __init__(self, name: str):
+            self._feeds = _feeds(batches, name)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._feeds, None)
+
+    prepared = path.with_name(f".{path.name}.prepared")
+    temporary = quantised.with_name(f".{quantised.name}.partial")
+    name = OnnxStudent(path)._session.get_inputs()[0].name
+    try:
+        with _quiet():
+            quant_pre_process(path, prepared, skip_symbolic_shape=True)
+            quantize_static(
+                prepared,
+                temporary,
+                Reader(name),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+            )
+        temporary.replace(quantised)
+    finally:
+        prepared.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _feeds(batches: Iterable[Inputs], name: str) -> Iterator[dict[str, Any]]:
+    for inputs in batches:
+        named = inputs if isinstance(inputs, dict) else {name: inputs}
+        yield {key: value.numpy() for key, value in named.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' notes, which say nothing of the student, off the terminal."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,167 @@
+"""One fit: Lightning's Trainer, the validation-selected checkpoint, and the rows of metrics.jsonl.
+
+Lean on purpose: no sanity check, no summary, no per-step logging (the measured cost of these is
+in the README); what is logged is logged once an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+
+from kd_research.config import ConfigError
+from kd_research.continuation import Continuation, checkpoint_path, last_epoch
+from kd_research.data.module import DataModule
+from kd_research.distill import Distiller
+
+Row = Mapping[str, float | int | str | None]
+SELECTION_METRIC = "val_accuracy"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which epoch's student was kept, and what the last one had.
+
+    Attributes:
+        metric: what it was chosen by, on the validation split, higher is better; of equals the
+            earliest.
+        epoch: the kept one, from 0.
+        value: its metric.
+        last_epoch: the last one, from 0.
+        last_value: its metric.
+    """
+
+    metric: str
+    epoch: int
+    value: float
+    last_epoch: int
+    last_value: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return asdict(self)
+
+
+class EpochLog(Callback):
+    """Hands one row an epoch to `log`, and stops a fit whose loss is no longer finite."""
+
+    def __init__(self, log: Callable[[Row], None]):
+        self.write_row = log  # `log` is Lightning's name, which it binds to every callback
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation has run by now: the row has both."""
+        assert isinstance(pl_module, Distiller)
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= pl_module.take_train_losses()
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        every = trainer.check_val_every_n_epoch or 1
+        if (trainer.current_epoch + 1) % every == 0:
+            row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero:
+            self.write_row(row)
+        bad = [name for name, value in row.items() if not math.isfinite(float(value))]
+        if bad:
+            raise FloatingPointError(
+                f"{', '.join(bad)} became non-finite in epoch {trainer.current_epoch}; "
+                "try a smaller optimizer.lr or trainer.gradient_clip_val=1"
+            )
+
+
+def make_trainer(
+    options: Mapping[str, Any], directory: Path, callbacks: list[Callback] | None = None
+) -> Trainer:
+    """Lightning's Trainer, lean.
+
+    Raises:
+        ConfigError: Lightning refuses an option, or has no such device.
+    """
+    try:
+        return Trainer(
+            **options,
+            default_root_dir=directory,
+            callbacks=callbacks or [],
+            logger=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:  # devices, precision, ...
+        raise ConfigError([f"trainer: {error}"]) from error
+
+
+def fit(
+    module: Distiller,
+    data: DataModule,
+    options: Mapping[str, Any],
+    directory: Path,
+    log: Callable[[Row], None],
+    fit_identity: str | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Selection:
+    """Fit, then put the selected epoch's weights into `module.student`.
+
+    Args:
+        module: what to train; built.
+        data: what on.
+        options: keyword arguments of Lightning's Trainer.
+        directory: for checkpoints while it runs; they are gone when it is done.
+        log: takes one row an epoch.
+        fit_identity: what decides the fit, by `continuation.identity`; a fit of the same that was
+            cut off in this directory goes on. None: it starts from nothing, and cannot go on.
+        callbacks: more of Lightning's.
+
+    Raises:
+        ConfigError: Lightning refuses an option, or has no such device.
+        FloatingPointError: a loss or metric became non-finite.
+    """
+    checkpoints = directory / "checkpoints"
+    goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
+    if not goes_on:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    keep = ModelCheckpoint(
+        dirpath=checkpoints,
+        filename="selected",
+        monitor=SELECTION_METRIC,
+        mode="max",
+        save_top_k=1,
+        enable_version_counter=False,
+    )
+    options = dict(options)
+    if options.get("enable_progress_bar") is None:
+        options["enable_progress_bar"] = sys.stderr.isatty()
+    bar = [TQDMProgressBar(refresh_rate=50)] if options["enable_progress_bar"] else []
+    continuation = [Continuation(directory, fit_identity)] if fit_identity is not None else []
+    callbacks = [*callbacks, EpochLog(log), keep, *continuation, *bar]
+    trainer = make_trainer(options, directory, callbacks)
+    path = str(checkpoint_path(directory)) if goes_on else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*exists and is not empty")  # it goes on
+        trainer.fit(module, datamodule=data, ckpt_path=path)
+    if keep.best_model_score is None:
+        raise ValueError(
+            f"no epoch was validated: trainer.max_epochs={options.get('max_epochs')}, "
+            f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
+        )
+    last = float(trainer.callback_metrics[SELECTION_METRIC])
+    selected = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(selected["state_dict"])
+    trainer.strategy.barrier("selected")
+    if trainer.is_global_zero:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return Selection(
+        metric=SELECTION_METRIC,
+        epoch=selected["epoch"],
+        value=float(keep.best_model_score),
+        last_epoch=trainer.current_epoch - 1,
+        last_value=last,
+    )

@@ -1,0 +1,70 @@
+"""What Hydra must know of us before it composes: the sweeper and the models.
+
+Registered by import from `run.py`. Hydra 1.3 takes plugins only from the `hydra_plugins` namespace
+package unless told otherwise; Hydra 1.4 has dropped that rule.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from kd_research.config import ROOT, ConfigError
+
+
+class OptunaSweeper(Sweeper):
+    """What `-m` runs: `kd_research.sweeper`, imported when it is needed."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Hydra's hand-over; the task function is not used: trials are no Hydra applications."""
+        self.loader = hydra_context.config_loader
+        self.composed = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the sweep to `sweep.n_trials`; `arguments` are the command line's overrides."""
+        from kd_research.plan import Plan
+        from kd_research.sweeper import run_sweep  # not before: --help needs no Optuna
+
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the sampler's own, beside busy workers
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+        try:
+            run_sweep(Plan(self.loader, self.composed, arguments))
+        except ConfigError as error:
+            sys.exit(str(error))
+        except KeyboardInterrupt:
+            print("\nstopped; the same command goes on from here", flush=True)
+            sys.exit(130)
+
+
+def register() -> None:
+    """Register the sweeper, and a teacher and a student for every model."""
+    _accept_own_package()
+    Plugins.instance().register(OptunaSweeper)
+    target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
+    store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="kd", node={"_target_": target})
+    for path in sorted((ROOT / "conf" / "model").glob("*.yaml")):
+        model: dict[str, Any] = {"/model@model": path.stem}
+        store.store(group="teacher", name=path.stem, node={"defaults": ["none", model]})
+        store.store(group="student", name=path.stem, node={"defaults": [model]})
+
+
+def _accept_own_package() -> None:
+    check = getattr(Plugins, "is_in_toplevel_plugins_module", None)
+    if check is None:  # Hydra 1.4
+        return
+
+    def accept(name: str) -> bool:
+        return name.startswith("kd_research.") or bool(check(name))
+
+    Plugins.is_in_toplevel_plugins_module = staticmethod(accept)  # type: ignore[assignment]

@@ -1,0 +1,65 @@
+"""The types that data, models, losses and the distillation step share.
+
+Shapes: B batch, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+Inputs = Tensor | dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """One batch of labelled examples.
+
+    Attributes:
+        inputs: (B, ...) images or vectors; a dict of (B, ...) tensors for tokenised text.
+        labels: (B,) int64; under mixup or CutMix (B, C) float32, the mixed one-hot rows.
+        index: (B,) int64, the example's position in its split: for memory banks and for kept
+            teacher outputs.
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method, which nobody calls on a batch
+
+
+class Output(NamedTuple):
+    """What a model says of one batch.
+
+    Attributes:
+        logits: (B, C), pre-softmax scores.
+        features: layer name -> activation (B, ...); only the layers that the loss names.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor]
+
+
+class DistillationLoss(Protocol):
+    """What a distillation loss is: an `nn.Module` with this call.
+
+    A loss may also define, each optional:
+
+    * `student_layers`, `teacher_layers`: the module paths whose activations it wants;
+    * `bind(student, teacher)`: called once with the two modules, before `build`, by losses that
+      need weights or heads (a weight penalty, SRRL's teacher head). What is neither trained nor
+      saved with the loss is kept outside the module tree, in a tuple;
+    * `build(student, teacher)`: called once with the `Output`s for one example batch, before the
+      optimizer is made, to make regressors, projectors and memory banks of the right sizes;
+    * `num_examples`: set before `build` to the size of the training split, for memory banks;
+    * `set_epoch(epoch, max_epochs)`: called at the start of each epoch, counted from 0;
+    * `needs_teacher = False`: the loss takes `teacher=None`.
+    """
+
+    def __call__(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
+        """The loss of this batch, (), its mean over the examples."""
+        ...
+
+
+def layers_of(loss: nn.Module, who: str) -> tuple[str, ...]:
+    """The module paths that `loss` wants of `who`: "student" or "teacher"."""
+    return tuple(getattr(loss, f"{who}_layers", ()))

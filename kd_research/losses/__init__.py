@@ -1,0 +1,1 @@
+"""Distillation losses: one family a file; `objective.py` adds them up."""

@@ -1,0 +1,132 @@
+"""What the student minimises: the labels' cross-entropy and any number of distillation terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_research.interfaces import Batch, Output, layers_of
+
+Weight = float | Callable[[int, int], float]  # a number, or a schedule: see schedules.py
+
+
+class Objective(nn.Module):
+    """`ce_weight` * CE + the sum over terms of `weight` * `loss`.
+
+    A term whose weight is 0 throughout does not exist: it is neither built nor computed, so that
+    lambda = 0 is bit for bit the student alone. One whose schedule is 0 for some epochs is still
+    computed then, so that its value is logged and its parts stay in DistributedDataParallel's
+    graph.
+
+    Args:
+        terms: name -> {"loss": an instantiated loss, "weight": >= 0, or a schedule}.
+        ce_weight: >= 0, or a schedule, of the cross-entropy with the labels.
+
+    Raises:
+        ValueError: a weight is negative or not finite, or there is nothing to minimise.
+    """
+
+    def __init__(self, terms: Mapping[str, Mapping[str, Any]], ce_weight: Weight):
+        super().__init__()
+        terms = {name: term for name, term in terms.items() if _peak(name, term["weight"]) != 0}
+        self.terms = nn.ModuleDict({name: term["loss"] for name, term in terms.items()})
+        self._schedules: dict[str, Weight] = {name: term["weight"] for name, term in terms.items()}
+        self._ce_schedule = ce_weight
+        _peak("ce_weight", ce_weight)
+        self.set_epoch(0, 1)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term is left that looks at a teacher."""
+        return any(getattr(loss, "needs_teacher", True) for loss in self.terms.values())
+
+    def layers(self, who: str) -> tuple[str, ...]:
+        """The module paths that the terms want of `who` ("student" or "teacher"), each once."""
+        return tuple(
+            dict.fromkeys(layer for loss in self.terms.values() for layer in layers_of(loss, who))
+        )
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        """Show the modules to the terms that want them."""
+        for loss in self.terms.values():
+            if hasattr(loss, "bind"):
+                cast(Any, loss).bind(student, teacher)
+
+    def build(self, student: Output, teacher: Output, num_examples: int = 0) -> None:
+        """Let the terms make their parts from the outputs for one example batch.
+
+        Args:
+            student: what the student says of the batch.
+            teacher: what the teacher says of it.
+            num_examples: of the training split; given to the terms that have a `num_examples`.
+        """
+        for loss in self.terms.values():
+            if hasattr(loss, "num_examples"):
+                cast(Any, loss).num_examples = num_examples
+            if hasattr(loss, "build"):
+                cast(Any, loss).build(student, teacher)
+
+    def set_epoch(self, epoch: int, max_epochs: int) -> None:
+        """Set the weights, and what the terms themselves vary, for this epoch, counted from 0.
+
+        Raises:
+            ValueError: there is nothing to minimise in this epoch.
+        """
+        self.ce_weight = _weight(self._ce_schedule, epoch, max_epochs)
+        self.weights = {
+            name: _weight(weight, epoch, max_epochs) for name, weight in self._schedules.items()
+        }
+        if not self.ce_weight and not self.terms:
+            raise ValueError(
+                f"nothing to minimise in epoch {epoch}: loss.ce_weight is 0 and so is the weight "
+                "of every term; try loss.ce_weight=1"
+            )
+        for loss in self.modules():
+            if loss is not self and hasattr(loss, "set_epoch"):
+                cast(Any, loss).set_epoch(epoch, max_epochs)
+
+    def forward(
+        self, student: Output, teacher: Output | None, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective of the batch, (), and its parts by name, unweighted and detached.
+
+        Everything here is in float32, under autocast too: it would put the products of relational
+        losses and of regressors into bfloat16.
+        """
+        parts: dict[str, Tensor] = {}
+        student, teacher = _float32(student), None if teacher is None else _float32(teacher)
+        total = student.logits.new_zeros(())
+        with torch.autocast(student.logits.device.type, enabled=False):
+            if self.ce_weight:
+                parts["ce"] = F.cross_entropy(student.logits, batch.labels)
+                total = total + self.ce_weight * parts["ce"]
+            for name, loss in self.terms.items():
+                parts[name] = loss(student, teacher, batch)
+                total = total + self.weights[name] * parts[name]
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def label_term(self, student: Output, batch: Batch) -> Tensor:
+        """What the labels' cross-entropy contributes, ()."""
+        with torch.autocast(student.logits.device.type, enabled=False):
+            return self.ce_weight * F.cross_entropy(student.logits.float(), batch.labels)
+
+
+def _float32(output: Output) -> Output:
+    return Output(
+        output.logits.float(), {name: value.float() for name, value in output.features.items()}
+    )
+
+
+def _peak(name: str, weight: Weight) -> float:
+    peak = float(cast(Any, weight).peak if callable(weight) else weight)
+    if not 0 <= peak < float("inf"):
+        raise ValueError(f"the weight of {name} must be >= 0 and finite, got {peak}")
+    return peak
+
+
+def _weight(weight: Weight, epoch: int, max_epochs: int) -> float:
+    return float(weight(epoch, max_epochs) if callable(weight) else weight)

@@ -1,0 +1,120 @@
+"""The record of one run: `record.json`, written once, atomically, and read by everything else.
+
+Imports neither torch nor wandb: the sweeper and the report read records in light processes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+RECORD_NAME = "record.json"
+CONFIG_NAME = "config.yaml"
+METRICS_NAME = "metrics.jsonl"
+LOG_NAME = "log.txt"
+EVALUATION_NAME = "evaluation.json"  # what is no single number: intervals, reliability, confusion
+PREDICTIONS_NAME = "predictions.npz"  # the predicted classes of validation and test
+SWEEP_NAME = "sweep.yaml"  # in a sweep: its resolved settings
+EXPORT_NAME = "export.json"  # metrics and costs of the exported files
+PROPOSAL_NAME = "proposal.json"  # in a trial of a sweep: its number and what was proposed
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one run gave. Accuracies are fractions; None is "not measured", never 0.
+
+    Attributes:
+        status: "completed", "failed" or "pruned".
+        config: the resolved configuration, all of it.
+        seed: the run's seed.
+        metrics: val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
+            copied_error_share, teacher_val_accuracy, accuracy_retention and their test_* twins.
+        costs: num_params, model_bytes, macs, latency_ms, latency_p95_ms, batch_latency_ms,
+            peak_memory_bytes, energy_joules (of 1,000 inferences); the teacher's under teacher_*;
+            compression_ratio, speedup, energy_ratio.
+        selection: which epoch was kept, by which metric, and what the last epoch had.
+        provenance: command, versions, git state, data and teacher fingerprints, device, times.
+        error: None, or why the run failed, for a person.
+        schema: version of this layout.
+    """
+
+    status: str
+    config: dict[str, Any]
+    seed: int
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    costs: dict[str, float | int | None] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    schema: int = SCHEMA
+
+    def value(self, name: str) -> float | None:
+        """The metric or cost called `name`; None where it was not measured or is not finite."""
+        found = self.metrics.get(name, self.costs.get(name))
+        return float(found) if found is not None and math.isfinite(found) else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to a temporary name in the same folder, then rename: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON atomically; NaN and infinities become null, as "not measured"."""
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def write_record(record: RunRecord, directory: Path) -> Path:
+    """Write `record` to `directory/record.json` and return the path."""
+    path = directory / RECORD_NAME
+    write_json(path, asdict(record))
+    return path
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a record from its file or from the folder that holds it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no record, or one of another schema.
+    """
+    path = path / RECORD_NAME if path.is_dir() else path
+    try:
+        data = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete it and rerun its folder") from None
+    if not isinstance(data, dict) or "schema" not in data:
+        raise ValueError(f"{path} is not a run record; expected the keys of RunRecord")
+    if data["schema"] != SCHEMA:
+        raise ValueError(
+            f"{path} has record schema {data['schema']}, this version reads {SCHEMA}; "
+            f"rerun it with `python -m kd_research.trial {path.parent}`"
+        )
+    return RunRecord(**data)

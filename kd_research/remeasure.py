@@ -1,0 +1,76 @@
+"""Measures the costs of finished runs again: `python -m kd_research.remeasure RUN ...`.
+
+Rebuilds each student from its config.yaml and weights.pt and replaces what its record says of
+costs and of how they were measured; metrics are left alone. It is for a quiet machine, after a
+sweep whose parallel trials disturbed each other's latencies. What the sweep's study was told,
+and so what its sampler learned, stays as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from kd_research import config as configs
+from kd_research.config import ConfigError
+from kd_research.efficiency import costs_of_pair
+from kd_research.parts import Parts
+from kd_research.record import CONFIG_NAME, RunRecord, read_record, write_record
+from kd_research.teacher import WEIGHTS_NAME, load_weights
+from kd_research.trial import quiet
+
+
+def remeasure(directory: Path) -> RunRecord:
+    """Measure the run in `directory` again and write its record.
+
+    Raises:
+        FileNotFoundError: it has no record.
+        ValueError: it did not complete, or its weights do not fit its configuration.
+        ConfigError: its configuration cannot be built any more.
+    """
+    record = read_record(directory)
+    if record.status != "completed":
+        raise ValueError(f"{directory} is {record.status}: only completed runs have a student")
+    config: Any = OmegaConf.to_container(configs.load(directory / CONFIG_NAME), resolve=True)
+    parts = Parts(config)
+    load_weights(parts.student, directory / WEIGHTS_NAME)
+    use_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
+    device = torch.device("cuda" if use_gpu else "cpu")
+    teacher = parts.teacher.module.to(device) if parts.teacher else None
+    costs, how = costs_of_pair(
+        parts.student.to(device), teacher, parts.examples_on(device), config["efficiency"]
+    )
+    provenance = {**record.provenance, "measurement": how}
+    record = dataclasses.replace(record, costs={**record.costs, **costs}, provenance=provenance)
+    write_record(record, directory)
+    return record
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the runs named on the command line; 1 where one of them could not be."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kd_research.remeasure",
+        description="Measure the costs of finished runs again, one after the other.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders: record, config, weights")
+    quiet()
+    code = 0
+    for directory in parser.parse_args(arguments).runs:
+        try:
+            record = remeasure(directory.resolve())
+        except (ConfigError, ValueError, FileNotFoundError) as error:
+            print(f"{directory}: {error}", file=sys.stderr)
+            code = 1
+        else:
+            print(f"{directory}: {record.costs['latency_ms']:.4g} ms", flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What the page draws per epoch and per confidence bin, for the trials on the front.
+
+Read from metrics.jsonl and evaluation.json; a curve longer than MAX_POINTS is thinned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import fmean
+from typing import Any
+
+from kd_research.record import EVALUATION_NAME
+from kd_research.report.sweep import Sweep, Trial
+
+MAX_TRIALS = 40
+MAX_POINTS = 200
+NOT_CURVES = ("epoch", "step", "time", "seconds")
+
+
+def learning_curves(sweep: Sweep) -> list[dict[str, Any]]:
+    """Per front trial {"trial": number, "curves": {metric: [epochs, means over seeds]}}."""
+    found = []
+    for trial in sweep.front[:MAX_TRIALS]:
+        values: dict[str, dict[float, list[float]]] = {}
+        for run in trial.runs:
+            for row in run.curves():
+                for name, value in row.items():
+                    if name not in NOT_CURVES and "epoch" in row and _is_number(value):
+                        values.setdefault(name, {}).setdefault(row["epoch"], []).append(value)
+        curves = {}
+        for name, by_epoch in values.items():
+            epochs = sorted(by_epoch)
+            if len(epochs) > 1:
+                kept = _thinned(epochs)
+                curves[name] = [kept, [float(f"{fmean(by_epoch[e]):.5g}") for e in kept]]
+        if curves:
+            found.append({"trial": trial.number, "curves": curves})
+    return found
+
+
+def evaluations(sweep: Sweep) -> dict[int, dict[str, Any]]:
+    """Front trial -> {"student", "teacher", "intervals"} of its first seed.
+
+    Of the validation split: the reliability bins {"confidence", "accuracy", "count"} of both
+    (Guo et al. 2017), and the bootstrap intervals {metric: [low, high]}.
+    """
+    found = {}
+    for trial in sweep.front[:MAX_TRIALS]:
+        split = _evaluation(trial).get("val", {})
+        parts = {who: split.get(key) for who, key in _PARTS.items()}
+        known = {who: _rounded(value) for who, value in parts.items() if value}
+        if known:
+            found[trial.number] = known
+    return found
+
+
+_PARTS = {
+    "student": "reliability",
+    "teacher": "teacher_reliability",
+    "intervals": "intervals",
+}
+
+
+def _rounded(bins: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: [float(f"{value:.4g}") for value in values] for name, values in bins.items()}
+
+
+def _evaluation(trial: Trial) -> dict[str, Any]:
+    path = trial.runs[0].directory / EVALUATION_NAME
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _thinned(epochs: list[float]) -> list[float]:
+    """At most MAX_POINTS of them, the last always among them."""
+    step = math.ceil(len(epochs) / MAX_POINTS)
+    return epochs[::step] if (len(epochs) - 1) % step == 0 else [*epochs[::step], epochs[-1]]

@@ -1,0 +1,55 @@
+"""What the YAML files compute: `${one_minus:...}`, `${repository:...}` and their like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_research.record import CONFIG_NAME
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def register_resolvers() -> None:
+    """Make what the YAML files compute known to OmegaConf."""
+    OmegaConf.register_new_resolver(
+        "repository", lambda *parts: str(ROOT.joinpath(*parts)), replace=True
+    )
+    OmegaConf.register_new_resolver("one_minus", lambda value: 1.0 - value, replace=True)
+    OmegaConf.register_new_resolver("first_lines", first_lines, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("student_of", student_of, replace=True)
+
+
+def first_lines(group: str) -> str:
+    """A configuration group, a line each choice: its name and the first comment of its file."""
+    paths = sorted((ROOT / "conf" / group).glob("*.yaml"))
+    width = max(len(path.stem) for path in paths)
+    comments = [path.read_text().partition("\n")[0].removeprefix("# ") for path in paths]
+    return "\n".join(
+        f"  {path.stem:{width}}  {comment}" for path, comment in zip(paths, comments, strict=True)
+    )
+
+
+def run_folder(run: str, output_dir: str) -> str:
+    """The folder of a run, given by its path, or by its name under the output folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    places = [Path(run), *(Path(output_dir, part, run) for part in ("", "runs", "sweeps"))]
+    for place in places:
+        if (place / CONFIG_NAME).exists():
+            return str(place.resolve())
+    raise ValueError(
+        f"teacher.run={run} is no run's folder; looked for {CONFIG_NAME} in "
+        f"{', '.join(map(str, places))}"
+    )
+
+
+def student_of(folder: str) -> DictConfig:
+    """The configuration of the student's model in a run's folder."""
+    model = OmegaConf.select(OmegaConf.load(Path(folder) / CONFIG_NAME), "student.model")
+    assert isinstance(model, DictConfig)
+    return model

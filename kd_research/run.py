@@ -1,0 +1,58 @@
+"""The one entry: `python -m kd_research.run`, and with `-m` a sweep.
+
+Hydra composes the configuration; a single run is then handed over to `kd_research.trial` in place
+of this process (so that a run is never a Hydra application, whose command line Lightning's DDP
+would run again), a sweep to `kd_research.sweeper`. Imports neither torch nor wandb.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from kd_research import hydra_plugin
+from kd_research.compose import explain
+from kd_research.config import ROOT, ConfigError, check, register_resolvers, save, settle
+from kd_research.record import CONFIG_NAME, RECORD_NAME
+
+register_resolvers()
+hydra_plugin.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
+def _run(config: DictConfig) -> None:
+    """Check, write config.yaml, and become the trial."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    settle(config)
+    try:
+        check(config)
+        if (directory / RECORD_NAME).exists():
+            raise ConfigError(
+                [
+                    f"{directory} already holds a run; choose another hydra.run.dir, or rerun it "
+                    f"with python -m kd_research.trial {directory}"
+                ]
+            )
+    except ConfigError as error:
+        if not any(directory.iterdir()):
+            directory.rmdir()
+        sys.exit(str(error))
+    save(config, directory / CONFIG_NAME)
+    os.execv(sys.executable, [sys.executable, "-m", "kd_research.trial", str(directory)])
+
+
+def main() -> None:
+    """Compose and run; a wrong override is explained, all of them at once."""
+    problems = explain(sys.argv[1:])
+    if problems:
+        sys.exit("\n".join(problems))
+    _run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Teacher outputs kept on disk: computed once per (example, view), read ever after.
+
+In this fit, in later epochs, in other trials and in other processes. A row of the store is one
+example in one view of the augmentation: the teacher's logits and the features that the loss wants
+(`row_file.py`). Any number of processes fill one store as they go; what one was killed over, or
+what was damaged since, is computed again.
+
+What decides a teacher's output is in the store's key (`key`), so that nothing stale is found.
+
+Shapes: N examples of the split, B batch, C classes, W 64-bit words of a row, M of B rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from torch import Tensor
+
+from kd_research.data.module import DataModule
+from kd_research.data.store import content_key
+from kd_research.interfaces import Batch, Inputs, Output
+from kd_research.record import write_json
+from kd_research.row_file import RowFile
+
+log = logging.getLogger(__name__)
+
+LOGITS = "logits"
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_VERSION = 1
+
+
+class TooLargeError(ValueError):
+    """The kept outputs would take more than they may."""
+
+
+class SoftTargets:
+    """A teacher's outputs for one split.
+
+    Args:
+        directory: the folder of all stores.
+        key: a JSON value with all that decides the outputs: teacher, data, view, normalisation.
+        num_examples: N.
+        shapes: name -> shape of one example's output; "logits" (C,) and the features.
+        num_views: how many views there are; view v of epoch e is e modulo this.
+        dtype: "float32" or "float16", of what is kept.
+        top_k: keep the k largest logits and the log of the others' joint mass, which is spread
+            evenly over them: exact at temperature 1 but for that spread. None keeps all.
+        max_gb: the most that the store may come to, in 10^9 bytes.
+
+    Raises:
+        ValueError: an unknown dtype, a top_k outside 1 to C - 1, views below 1, or a store above
+            `max_gb`; the message says what would fit.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        key: Any,
+        num_examples: int,
+        shapes: Mapping[str, tuple[int, ...]],
+        num_views: int,
+        dtype: str = "float32",
+        top_k: int | None = None,
+        max_gb: float = 8.0,
+    ):
+        if dtype not in _DTYPES:
+            raise ValueError(f"soft_targets.dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
+        if num_views < 1:
+            raise ValueError(f"soft_targets.views must be >= 1, got {num_views}")
+        self.num_classes = shapes[LOGITS][0]
+        if top_k is not None and not 0 < top_k < self.num_classes:
+            raise ValueError(
+                f"soft_targets.top_k must be in 1 to {self.num_classes - 1}, got {top_k}; "
+                "type soft_targets.top_k=null to keep all logits"
+            )
+        self.dtype, self.top_k, self.num_views = _DTYPES[dtype], top_k, num_views
+        self.num_examples = num_examples
+        self.features = {name: shape for name, shape in shapes.items() if name != LOGITS}
+        num_logits = self.num_classes if top_k is None else top_k + 1
+        num_values = num_logits + sum(math.prod(shape) for shape in self.features.values())
+        self._num_logits, self._num_values = num_logits, num_values
+        self._value_words = math.ceil(num_values * self.dtype.itemsize / 8)
+        self._class_words = 0 if top_k is None else math.ceil(top_k * 4 / 8)
+        self._words = self._value_words + self._class_words + 1
+        described = [_VERSION, key, num_examples, sorted(shapes.items()), dtype, top_k]
+        self.key = content_key(described)
+        self.directory = directory / self.key
+        self._check_size(max_gb)
+        self._seed = int(self.key[:15], 16)
+        self._file: RowFile | None = None
+        self._whole: Tensor | None = None
+        self.view = 0
+        self.computed = 0
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not (self.directory / "key.json").exists():
+            write_json(self.directory / "key.json", described)
+
+    def _check_size(self, max_gb: float) -> None:
+        row = self._words * 8
+        size = row * self.num_examples * self.num_views
+        if size > max_gb * 1e9:
+            fitting = int(max_gb * 1e9 // (row * self.num_examples))
+            raise TooLargeError(
+                f"the kept teacher outputs would take {size / 1e9:.1f} GB ({self.num_examples} "
+                f"examples x {self.num_views} views x {row} bytes), soft_targets.max_gb is "
+                f"{max_gb:g}; type soft_targets.views={max(1, fitting)}, "
+                f"soft_targets.dtype=float16, soft_targets.top_k=10, "
+                f"soft_targets.max_gb={math.ceil(size / 1e9)} or soft_targets.keep=false"
+            )
+
+    def start_epoch(self, epoch: int) -> None:
+        """Turn to the epoch's view: to all its rows at once, on the device, if each is there."""
+        view = epoch % self.num_views
+        if self._file is None or view != self.view:
+            path = self.directory / f"view-{view:04d}.bin"
+            self._file = RowFile(path, self.num_examples, self._words, self._seed + view)
+        self.view = view
+        self._whole = self._file.rows if self._file.missing().numel() == 0 else None
+
+    def missing(self) -> Tensor:
+        """(M,) int64: the examples that are not there, or damaged, in the epoch's view."""
+        assert self._file is not None
+        return self._file.missing()
+
+    def outputs(self, index: Tensor, compute: Callable[[Tensor], Output]) -> Output:
+        """The teacher's outputs for these examples in the epoch's view, on `index`'s device.
+
+        Args:
+            index: (B,) int64, positions in the split.
+            compute: positions in the batch, (M,) int64 -> the teacher's output for those M; called
+                only for rows that are not there.
+        """
+        if self._whole is not None:
+            if self._whole.device != index.device:
+                self._whole = self._whole.to(index.device)
+            return self._decode(self._whole.index_select(0, index))
+        assert self._file is not None
+        at = index.cpu()
+        rows, whole = self._file.read(at)
+        if not bool(whole.all()):
+            places = (~whole).nonzero().squeeze(1)
+            made = self._encode(compute(places.to(index.device)))
+            self._file.write(at[places], made)
+            rows.index_copy_(0, places, made)
+            self.computed += places.numel()
+        return self._decode(rows.to(index.device))
+
+    def summary(self) -> dict[str, Any]:
+        """For the record: the store, its views, and how many outputs this process computed."""
+        return {"key": self.key, "views": self.num_views, "computed": self.computed}
+
+    def _encode(self, output: Output) -> Tensor:
+        """(B, W) int64, the checksum's word still 0."""
+        logits = output.logits.detach().float().cpu()
+        num = logits.shape[0]
+        classes = torch.zeros(num, 0, dtype=torch.int32)
+        if self.top_k is not None:
+            logits, classes = _top(logits, self.top_k)
+        parts = [logits] + [
+            output.features[name].detach().float().cpu().flatten(1) for name in self.features
+        ]
+        values = torch.cat(parts, dim=1).to(self.dtype)
+        if not bool(values.isfinite().all()):
+            raise ValueError(
+                f"a teacher output is not finite in {self.dtype}; type soft_targets.dtype=float32, "
+                "or look at the teacher"
+            )
+        row = torch.zeros(num, self._words, dtype=torch.int64)
+        row.view(self.dtype)[:, : self._num_values] = values
+        start = self._value_words * 2
+        row.view(torch.int32)[:, start : start + classes.shape[1]] = classes
+        return row
+
+    def _decode(self, rows: Tensor) -> Output:
+        values = rows.view(self.dtype)[:, : self._num_values].float()
+        logits = values[:, : self._num_logits]
+        if self.top_k is not None:
+            start = self._value_words * 2
+            classes = rows.view(torch.int32)[:, start : start + self.top_k].long()
+            rest = logits[:, -1:].expand(-1, self.num_classes)
+            logits = rest.scatter(1, classes, logits[:, :-1])
+        features, start = {}, self._num_logits
+        for name, shape in self.features.items():
+            size = math.prod(shape)
+            features[name] = values[:, start : start + size].reshape(-1, *shape)
+            start += size
+        return Output(logits.contiguous(), features)
+
+
+def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(B, k + 1): the k largest and what each other class gets; (B, k) int32: whose they are."""
+    largest, classes = logits.topk(k, dim=1)
+    others = logits.scatter(1, classes, -math.inf).logsumexp(dim=1, keepdim=True)
+    each = others - math.log(logits.shape[1] - k)
+    return torch.cat([largest, each], dim=1), classes.to(torch.int32)
+
+
+def keep(
+    config: Mapping[str, Any],
+    data: DataModule,
+    teacher_fingerprint: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> SoftTargets | None:
+    """The store for a run's teacher on its training split, or None where the teacher runs live.
+
+    Args:
+        config: the whole resolved configuration.
+        data: the data, its views set.
+        teacher_fingerprint: of the teacher's weights.
+        shapes: name -> shape of one example's output.
+
+    Raises:
+        ValueError: a setting that does not fit; or the store is too large for the stated views.
+    """
+    settings = config["soft_targets"]
+    if settings["fill"] not in ("lazy", "ahead"):
+        raise ValueError(f"soft_targets.fill must be lazy or ahead, got {settings['fill']!r}")
+    if not settings["keep"]:
+        return None
+    num_views = data.num_views or config["trainer"]["max_epochs"]
+    view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
+    try:
+        return SoftTargets(
+            Path(config["output_dir"]) / "soft_targets",
+            [teacher_fingerprint, data.fingerprint(), view, config["channels_last"]],
+            len(data.train),
+            shapes,
+            num_views,
+            settings["dtype"],
+            settings["top_k"],
+            settings["max_gb"],
+        )
+    except TooLargeError as error:
+        if data.num_views is not None and data.num_views > 1:
+            raise
+        log.warning("the teacher runs live: %s", error)
+        return None
+
+
+def fill(
+    kept: SoftTargets, data: DataModule, teach: Callable[[Inputs], Output], views: int | None = None
+) -> None:
+    """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
+
+    Args:
+        kept: the store.
+        data: the data.
+        teach: prepared inputs -> the teacher's output.
+        views: how many, from the first; None is all.
+    """
+    with filelock.FileLock(kept.directory / "fill.lock"):
+        for view in range(views or kept.num_views):
+            kept.start_epoch(view)
+            missing = kept.missing()
+            for start in range(0, len(missing), data.batch_size):
+                index = missing[start : start + data.batch_size]
+                examples = data.train.take(index)
+                batch = Batch(examples.inputs, examples.labels, index)
+                inputs = data.prepare(batch, data.view(view)).inputs
+                kept.outputs(index, partial(_all, teach, inputs))
+
+
+def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:
+    return teach(inputs)  # every row is missing

@@ -1,0 +1,205 @@
+"""The search space: Hydra's sweep grammar to Optuna's distributions, and proposals back to YAML.
+
+`key=1,2,4` and `choice(...)` are categorical, `interval(a,b)` a float in [a, b] (an integer with
+`int(...)`, both ends included), `range(a,b,step)` the integers or floats from a up to, without, b,
+`tag(log, ...)` makes either logarithmic, `glob(*)` the matching choices of a config group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    QuotedString,
+    RangeSweep,
+)
+from hydra.errors import HydraException
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of the search.
+
+    Attributes:
+        key: the configuration key, or config group.
+        expression: as the user wrote it.
+        distribution: Optuna's.
+        is_group: whether `key` is a config group, so that a value changes the composition.
+        literals: choices that stand for a list or a mapping, as Hydra writes it.
+        is_new: whether the configuration lacks the key, which `+key=...` adds.
+    """
+
+    key: str
+    expression: str
+    distribution: BaseDistribution
+    is_group: bool
+    literals: frozenset[str] = frozenset()
+    is_new: bool = False
+
+    def assignment(self, value: Value) -> str:
+        """`key=value` in Hydra's grammar, for composition."""
+        key = f"+{self.key}" if self.is_new else self.key
+        if value is None:
+            return f"{key}=null"
+        if isinstance(value, str) and not self.is_group and value not in self.literals:
+            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"{key}='{escaped}'"
+        return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+    def content(self, value: Value) -> Any:
+        """What a proposal's value stands for in the configuration."""
+        if value in self.literals:
+            return OverridesParser.create().parse_override(f"{self.key}={value}").value()
+        return value
+
+    def probes(self) -> list[Value]:
+        """The ends of a range, or every choice: where a wrong setting shows."""
+        distribution = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return list(distribution.choices)
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        return [distribution.low, distribution.high]
+
+
+def of_labels(key: str, labels: Sequence[str]) -> Dimension:
+    """A dimension whose choices are names that the configuration does not know."""
+    distribution = CategoricalDistribution(list(labels))
+    text = f"choice({','.join(labels)})"
+    return Dimension(key, text, distribution, is_group=False, is_new=True)
+
+
+def parse(
+    expressions: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]
+) -> tuple[list[Dimension], list[str]]:
+    """The dimensions of a space, and what is wrong with it, a line each.
+
+    Args:
+        expressions: key (+key adds it) -> sweep expression, as text or as a list of choices.
+        group_options: the choices of every key that is a config group.
+    """
+    parser = OverridesParser.create()
+    dimensions, problems = [], []
+    for key, value in expressions.items():
+        text = f"choice({','.join(map(_text, value))})" if isinstance(value, list) else str(value)
+        try:
+            override = _parse(parser, key, text)
+            distribution = _distribution(override, group_options.get(override.key_or_group, ()))
+        except (HydraException, ValueError) as error:
+            problems.append(
+                f"sweep.space: {key}={text} is no search dimension ({str(error).splitlines()[0]}); "
+                "try choice(a,b), interval(1,20), range(1,8) or tag(log, interval(1e-4,1e-1))"
+            )
+            continue
+        lists = [item for item in _choices(override) if isinstance(item, list | dict)]
+        literals = frozenset(str(_choice(item)) for item in lists)
+        name, is_new = override.key_or_group, override.is_add() or override.is_force_add()
+        is_group = name in group_options
+        dimensions.append(Dimension(name, text, distribution, is_group, literals, is_new))
+    return dimensions, problems
+
+
+def _parse(parser: OverridesParser, key: str, text: str) -> Override:
+    """As Hydra does; and `choice(a,null)`, which its grammar allows only as `a,null`."""
+    try:
+        return parser.parse_override(f"{key}={text}")
+    except HydraException:
+        inner = text.strip().removeprefix("choice(").removesuffix(")")
+        if len(inner) + len("choice()") != len(text.strip()):
+            raise
+        return parser.parse_override(f"{key}={inner}")
+
+
+def _choices(override: Override) -> list[Any]:
+    value = override.value()
+    return list(value.list) if isinstance(value, ChoiceSweep) else []
+
+
+def _distribution(override: Override, options: Sequence[str]) -> BaseDistribution:
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        choices = list(dict.fromkeys(_choice(item) for item in value.list))
+        return CategoricalDistribution(choices)
+    if isinstance(value, Glob):
+        return CategoricalDistribution(value.filter(list(options)))
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        log = "log" in value.tags
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return IntDistribution(value.start, value.end, log=log)
+        return FloatDistribution(value.start, value.end, log=log)
+    if isinstance(value, RangeSweep):
+        numbers = list(value.range())
+        if not numbers:
+            raise ValueError("the range is empty")
+        low, high, log = numbers[0], numbers[-1], "log" in value.tags
+        if all(isinstance(number, int) for number in numbers):
+            return IntDistribution(int(low), int(high), step=int(value.step), log=log)
+        return FloatDistribution(float(low), float(high), step=float(value.step), log=log)
+    raise ValueError("it has one value only")
+
+
+def _choice(item: Any) -> Value:
+    """A choice as Optuna stores it: plain values as they are, lists and dicts as their text."""
+    if isinstance(item, QuotedString):
+        return item.text
+    if item is None or isinstance(item, str | int | float | bool):
+        return item
+    return str(Override._get_value_element_as_str(item))
+
+
+def _text(item: Any) -> str:
+    return "null" if item is None else str(item)
+
+
+def outside(proposals: Sequence[Mapping[str, Value]], space: Sequence[Dimension]) -> list[str]:
+    """What of the given proposals is not in the space, a line each."""
+    known, problems = {item.key: item for item in space}, []
+    for params in proposals:
+        for key, value in params.items():
+            if key not in known:
+                problems.append(
+                    f"sweep.start_from: {key} is not searched; there are: {', '.join(known)}"
+                )
+                continue
+            limits = known[key].distribution
+            if isinstance(limits, CategoricalDistribution):
+                inside = value in limits.choices
+            else:
+                assert isinstance(limits, IntDistribution | FloatDistribution)
+                inside = isinstance(value, int | float) and limits.low <= value <= limits.high
+            if not inside:
+                problems.append(
+                    f"sweep.start_from: {key}={value} is outside of {known[key].expression}"
+                )
+    return problems
+
+
+def suggest(
+    trial: Trial, key: str, distribution: BaseDistribution
+) -> str | int | float | bool | None:
+    """The trial's value of one dimension."""
+    if isinstance(distribution, IntDistribution):
+        low, high, step = distribution.low, distribution.high, distribution.step
+        return trial.suggest_int(key, low, high, step=step, log=distribution.log)
+    if isinstance(distribution, FloatDistribution):
+        bounds = distribution.low, distribution.high
+        return trial.suggest_float(key, *bounds, step=distribution.step, log=distribution.log)
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(key, distribution.choices)

@@ -1,0 +1,293 @@
+"""The Optuna study that sweepers share: who owns which trial, what is left, what died.
+
+Any number of sweepers, on any number of machines, may work on one study. A trial in flight has an
+owner. A sweeper on this machine holds a file lock, which the system drops the moment it dies; one
+elsewhere is known by its beat in the study, and given up when that has stood still. What a dead
+sweeper left running is taken up under its own number, so that its folder goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import socket
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+STUDY_NAME = "study.db"
+DISCARDED = "discarded"  # a proposal that is no trial: incomplete, or one more than was asked for
+OWNER = "owner"
+BEAT_SECONDS = 5.0
+SEARCH_SECONDS = 1.0  # between two looks for trials that nobody runs
+DEAD_SECONDS = 60.0  # without a beat, for a sweeper that shares no disk with this one
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
+    """The storage at `url`; by default SQLite in the sweep's folder.
+
+    Args:
+        url: of SQLAlchemy, as in postgresql+psycopg2://user@host/name, or grpc://host:port of a
+            proxy that `optuna.storages.run_grpc_proxy_server` runs.
+        directory: the sweep's.
+    """
+    if url is not None and url.startswith("grpc://"):
+        host, _, port = url.removeprefix("grpc://").partition(":")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+    if url is not None and not url.startswith("sqlite:"):
+        return _on_server(url)
+    storage = optuna.storages.RDBStorage(
+        url or f"sqlite:///{directory / STUDY_NAME}",
+        engine_kwargs={"connect_args": {"timeout": 60}},
+    )
+    # A third of the time per trial, and readers never wait; a killed process loses nothing.
+    event.listen(storage.engine, "connect", _write_ahead)
+    storage.engine.dispose()
+    return storage
+
+
+def _on_server(url: str, tries: int = 5) -> optuna.storages.BaseStorage:
+    """Several machines may make the tables at the same moment: all but one then try again."""
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (IntegrityError, ProgrammingError):
+        if tries == 1:
+            raise
+        time.sleep(0.5)
+        return _on_server(url, tries - 1)
+
+
+def _write_ahead(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+class _SeedOnFirstTrial(BaseSampler):
+    """Stands for the sampler until the first trial is made, whose number, unique, seeds it.
+
+    Two sweepers that start together, or one that resumes, would otherwise repeat proposals.
+    """
+
+    def __init__(self, factory: Callable[..., BaseSampler], seed: int):
+        self.factory, self.seed = factory, seed
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.sampler = self.factory(seed=self.seed + trial.number)
+        study.sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
+        raise AssertionError("asked before a trial is made")
+
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        raise AssertionError("asked before a trial is made")
+
+    def sample_independent(self, *_: Any) -> Any:
+        raise AssertionError("asked before a trial is made")
+
+
+class SharedStudy:
+    """One sweeper's view of the study.
+
+    Args:
+        name: of the study.
+        storage: where it is.
+        directory: the sweep's, for the locks of the sweepers that share it.
+        objectives: name -> maximize or minimize.
+        sampler: a factory that takes `seed`.
+        seed: of the sampler.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: optuna.storages.BaseStorage,
+        directory: Path,
+        objectives: Mapping[str, str],
+        sampler: Callable[..., BaseSampler],
+        seed: int,
+    ):
+        self.directory = directory
+        self.study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            directions=list(objectives.values()),  # type: ignore[arg-type]
+            load_if_exists=True,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(list(objectives))
+        self.exhausted = bool(self.study.user_attrs.get("exhausted"))  # a finite space
+        self._sampler: BaseSampler | None = _SeedOnFirstTrial(sampler, seed)
+        self.owner = f"{socket.gethostname()}:{secrets.token_hex(4)}"
+        self._lock = FileLock(self._lock_path(self.owner))
+        self._claims = FileLock(directory / "sweepers" / "claims.lock")
+        self._beat_count, self._next_beat = 0, 0.0
+        self._beats: dict[str, tuple[Any, float]] = {}  # owner -> its last beat, when seen first
+        self._first_open = self._counted_before = 0  # all trials before it are finished
+        self._read_at = self._next_search = -math.inf
+        self._trials: list[FrozenTrial] = []
+        self.finished = 0  # trials that count, of all sweepers
+        self.running: list[FrozenTrial] = []
+
+    def __enter__(self) -> SharedStudy:
+        self._lock_path(self.owner).parent.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        self.beat()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._lock.release()
+        self._lock_path(self.owner).unlink(missing_ok=True)
+
+    def _lock_path(self, owner: str) -> Path:
+        return self.directory / "sweepers" / f"{owner.rpartition(':')[2]}.lock"
+
+    def beat(self) -> None:
+        """Show the others, every few seconds, that this sweeper lives."""
+        if time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_SECONDS
+        self._beat_count += 1
+        sign = {"beat": self._beat_count, "directory": str(self.directory)}
+        self.study.set_user_attr(f"sweeper {self.owner}", sign)
+
+    def refresh(self, older_than: float = 0.0) -> None:
+        """Read the trials, if the last reading is so many seconds old; each costs milliseconds."""
+        if time.monotonic() - self._read_at < older_than:
+            return
+        self._trials = self.study.get_trials(deepcopy=False)
+        self._read_at = time.monotonic()
+        finished, unfinished = self._counted_before, []
+        for trial in self._trials[self._first_open :]:
+            if not trial.state.is_finished():
+                unfinished.append(trial)
+            elif DISCARDED not in trial.user_attrs:
+                finished += 1
+            if not unfinished:
+                self._first_open, self._counted_before = trial.number + 1, finished
+        self.finished = finished
+        self.running = [trial for trial in unfinished if trial.state == TrialState.RUNNING]
+
+    def best(self) -> float | None:
+        """The best value of the first objective, of all trials when they were last read."""
+        values = [t.values[0] for t in self._trials if t.state == TrialState.COMPLETE]
+        choose = max if self.study.directions[0] == StudyDirection.MAXIMIZE else min
+        return choose(values, default=None)
+
+    def ask(self, total: int) -> Trial | None:
+        """A new trial of this sweeper's, without parameters yet; None where there are enough.
+
+        Args:
+            total: how many trials there shall be, of all sweepers together.
+        """
+        while not self.exhausted and self.finished + len(self.running) < total:
+            if self._sampler is not None:
+                self.study.sampler, self._sampler = self._sampler, None
+            trial = self.study.ask()
+            trial.set_user_attr(OWNER, self.owner)
+            self.refresh()
+            before = self._trials[self._first_open : trial.number]
+            rank = self._counted_before + sum(DISCARDED not in one.user_attrs for one in before)
+            if rank < total:
+                return trial
+            # Another sweeper asked for the last one at the same moment, and was first.
+            self.discard(trial)
+            self.refresh()
+        return None
+
+    def discard(self, trial: Trial) -> None:
+        """Take a proposal out of the count."""
+        trial.set_user_attr(DISCARDED, True)
+        self.tell(trial, None)
+
+    def left_over(self) -> list[Trial]:
+        """Running trials whose sweeper is dead, now this one's."""
+        if not self._others() or time.monotonic() < self._next_search:
+            return []
+        self._next_search = time.monotonic() + SEARCH_SECONDS
+        with self._claims:
+            self.refresh()
+            signs = {
+                key.removeprefix("sweeper "): sign
+                for key, sign in self.study.user_attrs.items()
+                if key.startswith("sweeper ")
+            }
+            return [self._claim(trial) for trial in self._others() if self._is_left(trial, signs)]
+
+    def _others(self) -> list[FrozenTrial]:
+        return [trial for trial in self.running if trial.user_attrs.get(OWNER) != self.owner]
+
+    def _claim(self, frozen: FrozenTrial) -> Trial:
+        trial = Trial(self.study, frozen._trial_id)
+        trial.set_user_attr(OWNER, self.owner)
+        return trial
+
+    def _is_left(self, trial: FrozenTrial, signs: Mapping[str, Any]) -> bool:
+        owner = trial.user_attrs.get(OWNER)
+        if owner is None:  # a moment old, or its sweeper died in that moment
+            alone = all(self._is_dead(*other) for other in signs.items() if other[0] != self.owner)
+            return alone or self._stands_still(f"trial {trial.number}", None, BEAT_SECONDS)
+        return owner == "" or self._is_dead(owner, signs.get(owner, {}))
+
+    def _is_dead(self, owner: str, sign: Mapping[str, Any]) -> bool:
+        here = owner.partition(":")[0] == socket.gethostname()
+        if here and sign.get("directory") == str(self.directory):
+            return self._is_free(self._lock_path(owner))
+        return self._stands_still(owner, sign.get("beat"), DEAD_SECONDS)
+
+    def _stands_still(self, what: str, beat: Any, seconds: float) -> bool:
+        """Whether `beat` has been the same for so long, by this machine's own clock."""
+        now = time.monotonic()
+        known, since = self._beats.get(what, (None, now))
+        if what not in self._beats or known != beat:
+            self._beats[what] = (beat, now)
+            return False
+        return now - since > seconds
+
+    @staticmethod
+    def _is_free(path: Path) -> bool:
+        if not path.exists():
+            return True
+        try:
+            with FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except Timeout:
+            return False
+        return True
+
+    def release(self, trials: Sequence[Trial]) -> None:
+        """Put trials in flight back, for whoever comes next."""
+        for trial in trials:
+            trial.set_user_attr(OWNER, "")
+
+    def tell(self, trial: Trial, values: Sequence[float] | None) -> bool:
+        """Finish a trial, as failed without values; False if another sweeper already has."""
+        self._read_at = -math.inf
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        try:
+            self.study.tell(trial, values, state=state)
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            return False
+        except RuntimeError as error:  # the sampler has tried every point there is, and says so
+            if "Study.stop" not in str(error):
+                raise
+            self.exhausted = True
+            self.study.set_user_attr("exhausted", True)
+        return True

@@ -1,0 +1,299 @@
+"""The sweep: asks Optuna (through `study.py`) and runs every proposal in a process of its own.
+
+A proposal becomes a trial folder with a complete config.yaml (one a seed); workers run the
+folders; what their record.json say is told to the study. Nothing else passes between the two.
+`sweep.n_trials` is a total: the same command finishes what is left, several at once share it, and
+a trial that a dead sweeper left running is taken up from its folder.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import Trial
+
+from kd_research.config import ConfigError, save
+from kd_research.plan import Plan, differences
+from kd_research.progress import Progress
+from kd_research.record import (
+    CONFIG_NAME,
+    LOG_NAME,
+    PROPOSAL_NAME,
+    RECORD_NAME,
+    RunRecord,
+    read_record,
+    write_json,
+    write_record,
+)
+from kd_research.report import write_report
+from kd_research.space import suggest
+from kd_research.study import SharedStudy, open_storage
+from kd_research.tracking import track_sweep
+from kd_research.values import Values
+from kd_research.workers import End, Handle, Pool
+
+POLL_SECONDS = 0.5
+
+
+def run_sweep(plan: Plan) -> None:
+    """Run what is left of the plan, then write the report and the tracker's summary.
+
+    Raises:
+        ConfigError: the folder holds a sweep with other settings, or the parts do not fit
+            together.
+    """
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    study = _open(plan)
+    pool = instantiate(plan.config.pool, devices_per_trial=plan.processes)
+    with study:
+        something_new = Sweep(plan, study, pool).run()
+    with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
+        write_report(plan.directory).print()
+        if something_new:
+            tracking: Any = OmegaConf.to_container(plan.config.tracking, resolve=True)
+            track_sweep(plan.directory, {**tracking, "output_dir": plan.config.output_dir})
+
+
+def _open(plan: Plan) -> SharedStudy:
+    settings = plan.config.sweep
+    with FileLock(plan.directory / "open.lock"):
+        shared = SharedStudy(
+            str(settings.name),
+            open_storage(settings.storage, plan.directory),
+            plan.directory,
+            plan.objectives,
+            instantiate(plan.config.sampler),
+            int(settings.seed),
+        )
+        known, wanted = shared.study.user_attrs.get("fingerprint"), plan.fingerprint()
+        if known is not None and known != wanted:
+            message = (
+                f"{plan.directory} holds a sweep with other settings, whose trials would not "
+                f"compare ({'; '.join(differences(known, wanted)[:5])}): choose another name, "
+                "as in sweep.name=mine"
+            )
+            raise ConfigError([message])
+        shared.study.set_user_attr("fingerprint", wanted)
+        for params in plan.start_from:
+            shared.study.enqueue_trial(params, skip_if_exists=True)
+        plan.write()
+    return shared
+
+
+class Sweep:
+    """The loop between the study and the workers.
+
+    Args:
+        plan: what to run.
+        study: entered.
+        pool: where.
+    """
+
+    def __init__(self, plan: Plan, study: SharedStudy, pool: Pool):
+        self.plan, self.study, self.pool = plan, study, pool
+        self.directory, self.settings = plan.directory, plan.config.sweep
+        self.values = Values(plan.objectives, plan.constraints)
+        self.waiting: list[Path] = []  # run folders to start
+        self.running: dict[Path, Handle] = {}
+        self.tries: dict[Path, int] = {}
+        self.trials: dict[int, Trial] = {}  # asked or taken up, not yet told
+
+    def run(self) -> bool:
+        """Ask, run and tell until `n_trials` trials are finished; False if they all were."""
+        name, total = self.settings.name, self.plan.n_trials
+        self.study.refresh()
+        done = self.study.finished
+        if self._is_done():
+            more = "no other point" if self.study.exhausted else "raise sweep.n_trials for more"
+            print(f"sweep {name}: all {done} trials are done; {more}")
+            return False
+        self._prepare()
+        print(
+            f"sweep {name}: {total - done} of {total} trials to run, {self.pool.slots} at a time, "
+            f"into {self.directory}",
+            flush=True,
+        )
+        with Progress(self.plan.objectives, total, done) as self.progress:
+            try:
+                while self._step():
+                    pass
+            except BaseException:
+                self.progress.note("stopping: the trials in flight are put back")
+                try:
+                    self.pool.kill(list(self.running.values()))
+                finally:
+                    self.study.release(list(self.trials.values()))
+                raise
+        return True
+
+    def _step(self) -> bool:
+        """Fill the slots, wait a little, collect what has ended; False when all is done."""
+        self.study.beat()
+        self.study.refresh(older_than=POLL_SECONDS)
+        if self._is_done():
+            return False
+        for trial in self.study.left_over():
+            self._take_up(trial, self._proposed(trial) if self.plan.rows else trial.params)
+        self._fill()
+        if self.running:
+            self._stop_late()
+            for handle in self.pool.wait(list(self.running.values()), POLL_SECONDS):
+                del self.running[handle.directory]
+                self._collect(handle)
+        else:
+            time.sleep(POLL_SECONDS)  # the rest is another sweeper's
+        self.progress.show(self.study.finished, list(self.running))
+        return True
+
+    def _is_done(self) -> bool:
+        if self.study.exhausted and not self.study.running:
+            return True
+        return self.study.finished >= self.plan.n_trials
+
+    def _prepare(self) -> None:
+        """In a worker: data, teacher, student and loss, so that a mistake costs no trial."""
+        directory = self.directory / "prepare"
+        with FileLock(self.directory / "prepare.lock"):
+            save(self.plan.prepared(), directory / CONFIG_NAME)
+            (directory / LOG_NAME).unlink(missing_ok=True)
+            print("teacher: trained now, or loaded if it was trained before", flush=True)
+            handle = self.pool.submit(directory, "prepare")
+            try:
+                while not self.pool.wait([handle], POLL_SECONDS):
+                    self.study.beat()
+            except BaseException:
+                self.pool.kill([handle])
+                raise
+            path = directory / LOG_NAME
+            log = path.read_text().strip() if path.exists() else ""
+        end = handle.end()
+        if end is not None and end.failed:
+            raise ConfigError([log or f"preparing the sweep failed: {end.reason}"])
+        print(log, flush=True)
+
+    def _fill(self) -> None:
+        """Give every free slot its next run."""
+        while len(self.running) < self.pool.slots:
+            if self.waiting:
+                directory = self.waiting.pop(0)
+                self.running[directory] = self.pool.submit(directory, processes=self.plan.processes)
+                continue
+            trial = self.study.ask(self.plan.n_trials)
+            if trial is None:
+                break
+            self._take_up(trial, self._proposed(trial))
+
+    def _proposed(self, trial: Trial) -> dict[str, Any]:
+        distributions = {item.key: item.distribution for item in self.plan.space}
+        return self.plan.propose(lambda key: suggest(trial, key, distributions[key]))
+
+    def _take_up(self, trial: Trial, params: dict[str, Any]) -> None:
+        """Write the folders of a trial, new or left by a dead sweeper; queue what is not run."""
+        if not self.plan.is_complete(params):
+            self.study.discard(trial)  # killed between the proposal's parts; nothing was run
+            return
+        number = trial.number
+        self.trials[number] = trial
+        folder = self._folder(number)
+        if not (folder / PROPOSAL_NAME).exists():
+            label, settings = self.plan.described(params)
+            content = {"number": number, "label": label, "params": settings}
+            write_json(folder / PROPOSAL_NAME, content)
+        try:
+            for directory, config in self._configs(number, params).items():
+                if not (directory / RECORD_NAME).exists():
+                    save(config, directory / CONFIG_NAME)
+                    self.waiting.append(directory)
+        except Exception as error:  # a proposal that does not compose is a failed trial
+            self._fail(folder, self.plan.config, f"{type(error).__name__}: {error}")
+        self._tell(number)
+
+    def _folder(self, number: int) -> Path:
+        return self.directory / "trials" / f"{number:04d}"
+
+    def _configs(self, number: int, params: dict[str, Any]) -> dict[Path, DictConfig]:
+        """The run folders of a trial, one a seed, and their configurations."""
+        found = {}
+        for index, directory in enumerate(self._run_folders(number)):
+            config = self.plan.compose(params)
+            config.seed = config.seed + index
+            config.tracking.group = str(self.settings.name)
+            config.tracking.job_type = "trial"
+            suffix = f"-s{index}" if self.settings.seeds > 1 else ""
+            config.tracking.run_id = f"{self.settings.name}-t{number:04d}{suffix}"
+            found[directory] = config
+        return found
+
+    def _run_folders(self, number: int) -> list[Path]:
+        folder, seeds = self._folder(number), self.settings.seeds
+        return [folder / f"seed-{index}" for index in range(seeds)] if seeds > 1 else [folder]
+
+    def _stop_late(self) -> None:
+        """End the runs that have taken longer than they may; that is their own fault."""
+        limit = self.settings.trial_timeout
+        late = [
+            handle
+            for handle in self.running.values()
+            if limit is not None and time.monotonic() - handle.started > limit
+        ]
+        if not late:
+            return
+        self.pool.kill(late)
+        for handle in late:
+            del self.running[handle.directory]
+            reason = f"it ran longer than sweep.trial_timeout={limit:g} seconds"
+            self._collect(handle, End(reason, outside=False))
+
+    def _collect(self, handle: Handle, end: End | None = None) -> None:
+        """A run has ended: try again, or see that it has a record and tell its trial."""
+        directory, end = handle.directory, end or handle.end()
+        assert end is not None
+        if not (directory / RECORD_NAME).exists():
+            tries = self.tries[directory] = self.tries.get(directory, 0) + 1
+            if end.outside and tries <= self.settings.max_retries:
+                self.progress.note(
+                    f"{directory.relative_to(self.directory)}: {end.reason}; it goes on "
+                    f"(retry {tries} of {self.settings.max_retries})"
+                )
+                self.waiting.insert(0, directory)
+                return
+            reason = end.reason + (f", {tries} times" if tries > 1 else "") + "; see log.txt"
+            self._fail(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
+        self.tries.pop(directory, None)
+        in_trial = directory.parent if directory.name.startswith("seed-") else directory
+        self._tell(int(in_trial.name))
+
+    def _fail(self, directory: Path, config: Any, reason: str) -> None:
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        write_record(RunRecord("failed", plain, plain["seed"], error=reason), directory)
+
+    def _tell(self, number: int) -> None:
+        """Tell the study, once every run of the trial has a record."""
+        folders = self._run_folders(number)
+        present = [
+            path for path in {self._folder(number), *folders} if (path / RECORD_NAME).exists()
+        ]
+        records = [read_record(path) for path in sorted(present)]
+        if len(records) < len(folders) and not any(r.status == "failed" for r in records):
+            return
+        result = self.values.of(records)
+        trial = self.trials.pop(number)
+        for key, value in result.attributes.items():
+            trial.set_user_attr(key, value)
+        for name, excess in result.excesses.items():
+            trial.set_constraint(name, excess)
+        # The other seeds of a failed proposal are not worth their time.
+        self.waiting = [path for path in self.waiting if path not in folders]
+        flying = [self.running.pop(path) for path in folders if path in self.running]
+        if flying:
+            self.pool.kill(flying)
+        if self.study.tell(trial, result.values):
+            self.study.refresh()
+            self.progress.told(
+                number, result.values, result.reason, self.study.finished, self.study.best()
+            )

@@ -1,0 +1,213 @@
+"""The teacher: trained once per content on the hard labels, or loaded; then frozen.
+
+Every trial of every sweep that asks for the same teacher (model, recipe, data, seed) shares one
+folder under `outputs/teachers/`, through a lock: the second asker waits, then loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from kd_research.data.module import DataModule
+from kd_research.distill import Distiller, freeze
+from kd_research.evaluate import predict, scores
+from kd_research.fit import fit
+from kd_research.interfaces import Batch
+from kd_research.losses.objective import Objective
+from kd_research.record import write_json, write_text
+
+RECIPE_VERSION = 2  # raise it when a change of code changes the teacher that a recipe gives
+WEIGHTS_NAME = "weights.pt"
+NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher.
+
+    Attributes:
+        module: in eval mode, without gradients.
+        fingerprint: SHA-256 of its weights.
+        path: the file that they came from.
+    """
+
+    module: nn.Module
+    fingerprint: str
+    path: Path
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Save the state dict, to a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    torch.save(module.state_dict(), temporary)
+    temporary.replace(path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load weights into `module`, if they are weights of this very architecture.
+
+    Args:
+        module: takes them.
+        path: a state dict, a Lightning checkpoint, or a run's folder.
+
+    Raises:
+        ValueError: no such file, not a checkpoint, or one of another architecture; the message
+            names the tensors.
+    """
+    path = path / WEIGHTS_NAME if path.is_dir() else path
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint {path}") from None
+    except Exception as error:  # torch.load raises many types, from pickle's to zipfile's
+        raise ValueError(
+            f"{path} is not a checkpoint that can be loaded safely ({type(error).__name__}); "
+            "expected tensors written by torch.save or by Lightning, or a run's folder"
+        ) from None
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} holds no state dict; expected one of {type(module).__name__}")
+    if any(name.startswith("student.") for name in state):  # a Distiller's checkpoint
+        prefix = "student."
+        state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    _check_architecture(module, state, path)
+    module.load_state_dict(state)
+
+
+def _check_architecture(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = module.state_dict()
+    problems = [f"it lacks {name}" for name in expected if name not in state]
+    problems += [
+        f"it has {name}, which the model has not" for name in state if name not in expected
+    ]
+    problems += [
+        f"{name} is {tuple(state[name].shape)} there and {tuple(tensor.shape)} in the model"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ValueError(
+            f"checkpoint {path} is of another architecture than {type(module).__name__}: "
+            f"{'; '.join(problems[:4])}{more}. Give the model's own settings, "
+            "as in teacher.model.width=..., or another teacher.checkpoint"
+        )
+
+
+def objective_of(loss: Mapping[str, Any]) -> Objective:
+    """The objective that a configuration's `loss` describes."""
+    parts = {"terms": loss["terms"], "ce_weight": loss["ce_weight"]}
+    return Objective(**instantiate(parts, _convert_="all"))
+
+
+def example_batch(data: DataModule, size: int) -> Batch:
+    """The first `size` training examples, prepared, on the CPU."""
+    index = torch.arange(min(size, len(data.train)))
+    split = data.train.take(index)
+    return data.prepare(Batch(split.inputs, split.labels, index))
+
+
+def obtain(
+    config: Mapping[str, Any], data: DataModule, taught_by: Teacher | None = None
+) -> Teacher:
+    """The configured teacher: loaded from its checkpoint, or from its folder, or trained now.
+
+    Args:
+        config: the whole resolved configuration.
+        data: the student's data set; the teacher's own too, but for what `teacher.dataset` says.
+        taught_by: its own teacher, from which it is distilled by the configuration's `loss`; None
+            trains it on the labels alone.
+
+    Raises:
+        ValueError: the given checkpoint does not fit the model, or the loss does not.
+    """
+    recipe, dataset = config["teacher"], config["dataset"]
+    if recipe.get("dataset"):  # as where the transfer set lacks what the teacher learned from
+        dataset = OmegaConf.to_container(OmegaConf.merge(dataset, recipe["dataset"]))
+        data = instantiate(dataset, seed=config["seed"])
+        data.channels_last = config["channels_last"]
+    seed_everything(recipe["seed"], verbose=False)
+    module: nn.Module = instantiate(recipe["model"])
+    if config["channels_last"]:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe["checkpoint"] is not None:
+        path = Path(recipe["checkpoint"])
+        load_weights(module, path)
+        return Teacher(freeze(module), fingerprint(module), path)
+    content = {
+        "version": RECIPE_VERSION,
+        "recipe": {key: value for key, value in recipe.items() if key not in NOT_RECIPE},
+        "data": data.fingerprint(),
+        "batch_size": data.batch_size,
+        "augment": dataset.get("augment"),
+        "channels_last": config["channels_last"],
+        "precision": config["trainer"].get("precision"),
+    }
+    if taught_by is not None:
+        content |= {"loss": config["loss"], "taught_by": taught_by.fingerprint}
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    directory = Path(config["output_dir"]) / "teachers" / f"{data.name}-{key}"
+    path = directory / WEIGHTS_NAME
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / "lock"):
+        if path.exists():
+            load_weights(module, path)
+        else:
+            write_json(directory / "content.json", content)
+            _train(module, config, data, directory, taught_by)
+            save_weights(module, path)
+    return Teacher(freeze(module), fingerprint(module), path)
+
+
+def _train(
+    module: nn.Module,
+    config: Mapping[str, Any],
+    data: DataModule,
+    directory: Path,
+    taught_by: Teacher | None,
+) -> None:
+    """Train by the recipe, on one device: what the student later sees is its output."""
+    recipe, trainer = config["teacher"], config["trainer"]
+    scheduler = recipe["scheduler"]
+    stage = Distiller(
+        module,
+        objective_of(config["loss"]) if taught_by else Objective(terms={}, ce_weight=1.0),
+        instantiate(recipe["optimizer"]),
+        instantiate(scheduler) if scheduler else None,
+        taught_by.module if taught_by else None,
+    )
+    stage.build(example_batch(data, data.batch_size), len(data.train))
+    rows: list[Any] = []
+    seed_everything(recipe["seed"], verbose=False)
+    options = {**trainer, "devices": 1, "strategy": "auto", **recipe["trainer"]}
+    try:
+        selection = fit(stage, data.with_seed(recipe["seed"]), options, directory, rows.append)
+    except FloatingPointError as error:
+        raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
+    write_text(directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    accuracy = scores(predict(module, data, data.val), data.val.labels)["accuracy"]
+    write_json(
+        directory / "teacher.json", {"selection": selection.as_dict(), "val_accuracy": accuracy}
+    )

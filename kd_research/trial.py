@@ -1,0 +1,219 @@
+"""One run, from a composed configuration to a record, in a process that is no Hydra application.
+
+`python -m kd_research.trial DIR` runs `DIR/config.yaml` by hand, or again; torchrun and srun may
+start it as they are: every process reads the same file, and the first alone writes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+from torch import distributed
+
+from kd_research import config as configs
+from kd_research import teacher as teachers
+from kd_research.config import ConfigError
+from kd_research.continuation import checkpoint_path, identity, last_epoch, trim_rows
+from kd_research.efficiency import costs_of_pair, num_params
+from kd_research.evaluate import evaluate
+from kd_research.fit import Row, fit, make_trainer
+from kd_research.paper_rule import PaperRule
+from kd_research.parts import Parts
+from kd_research.provenance import provenance
+from kd_research.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunRecord, write_record
+from kd_research.shift import shift_metrics
+from kd_research.tracking import track
+
+
+def is_first_process() -> bool:
+    """Whether this process writes: rank 0, or the only one."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return int(next((rank for rank in ranks if rank is not None), "0")) == 0
+
+
+def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
+    """One run: data, teacher, student, fit, evaluation, record.
+
+    Args:
+        config: the composed configuration.
+        directory: the run's folder; gets record.json, metrics.jsonl and weights.pt.
+
+    Returns:
+        The record, also written. A run that fails gives one that says why.
+    """
+    plain = _plain(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    with track(plain, directory) as tracker:
+        try:
+            record = _distil(plain, directory, tracker.log)
+        except Exception as error:
+            if not is_first_process():
+                raise  # the launcher ends the other processes; the first one tells
+            if isinstance(error, ConfigError):
+                reason = str(error)
+            else:
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {error}"
+            record = RunRecord("failed", plain, plain["seed"], error=reason)
+            shutil.rmtree(checkpoint_path(directory).parent, ignore_errors=True)
+        record.provenance.update(provenance(), started=started, seconds=time.time() - started)
+        if is_first_process():
+            write_record(record, directory)
+            tracker.finish(record)
+    return record
+
+
+def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    return dict(plain)  # type: ignore[arg-type]
+
+
+def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], None]) -> RunRecord:
+    """The run itself; raises where it fails."""
+    make_trainer(config["trainer"], directory)  # a refused option is told before a teacher is made
+    parts = Parts(config)
+    first = is_first_process()
+    log_path = directory / METRICS_NAME
+    fit_identity = identity(config)
+    epoch = last_epoch(directory, fit_identity)
+    for row in trim_rows(log_path, epoch) if first else ():
+        mirror(row)  # the tracker may have lost them
+
+    def log(row: Row) -> None:
+        with log_path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        mirror(row)
+
+    if parts.teacher and first and epoch is None:
+        log({"epoch": -1, "step": 0, "teacher_val_accuracy": parts.teacher_accuracy()})
+    seed_everything(config["seed"], verbose=False)  # dropout is the same whatever the loss built
+    reader = [PaperRule(config["paper_rule"], parts.data)] if config["paper_rule"] else []
+    selection = fit(
+        parts.module, parts.data, config["trainer"], directory, log, fit_identity, reader
+    )
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()  # else gloo may abort at exit, after success
+    if not first:
+        return RunRecord("completed", config, config["seed"])
+    teachers.save_weights(parts.student, directory / teachers.WEIGHTS_NAME)
+    teacher = parts.teacher.module if parts.teacher else None
+    device = parts.module.trainer.strategy.root_device
+    for net in (parts.student, teacher):
+        if net is not None:
+            net.to(device)
+    evaluation = evaluate(parts.student, teacher, parts.data)
+    evaluation.write(directory)
+    metrics = dict(evaluation.metrics)
+    for rule in reader:
+        metrics |= rule.metrics()
+    if config["shift_classes"]:
+        metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
+    costs, how = costs_of_pair(
+        parts.student, teacher, parts.examples_on(device), config["efficiency"]
+    )
+    return RunRecord(
+        status="completed",
+        config=config,
+        seed=config["seed"],
+        metrics=metrics,
+        costs=costs,
+        selection=selection.as_dict(),
+        provenance={
+            "data_fingerprint": parts.data.fingerprint(),
+            "teacher_fingerprint": parts.teacher.fingerprint if parts.teacher else None,
+            "teacher_path": str(parts.teacher.path) if parts.teacher else None,
+            "soft_targets": parts.module.kept.summary() if parts.module.kept else None,
+            "measurement": how,
+        },
+    )
+
+
+def quiet() -> None:
+    """Keep the libraries' notes, which say nothing of the experiment, off the terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
+
+
+def summary(record: RunRecord, directory: Path) -> str:
+    """What a person wants to know of a finished run, in a few lines."""
+    if record.status != "completed":
+        return f"{record.status}: {record.error}\nfolder: {directory}"
+
+    def shown(name: str) -> str:
+        value = record.value(name)
+        return "-" if value is None else f"{value:.4f}"
+
+    epoch, last = record.selection["epoch"], record.selection["last_epoch"]
+    return "\n".join(
+        [
+            f"{'':10} {'validation':>10} {'test':>8}   (1 seed; epoch {epoch} of 0..{last}, "
+            f"chosen by {record.selection['metric']})",
+            f"{'student':10} {shown('val_accuracy'):>10} {shown('test_accuracy'):>8}   "
+            f"{record.costs['num_params']:,} parameters",
+            f"{'teacher':10} {shown('teacher_val_accuracy'):>10} "
+            f"{shown('teacher_test_accuracy'):>8}   "
+            f"{record.costs.get('teacher_num_params') or 0:,} parameters",
+            f"{'agreement':10} {shown('teacher_agreement'):>10} "
+            f"{shown('test_teacher_agreement'):>8}",
+            f"record: {directory / RECORD_NAME}",
+        ]
+    )
+
+
+def prepare(arguments: list[str]) -> int:
+    """Build the parts of the folder's configuration, the teacher among them, and run nothing."""
+    quiet()
+    try:
+        directory = Path(arguments[0])
+        config = _plain(configs.load(directory / CONFIG_NAME))
+        make_trainer(config["trainer"], directory)
+        parts = Parts(config)
+        if parts.teacher:
+            accuracy, size = parts.teacher_accuracy(), num_params(parts.teacher.module)
+            print(f"teacher: validation accuracy {accuracy:.4f} (1 seed), {size:,} parameters")
+    except ConfigError as error:
+        print(error)
+        return 2
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the folder named on the command line; 0 completed, 1 failed, 2 wrong input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1 or arguments[0] in {"-h", "--help"}:
+        print("usage: python -m kd_research.trial DIR    (runs DIR/config.yaml)", file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    directory = Path(arguments[0]).resolve()
+    quiet()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` runs
+    try:
+        record = run(configs.load(directory / CONFIG_NAME), directory)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if is_first_process():
+        failed = record.status != "completed"
+        print(summary(record, directory), file=sys.stderr if failed else sys.stdout)
+    return 0 if record.status == "completed" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

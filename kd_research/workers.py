@@ -1,0 +1,206 @@
+"""Where runs happen, behind submit, wait and kill: here, processes forked from a warm server.
+
+The server has imported torch, Lightning and the trial once; a run then is a fresh process for
+about a tenth of a second, not the seconds of importing all that again. Nothing but its folder
+passes to it: config.yaml in; record.json, metrics.jsonl and log.txt out.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+from kd_research.child import run_folder
+
+GRACE_SECONDS = 5.0
+LOST_CODE = 255  # what multiprocessing says when the server itself was killed
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run's process ended.
+
+    Attributes:
+        reason: for a person.
+        outside: whether something other than the run ended it, so that another try makes sense.
+        failed: whether it did not end as it should.
+    """
+
+    reason: str
+    outside: bool = False
+    failed: bool = True
+
+
+class Handle(Protocol):
+    """One run in flight."""
+
+    directory: Path
+    started: float  # time.monotonic() when it got its slot
+
+    def end(self) -> End | None:
+        """How it ended; None while it runs."""
+
+
+class Pool(Protocol):
+    """A place where runs happen."""
+
+    slots: int
+
+    def submit(self, directory: Path, action: str = "main", processes: int = 1) -> Handle:
+        """Start `action` of the trial program on the folder, as so many ranks."""
+
+    def wait(self, handles: Sequence[Handle], seconds: float) -> list[Handle]:
+        """The handles that have ended, after at least one has or `seconds` have passed."""
+
+    def kill(self, handles: Sequence[Handle]) -> None:
+        """End them and all that they started: asked first, then made to."""
+
+
+@dataclass
+class LocalHandle:
+    """A process group on this machine."""
+
+    directory: Path
+    process: ForkServerProcess
+    devices: int | None
+    started: float
+
+    def end(self) -> End | None:
+        """How its first process ended; None while it lives."""
+        code = self.process.exitcode
+        if code is None:
+            return None
+        if code < 0:
+            return End(f"its process was killed by signal {-code}", outside=True)
+        lost = code == LOST_CODE
+        return End(f"its process ended with exit code {code}", outside=lost, failed=code != 0)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole group, whatever of it is left."""
+        assert self.process.pid is not None
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:  # gone, or not yet a group of its own
+            if self.process.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(self.process.pid, number)
+
+
+class LocalPool:
+    """Processes on this machine.
+
+    Args:
+        slots: runs at once; None: as many as cores allow, or as the GPUs do where there are any.
+        devices_per_trial: processes, and GPUs, of one run; None: as its trainer.devices says.
+        program: the module whose `main([directory])` is a run.
+    """
+
+    def __init__(
+        self,
+        slots: int | None = None,
+        devices_per_trial: int = 1,
+        program: str = "kd_research.trial",
+    ):
+        self.program, self.devices_per_trial = program, devices_per_trial
+        self._devices = visible_gpus()
+        available = len(self._devices) or cores()
+        self.slots = slots or max(1, available // devices_per_trial)
+        self._free = list(range(self.slots))
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([program])
+
+    def submit(self, directory: Path, action: str = "main", processes: int = 1) -> LocalHandle:
+        """Start `action` of the program on the folder; its output goes to log.txt there."""
+        slot = self._free.pop(0) if self._free else None
+        arguments = (str(directory), self.program, action, processes, self._variables(slot))
+        process = self._start(arguments)
+        return LocalHandle(directory, process, slot, time.monotonic())
+
+    def _start(self, arguments: tuple[object, ...], tries: int = 3) -> ForkServerProcess:
+        process = self._context.Process(target=run_folder, args=arguments)
+        try:
+            with _no_main_module():
+                process.start()
+        except (EOFError, ConnectionError):  # the server was killed; the next one is another
+            if tries == 1:
+                raise
+            return self._start(arguments, tries - 1)
+        return process
+
+    def _variables(self, slot: int | None) -> dict[str, str]:
+        """The GPUs of a slot; more slots than groups of GPUs share them."""
+        if not self._devices or slot is None:
+            return {}
+        groups = max(1, len(self._devices) // self.devices_per_trial)
+        first = slot % groups * self.devices_per_trial
+        chosen = self._devices[first : first + self.devices_per_trial]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
+
+    def wait(self, handles: Sequence[LocalHandle], seconds: float) -> list[LocalHandle]:
+        """The handles that have ended, after at least one has or `seconds` have passed."""
+        multiprocessing.connection.wait([h.process.sentinel for h in handles], seconds)
+        ended = [handle for handle in handles if handle.end() is not None]
+        for handle in ended:
+            handle.signal(signal.SIGKILL)  # what it left behind
+            self._give_back(handle)
+        return ended
+
+    def kill(self, handles: Sequence[LocalHandle]) -> None:
+        """End the whole groups: asked first, then made to; at once if interrupted meanwhile."""
+        try:
+            for handle in handles:
+                handle.signal(signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+            for handle in handles:
+                handle.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for handle in handles:
+                handle.signal(signal.SIGKILL)
+                handle.process.join()
+                self._give_back(handle)
+
+    def _give_back(self, handle: LocalHandle) -> None:
+        if handle.devices is not None:
+            self._free.append(handle.devices)
+            handle.devices = None
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hides `__main__` from multiprocessing, which would import it again in every new process.
+
+    That is Hydra and Optuna, half a second; the run needs neither.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them; without importing torch, which would start CUDA."""
+    stated = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if stated is not None:
+        return [name for name in stated.split(",") if name and name != "-1"]
+    found = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index in range(len(list(found.iterdir())))] if found.is_dir() else []

@@ -1,0 +1,59 @@
+"""Shared fixtures: the real configuration, shrunk to a tiny size, and a check for leaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from tiny import TINY, Compose, composed
+
+MayChange = (  # libraries' own
+    "PYTEST_CURRENT_TEST",
+    "PL_GLOBAL_SEED",
+    "PL_SEED_WORKERS",
+    "CRC32C_SW_MODE",  # tensorboardX
+    "KMP_DUPLICATE_LIB_OK",  # scikit-learn
+    "KMP_INIT_AT_FORK",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",  # Lightning
+    "TORCHINDUCTOR_CACHE_DIR",  # torch
+)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """No test leaves environment variables or an initialised Hydra behind."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = [
+        name
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and name not in MayChange
+    ]
+    for name in changed:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+    assert not changed, f"the test leaks environment variables: {changed}"
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tiny runs write: one folder for the session, so that they share their teachers."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def tiny(outputs: Path) -> Compose:
+    """Composes the tiny configuration with further overrides."""
+
+    def make(*overrides: str) -> DictConfig:
+        return composed(*TINY, f"output_dir={outputs}", *overrides)
+
+    return make

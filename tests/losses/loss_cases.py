@@ -1,0 +1,217 @@
+"""The table of losses: one row per file of conf/loss, which drives every property test."""
+
+import copy
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import feature_references as features
+import loss_references as references
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from kd_research.interfaces import Batch
+from kd_research.losses.objective import Objective
+from kd_research.models.capture import Capture
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is true of a file of conf/loss.
+
+    Attributes:
+        terms: term -> its reference, from a Setting to the unweighted value.
+        zero: the terms are 0 where student and teacher agree.
+        pointwise: a mean over examples, each looked at alone.
+        shift, scale: blind to a constant added to the student's logits; to their scale.
+        feature_scale: blind to the scale of the student's activations.
+        random: draws anew at each call.
+        overrides: what the tests compose it with, to make it small.
+    """
+
+    terms: dict[str, Callable[["Setting"], float]] = field(default_factory=dict)
+    zero: bool = True
+    pointwise: bool = True
+    shift: bool = True
+    scale: bool = False
+    feature_scale: bool = False
+    random: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+PEER = ("++student.model={_target_: loss_cases.Net, width: 4, num_classes: 5}",)
+BEFORE_RELU = (
+    "loss.student_layers=[stages.0.norm,stages.-1.norm]",
+    "loss.teacher_layers=[stages.0.norm,stages.-1.norm]",
+)
+
+CASES: dict[str, Case] = {
+    "ce": Case({}, zero=False),
+    "kd": Case({"kd": references.soft_target}),
+    "logit_mse": Case({"logit_mse": references.logit_mse}, shift=False),
+    "prob_mse": Case({"prob_mse": references.prob_mse, "weight_norm": references.weight_norm}),
+    "label_smoothing": Case({"label_smoothing": references.label_smoothing}, zero=False),
+    "tf_kd": Case({"tf_kd": references.virtual_teacher}, zero=False),
+    "tf_kd_self": Case({"tf_kd_self": references.soft_target}),
+    "dkd": Case({"dkd": references.dkd}),
+    "dist": Case({"dist": references.dist}, pointwise=False),
+    "nkd": Case({"nkd": references.nkd}, zero=False),
+    "wsld": Case({"wsld": references.wsld}, zero=False),
+    "lskd": Case({"lskd": references.lskd}, scale=True),
+    "dkd_lskd": Case({"dkd_lskd": references.dkd_lskd}, scale=True),
+    "ttm": Case({"ttm": references.ttm}, zero=False),
+    "wttm": Case({"wttm": references.wttm}, zero=False),
+    "rld": Case({"rld": references.rld}, zero=False),
+    "spherical_kd": Case({"spherical_kd": references.spherical}, scale=True),
+    "ctkd": Case({"ctkd": references.ctkd}),
+    "annealing_kd": Case({"annealing_kd": references.annealed}, zero=False, shift=False),
+    "kd_at": Case({"kd": references.soft_target, "at": features.attention}),
+    "dml": Case({"dml": features.dml}, zero=False, shift=True, overrides=PEER),
+    "fitnet": Case({"fitnet": features.hint}, zero=False),
+    "at": Case({"at": features.attention}, feature_scale=True),
+    "nst": Case({"nst": features.nst}, feature_scale=True),
+    "fsp": Case({"fsp": features.fsp}),
+    "cwd": Case({"cwd": features.cwd}),
+    "ickd": Case({"ickd": features.ickd}, zero=False),
+    "vid": Case({"vid": features.vid}, zero=False),
+    "mgd": Case({"mgd": features.mgd}, zero=False, random=True),
+    "srrl": Case({"srrl": features.srrl}, zero=False),
+    "simkd": Case({"simkd": features.simkd}, zero=False),
+    "ofd": Case({"ofd": features.ofd}, zero=False, overrides=BEFORE_RELU),
+    "reviewkd": Case({"reviewkd": features.reviewkd}, zero=False),
+    "sp": Case({"sp": features.sp}, pointwise=False, feature_scale=True),
+    "rkd": Case({"rkd": features.rkd}, pointwise=False, feature_scale=True),
+    "pkt": Case({"pkt": features.pkt}, pointwise=False, feature_scale=True),
+    "cc": Case({"cc": features.cc}, pointwise=False, feature_scale=True),
+    "itrd": Case({"itrd": features.itrd}, zero=False, pointwise=False),
+    "srd": Case({"srd": features.srd}, zero=False, pointwise=False),
+    "crd": Case(
+        {"crd": features.crd}, zero=False, pointwise=False, overrides=("loss.num_negatives=50",)
+    ),
+}
+
+
+def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+            norm=nn.BatchNorm2d(outputs),
+            act=nn.ReLU(),
+        )
+    )
+
+
+class Net(nn.Module):
+    """(B, 1, 8, 8) -> (B, C), with the layer names of the project's cnn."""
+
+    def __init__(self, width: int, num_classes: int):
+        super().__init__()
+        self.stages = nn.Sequential(
+            convolution(1, width, 1), convolution(width, width, 2), convolution(width, 2 * width, 1)
+        )
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(2 * width, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.stages(inputs)))
+        return logits
+
+
+@dataclass
+class Setting:
+    """Two nets, a batch, an objective made for them, and what the nets say of the batch."""
+
+    student_module: nn.Module
+    teacher_module: nn.Module
+    see_student: Capture
+    see_teacher: Capture
+    objective: Objective
+    batch: Batch
+    loss: Any = None
+
+    def __post_init__(self) -> None:
+        self.look()
+
+    def look(self, inputs: Tensor | None = None) -> None:
+        inputs = self.batch.inputs if inputs is None else inputs
+        self.student = self.see_student(inputs)
+        with torch.no_grad():
+            self.teacher = self.see_teacher(inputs)
+
+    def part(self, rows: Any) -> "Setting":
+        """The same of some of the examples; the objective is shared."""
+        part = copy.copy(self)
+        part.batch = Batch(*(value[rows] for value in self.batch))  # type: ignore[misc]
+        part.look()
+        return part
+
+    def value(self) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective(self.student, self.teacher, self.batch)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self.student_module.parameters(), *self.objective.parameters()]
+
+    def fresh(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+
+@functools.cache
+def compose_loss(name: str, *overrides: str) -> Any:
+    with initialize_config_dir(str(CONF), version_base=None):
+        cfg = compose(overrides=[f"+loss={name}", *overrides])
+    OmegaConf.resolve(cfg)
+    return cfg.loss
+
+
+def make_objective(name: str, *overrides: str) -> Objective:
+    cfg = compose_loss(name, *CASES[name].overrides, *overrides)
+    return Objective(**instantiate({"terms": cfg.terms, "ce_weight": cfg.ce_weight}))
+
+
+def make_batch(size: int, classes: int, seed: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        torch.randn(size, 1, 8, 8, generator=generator),
+        torch.randint(classes, (size,), generator=generator),
+        torch.randperm(4 * size, generator=generator)[:size],
+    )
+
+
+def make_setting(
+    name: str,
+    size: int = 6,
+    classes: int = 5,
+    widths: tuple[int, int] = (4, 6),
+    seed: int = 0,
+    overrides: tuple[str, ...] = (),
+) -> Setting:
+    torch.manual_seed(seed)
+    if CASES[name].overrides == PEER:
+        overrides = (*overrides, f"++student.model.num_classes={classes}")
+    student, teacher = (Net(width, classes) for width in widths)
+    for net in (student, teacher):
+        net.head.weight.data *= 10  # logits that disagree
+    with torch.no_grad():
+        for _ in range(3):  # running statistics that are not those of a new net
+            teacher(torch.randn(32, 1, 8, 8))
+    teacher.eval().requires_grad_(False)
+    objective = make_objective(name, *overrides)
+    objective.bind(student, teacher)
+    captures = [
+        Capture(net, objective.layers(who))
+        for net, who in ((student, "student"), (teacher, "teacher"))
+    ]
+    batch = make_batch(size, classes, seed)
+    with torch.no_grad():
+        example = [see(batch.inputs) for see in captures]
+    objective.build(*example, num_examples=4 * size)
+    return Setting(student, teacher, *captures, objective, batch)

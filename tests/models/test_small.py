@@ -1,0 +1,64 @@
+"""The MLP and the small convolutional net."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kd_research.models.cnn import CNN
+from kd_research.models.mlp import MLP
+
+
+def test_the_nets_of_hinton_2015() -> None:
+    teacher, student = (MLP([1, 28, 28], 10, width=width, depth=2) for width in (1200, 800))
+    for net, width in ((teacher, 1200), (student, 800)):
+        assert sum(p.numel() for p in net.parameters()) == (
+            785 * width + (width + 1) * width + (width + 1) * 10
+        )
+        assert net(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_depth_zero_is_a_linear_classifier() -> None:
+    assert sum(p.numel() for p in MLP([1, 8, 8], 10, depth=0).parameters()) == 650
+
+
+def test_max_norm_holds_after_every_step_and_only_shrinks() -> None:
+    net = MLP([4], 3, width=5, depth=2, max_norm=0.5)
+    small = net.layers[1].get_submodule("0").get_parameter("weight")
+    with torch.no_grad():
+        small.mul_(1e-3)
+    before = small.clone()
+    net.after_step()
+    for layer in net.layers:
+        weight = layer.get_submodule("0").get_parameter("weight")
+        assert weight.norm(dim=1).max() <= 0.5 + 1e-6
+    torch.testing.assert_close(small, before)
+
+
+def test_dropout_is_off_in_eval() -> None:
+    net = MLP([4], 3, width=50, dropout=0.5, input_dropout=0.2)
+    inputs = torch.randn(8, 4)
+    assert not torch.equal(net(inputs), net(inputs))
+    net.eval()
+    assert torch.equal(net(inputs), net(inputs))
+
+
+@pytest.mark.parametrize("size", [4, 8, 28, 32])
+@pytest.mark.parametrize(("width", "depth"), [(1, 1), (4, 3), (8, 6)])
+def test_cnn_takes_any_size(size: int, width: int, depth: int) -> None:
+    net = CNN([3, size, size], 7, width=width, depth=depth)
+    assert net(torch.zeros(2, 3, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLP([4], 3, width=0), "width >= 1"),
+        (lambda: MLP([4], 3, max_norm=-1), "max_norm must be > 0"),
+        (lambda: CNN([64], 3), "try model mlp"),
+        (lambda: CNN([1, 8, 8], 3, depth=0), "depth >= 1"),
+    ],
+)
+def test_wrong_sizes_are_told(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]

@@ -1,0 +1,51 @@
+"""A trial program that trains nothing: it says what the proposal was, after a moment."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from kd_research.record import RunRecord, write_record
+
+
+def prepare(arguments):
+    return 0
+
+
+def main(arguments):
+    directory = Path(arguments[0])
+    at = directory if (directory / "proposal.json").exists() else directory.parent
+    params = json.loads((at / "proposal.json").read_text())["params"]
+    seconds = float(os.environ.get("NOOP_SECONDS", "0"))
+    trouble = os.environ.get("NOOP_TROUBLE", "")
+    number = int(at.name)
+    with (directory / "starts").open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    starts = len((directory / "starts").read_text().split())
+    if trouble == "killed once" and number == 1 and starts == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "killed always" and number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "exits" and number == 1:
+        print("gone")
+        sys.exit(3)
+    if trouble == "hangs" and number == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() == 0:
+            time.sleep(1000)
+        time.sleep(1000)
+    time.sleep(seconds)
+    value = sum(item for item in params.values() if isinstance(item, int | float))
+    write_record(
+        RunRecord(
+            "completed", {}, 0, {"val_accuracy": 1 / (1 + value)}, {"num_params": round(value * 9)}
+        ),
+        directory,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

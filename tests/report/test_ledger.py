@@ -1,0 +1,122 @@
+"""The ledger's verdicts, and where they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from kd_research.record import RunRecord, write_record
+from kd_research.report import load_sweep, write_report
+from kd_research.report.ledger import claim_verdict, entries, verdict
+
+
+@pytest.mark.parametrize(
+    ("metric", "published", "mean", "tolerance", "said"),
+    [
+        ("test_accuracy", 0.75, 0.746, 0.005, "reproduced"),
+        ("test_accuracy", 0.75, 0.755, 0.005, "reproduced"),
+        ("test_accuracy", 0.75, 0.76, 0.005, "better"),
+        ("test_accuracy", 0.75, 0.74, 0.005, "not reproduced"),
+        ("test_errors", 74, 60, 10, "better"),
+        ("test_errors", 74, 90, 10, "not reproduced"),
+        ("test_errors", 74, 70, None, "not comparable"),
+    ],
+)
+def test_verdicts(
+    metric: str, published: float, mean: float, tolerance: float | None, said: str
+) -> None:
+    assert verdict(metric, published, mean, tolerance) == said
+
+
+def test_claims_need_every_row_and_more_than_the_interval() -> None:
+    claim = {"metric": "test_errors", "better": ["a"], "worse": ["b"]}
+    far = {"a": (10.0, 11.0, 12.0), "b": (20.0, 21.0, 22.0)}
+    near = {"a": (10.0, 20.0, 12.0), "b": (11.0, 22.0, 14.0)}
+    assert claim_verdict(claim, far) == "reproduced"
+    assert claim_verdict({**claim, "factor": 0.6}, far) == "reproduced"
+    assert "0.52 times (at most 0.5)" in claim_verdict({**claim, "factor": 0.5}, far)
+    assert claim_verdict(claim, near).startswith("same direction, but within the interval")
+    assert claim_verdict(claim, {"a": far["b"], "b": far["a"]}).startswith("not reproduced")
+    assert claim_verdict(claim, {"a": (1.0,)}) == "not run: b"
+    same = {"metric": "test_errors", "similar": ["a", "b"], "tolerance": 5}
+    assert claim_verdict(same, far).startswith("not reproduced")
+    assert claim_verdict(same, near).startswith("reproduced")
+
+
+def write(directory: Path, **changes: Any) -> None:
+    """A sweep of two rows: one that ran on two seeds, one that did not."""
+    rows = {
+        "kd": {
+            "overrides": {"loss": "kd"},
+            "expected": {"test_accuracy": 0.75, "test_errors": 1, "test_errors_on_1": 1},
+            "tolerance": 0.5,
+            "selection": "last epoch",
+            "reason": "coarse",
+        },
+        "dkd": {"overrides": {"loss": "dkd"}, "expected": {"test_accuracy": 0.9}},
+        "ce": {"overrides": {"loss": "ce"}},
+    }
+    spec = {"name": "p", "objectives": {"val_accuracy": "maximize"}, "seeds": 2, "rows": rows}
+    spec |= {"paper": {"citation": "Someone 2020"}, "command": "python ...", **changes}
+    directory.mkdir()
+    (directory / "sweep.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(spec)))
+    for number, label in enumerate(("kd", "ce")):
+        trial = directory / "trials" / f"{number:04d}"
+        for seed in range(2):
+            folder = trial / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            metrics = {"val_accuracy": 0.7, "test_accuracy": 0.5}
+            metrics |= {"test_accuracy_last_epoch": 0.6 + 0.1 * seed}
+            write_record(RunRecord("completed", {}, seed, metrics), folder)
+            np.savez(
+                folder / "predictions.npz",
+                test_labels=np.array([0, 0, 1, 1]),
+                test_student=np.array([1, 0, 0, 1]),
+                test_teacher=np.array([0, 0, 1, 1]),
+            )
+        proposal = {"number": number, "label": label, "params": {"loss": label}}
+        (trial / "proposal.json").write_text(json.dumps(proposal))
+
+
+def test_the_ledger_of_a_sweep(tmp_path: Path) -> None:
+    write(tmp_path / "p")
+    summary = write_report(tmp_path / "p")
+    assert summary.ledger is not None
+    text = summary.ledger.read_text()
+    assert "Someone 2020" in text
+    line = next(line for line in text.splitlines() if line.startswith("| kd | test_accuracy |"))
+    assert "75.00%" in line
+    assert "50.00 ± 0.00% (2)" in line
+    assert "-25.00%" in line
+    assert "65.00 ± 7.07% (2)† (last epoch)" in line
+    assert line.endswith("| reproduced |")
+    assert "| kd | test_errors | 1 | 2 ± 0 (2) | +1 |" in text
+    assert "| kd | test_errors_on_1 | 1 | 1 ± 0 (2) | +0 |" in text
+    assert "| dkd | test_accuracy | 90.00% | - | - | unknown | - | not run |" in text
+    assert "| ce | 50.00 ± 0.00% (2) |" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"budget": {"epochs": 0.1, "data": 1.0}}, "reduced"),
+        ({"budget": {"epochs": 1.0, "data": 1.0}}, "reproduced"),
+        ({"changed": ["trainer.max_epochs=2"]}, "not comparable"),
+    ],
+)
+def test_less_than_the_paper_is_never_reproduced(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    write(tmp_path / "p", **changes)
+    spec: Any = OmegaConf.to_container(OmegaConf.load(tmp_path / "p" / "sweep.yaml"))
+    assert entries(load_sweep(tmp_path / "p"), spec)[0].verdict == said
+
+
+def test_no_ledger_without_published_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "p", rows={"ce": {"overrides": {"loss": "ce"}}})
+    assert write_report(tmp_path / "p").ledger is None

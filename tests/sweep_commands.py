@@ -1,0 +1,99 @@
+"""Sweeps as a user starts them, and parts of them to break on purpose."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from kd_research import hydra_plugin
+from kd_research.config import register_resolvers
+from kd_research.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[1]
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+TINY = [
+    "teacher=mlp",
+    "teacher.model.width=8",
+    "teacher.model.depth=1",
+    "teacher.trainer.max_epochs=1",
+    "student.model.width=8",
+    "student.model.depth=1",
+    "loss.lambda=0.5",
+    "loss.temperature=interval(1,20)",
+    "trainer.max_epochs=1",
+    "sampler=random",
+    "tracking=disabled",
+    "sweep.workers=2",
+    "sweep.name=s",
+]
+
+
+NOOP = ["pool.program=noop_trial", "tracking=disabled", "sampler=random", "sweep.name=s"]
+
+
+def start(output_dir, *overrides, base=TINY, environment=(), **popen):
+    """`python -m kd_research.run -m` on tiny models, from another directory than the code's."""
+    command = [sys.executable, "-m", "kd_research.run", "-m", *base, f"output_dir={output_dir}"]
+    environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **dict(environment)}
+    popen = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **popen}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen([*command, *overrides], cwd=output_dir, env=environment, **popen)
+
+
+def sweep(output_dir, *overrides, **how):
+    """The same to its end; its exit code and what it printed."""
+    process = start(output_dir, *overrides, **how)
+    try:
+        printed, _ = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return process.returncode, printed
+
+
+def folder(output_dir):
+    return output_dir / "sweeps" / "s"
+
+
+def records(output_dir):
+    """Trial number -> its record, of those that have one."""
+    paths = sorted((folder(output_dir) / "trials").glob("*/record.json"))
+    return {int(path.parent.name): json.loads(path.read_text()) for path in paths}
+
+
+def proposals(output_dir):
+    """Trial number -> what was proposed."""
+    paths = sorted((folder(output_dir) / "trials").glob("*/proposal.json"))
+    found = [json.loads(path.read_text()) for path in paths]
+    return {item["number"]: item["params"] for item in found}
+
+
+def processes_of(output_dir):
+    """Command lines and working directories of living processes that belong to a sweep."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            at = os.readlink(entry / "cwd")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z" and str(output_dir) in (command, at, *command.split("\0")):
+            found.append((entry.name, command.replace("\0", " ")))
+    return found
+
+
+def make_plan(*overrides):
+    """What the command line's overrides ask for."""
+    register_resolvers()
+    hydra_plugin.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        fixed = [item.input_line for item in parsed if not item.is_sweep_override()]
+        config = compose("config", overrides=fixed, return_hydra_config=True)
+        return Plan(loader, config, list(overrides))

@@ -1,0 +1,101 @@
+"""Chains of teachers: an earlier run's student, assistants, born-again networks, ensembles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from tiny import TINY, Compose, composed, plain
+
+from kd_research import chain
+from kd_research import teacher as teachers
+from kd_research.config import ConfigError, check, save
+from kd_research.models.ensemble import Ensemble
+from kd_research.parts import Parts
+from kd_research.record import CONFIG_NAME
+from kd_research.trial import run
+
+
+def taught_by_run(outputs: Path, *overrides: str) -> DictConfig:
+    """The tiny configuration, but for the teacher's own settings."""
+    rest = [item for item in TINY if not item.startswith("teacher")]
+    return composed(*rest, "teacher=run", f"output_dir={outputs}", *overrides)
+
+
+def test_an_earlier_student_teaches(tiny: Compose, outputs: Path) -> None:
+    first = outputs / "runs" / "first"
+    config = tiny("student=cnn", "student.model.width=3", "student.model.depth=1")
+    save(config, first / CONFIG_NAME)
+    assert run(config, first).status == "completed"
+    given = torch.load(first / "weights.pt", weights_only=True)
+    for name in (str(first), "first", "runs/first"):
+        config = taught_by_run(outputs, f"teacher.run={name}")
+        assert config.teacher.model.width == 3
+        parts = Parts(plain(config))
+        assert parts.teacher is not None
+        found = parts.teacher.module.state_dict()
+        assert all(torch.equal(found[key], value) for key, value in given.items())
+
+
+def test_an_unknown_run_is_told_with_where_it_was_looked_for(outputs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"teacher\.run=nope is no run's folder; looked for"):
+        check(taught_by_run(outputs, "teacher.run=nope"))
+    with pytest.raises(ConfigError, match=r"[Mm]issing mandatory value: teacher\.run"):
+        check(taught_by_run(outputs))
+
+
+def test_assistants_are_distilled_one_from_another(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = f"output_dir={tmp_path}"
+    chained = (
+        "+model@teacher.assistants.middle=cnn",
+        "teacher.assistants.middle.width=3",
+        "+teacher.assistants.again=${student.model}",
+    )
+    config = plain(tiny(here, *chained))
+    seen = []
+    train = teachers._train
+
+    def spy(module, config, data, directory, taught_by):  # type: ignore[no-untyped-def]
+        train(module, config, data, directory, taught_by)
+        seen.append((type(module).__name__, config["teacher"]["seed"], taught_by))
+
+    monkeypatch.setattr(teachers, "_train", spy)
+    parts = Parts(config)
+    assert [(name, seed) for name, seed, _ in seen] == [("CNN", 0), ("CNN", 1), ("MLP", 2)]
+    first, middle = seen[1][2], seen[2][2]
+    assert seen[0][2] is None
+    assert middle.module.stages[0][0].out_channels == 3
+    assert first.fingerprint != middle.fingerprint
+    assert parts.teacher is not None
+    assert type(parts.teacher.module) is type(parts.student)
+    again = Parts(config).teacher
+    assert again is not None
+    assert again.fingerprint == parts.teacher.fingerprint
+    assert len(seen) == 3, "the second time, all are loaded"
+    other = Parts(plain(tiny(here, *chained, "loss=dkd"))).teacher
+    assert other is not None
+    assert other.fingerprint != parts.teacher.fingerprint
+    assert len(seen) == 5, "another loss distils other assistants of the same teacher"
+
+
+def test_several_teachers_are_their_mean(tiny: Compose, tmp_path: Path) -> None:
+    config = tiny("+teacher.members.a.seed=0", "+teacher.members.b.seed=1")
+    parts = Parts(plain(config))
+    assert parts.teacher is not None
+    module = parts.teacher.module
+    assert isinstance(module, Ensemble)
+    inputs = parts.example(8).inputs
+    mean = torch.stack([member(inputs).softmax(dim=1) for member in module.members]).mean(dim=0)
+    assert torch.allclose(module(inputs).softmax(dim=1), mean, atol=1e-6)
+    assert torch.allclose(module(inputs), mean.log(), atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    alone = chain.obtain(plain(tiny()), parts.data)
+    assert alone.fingerprint == teachers.fingerprint(module.members[0])
+    record = run(config, tmp_path)
+    assert record.status == "completed"
+    single = sum(parameter.numel() for parameter in alone.module.parameters())
+    assert record.costs["teacher_num_params"] == 2 * single

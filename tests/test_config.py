@@ -1,0 +1,144 @@
+"""Every shipped YAML composes, and a wrong value is told with the others, before anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from tiny import composed
+
+from kd_research.config import ROOT, ConfigError, check, check_sweep, load, save, settle
+
+SINGLE_GROUPS = ("loss", "dataset", "optimizer", "scheduler", "trainer", "tracking", "sampler")
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def targets(node: object) -> list[str]:
+    if isinstance(node, dict):
+        here = [str(node["_target_"])] if "_target_" in node else []
+        return here + [target for value in node.values() for target in targets(value)]
+    return [t for item in node for t in targets(item)] if isinstance(node, list) else []
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in SINGLE_GROUPS for name in names(group)]
+)
+def test_every_file_composes_and_its_targets_exist(group: str, name: str) -> None:
+    config = composed(f"{group}={name}")
+    found = targets(OmegaConf.to_container(config[group], resolve=group != "dataset"))
+    for target in found:
+        try:
+            assert get_object(target) is not None
+        except (ImportError, InstantiationException) as error:
+            if "kd_research" in target:
+                raise
+            pytest.skip(f"an extra is not installed: {error}")
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_every_model_is_a_teacher_and_a_student(who: str) -> None:
+    for name in names("model"):
+        assert composed(f"{who}={name}")[who].model._target_.startswith(
+            ("kd_research.models", "timm.", "transformers.")
+        )
+
+
+def test_the_default_is_right() -> None:
+    config = composed()
+    check(config)
+    check_sweep(config)
+    assert config.sweep.n_trials >= 24
+    assert config.sweep.objectives == {"val_accuracy": "maximize", "num_params": "minimize"}
+    for name in names("optimizer"):
+        assert callable(instantiate(composed(f"optimizer={name}").optimizer))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problems"),
+    [
+        (["loss.temperature=0"], ["loss.temperature must be > 0, got 0; try loss.temperature=4"]),
+        (["loss.temperature=nan"], ["loss.temperature must be > 0, got nan"]),
+        (["loss.temperature=inf"], ["loss.temperature must be > 0, got inf"]),
+        (["loss.temperature=hot"], ["loss.temperature must be > 0, got 'hot'"]),
+        (["loss.lambda=-0.1"], ["loss.lambda must be from 0 to 1, got -0.1"]),
+        (["loss=logit_mse", "loss.lambda=7"], []),
+        (["loss=logit_mse", "loss.lambda=-7"], ["loss.lambda must be >= 0, got -7"]),
+        (["loss=prob_mse", "loss.lambda=-7"], ["loss.lambda must be >= 0, got -7"]),
+        (["loss.ce_weight=-1"], ["loss.ce_weight must be >= 0, got -1"]),
+        (
+            ["teacher.model.num_classes=7", "student.model.input_shape=[3,8,8]"],
+            ["teacher.model.num_classes is 7, but", "student.model.input_shape is [3, 8, 8], but"],
+        ),
+        (["teacher.checkpoint=/nowhere"], ["teacher.checkpoint=/nowhere does not exist"]),
+        (
+            ["student.model.width=0", "trainer.max_epochs=2.5", "optimizer.lr=-1"],
+            [
+                "student.model.width must be a whole number >= 1, got 0",
+                "trainer.max_epochs must be a whole number >= 1, got 2.5",
+                "optimizer.lr must be > 0, got -1",
+            ],
+        ),
+        (["dataset.val_fraction=1"], ["dataset.val_fraction must be above 0 and below 1, got 1"]),
+        (["student.model.dropout=1"], ["student.model.dropout must be at least 0 and below 1"]),
+        (["tracking.mode=of"], ["tracking.mode must be one of offline, online, disabled"]),
+        (["seed=${nothing}"], ["Interpolation key 'nothing' not found"]),
+    ],
+)
+def test_wrong_values_are_told_together(overrides: list[str], problems: list[str]) -> None:
+    config = composed(*overrides)
+    if not problems:
+        check(config)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    assert len(caught.value.problems) == len(problems), caught.value.problems
+    for expected, found in zip(problems, sorted_as(problems, caught.value.problems), strict=True):
+        assert found.startswith(expected)
+
+
+def sorted_as(order: list[str], found: list[str]) -> list[str]:
+    return [next((line for line in found if line.startswith(start)), str(found)) for start in order]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problems"),
+    [
+        (["+sweep.objectives.val_acc=maximize"], ["unknown objective val_acc; did you mean"]),
+        (["+sweep.objectives.test_accuracy=maximize"], ["the test split never reaches"]),
+        (["sweep.objectives.num_params=less"], ["must be maximize or minimize, got 'less'"]),
+        (["sweep.objectives=null"], ["sweep.objectives is empty", "is no objective"]),
+        (["sweep.name=../../elsewhere"], ["sweep.name must be a folder's name"]),
+        (["sweep.name="], ["sweep.name must be a folder's name", "got ''"]),
+        (["sweep.workers=0"], ["sweep.workers must be a whole number >= 1, or null"]),
+        (["+sweep.reference_point.macs=3"], ["sweep.reference_point.macs is no objective"]),
+    ],
+)
+def test_wrong_sweeps_are_told(overrides: list[str], problems: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_sweep(composed(*overrides))
+    for problem in problems:
+        assert problem in str(caught.value)
+
+
+def test_a_saved_configuration_is_complete(tmp_path: Path) -> None:
+    config = composed("teacher.checkpoint=null", "loss.lambda=0.25")
+    save(config, tmp_path / "config.yaml")
+    again = load(tmp_path / "config.yaml")
+    assert isinstance(again, DictConfig)
+    assert again.loss.ce_weight == 0.75
+    assert "${" not in (tmp_path / "config.yaml").read_text()
+    assert again == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = composed("teacher.checkpoint=here.pt", "output_dir=out")
+    settle(config)
+    assert config.teacher.checkpoint == str(tmp_path / "here.pt")
+    assert config.output_dir == str(tmp_path / "out")

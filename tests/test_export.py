@@ -1,0 +1,150 @@
+"""Exported students, read back by ONNX Runtime alone and compared with the module."""
+
+import json
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from tiny import plain
+
+from kd_research import trial
+from kd_research.config import load, save
+from kd_research.interfaces import Batch
+from kd_research.parts import Parts
+from kd_research.record import read_record
+from kd_research.report import write_report
+from kd_research.teacher import load_weights
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs kd_research[export]")
+pytest.importorskip("onnxscript", reason="needs kd_research[export]")
+
+from kd_research.export import Export, Form, executorch_form, onnx_form  # noqa: E402
+from kd_research.export.__main__ import main  # noqa: E402
+from kd_research.models.text import BagOfEmbeddings, BiLSTM  # noqa: E402
+
+TRACKED = []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One tiny run, exported with a tolerance that no float meets."""
+    from tiny import TINY, composed
+
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    config = composed(*TINY, f"output_dir={folder.parent / 'outputs'}", "trainer.max_epochs=4")
+    save(config, folder / "config.yaml")
+    record = trial.run(config, folder)
+    assert record.status == "completed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kd_research.export.track_export", lambda *given: TRACKED.append(given))
+        return folder, main([str(folder), "--tolerance", "0"])
+
+
+def read_back(folder, name):
+    return onnxruntime.InferenceSession(folder / "export" / name)
+
+
+def test_the_files_say_what_the_module_says(run):
+    folder, _ = run
+    parts = Parts(plain(load(folder / "config.yaml")))
+    load_weights(parts.student, folder / "weights.pt")
+    split, student = parts.data.val, parts.student.eval()
+    index = torch.arange(len(split))
+    inputs = parts.data.prepare(Batch(split.take(index).inputs, split.labels, index)).inputs
+    with torch.no_grad():
+        expected = student(inputs)
+    found = json.loads((folder / "export.json").read_text())
+    session = read_back(folder, "student.onnx")
+    name = session.get_inputs()[0].name
+    for size in (1, 7, len(split)):  # the batch is dynamic
+        (logits,) = session.run(None, {name: inputs[:size].numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), expected[:size], rtol=0, atol=1e-4)
+    assert 0 < found["max_difference"]["onnx"] < 1e-4
+    (logits,) = read_back(folder, "student.int8.onnx").run(None, {name: inputs.numpy()})
+    accuracy = float((torch.from_numpy(logits).argmax(1) == split.labels).float().mean())
+    assert found["metrics"]["int8_val_accuracy"] == pytest.approx(accuracy)
+    assert found["max_difference"]["int8"] > found["max_difference"]["onnx"]
+    assert found["costs"]["int8_bytes"] == (folder / "export" / "student.int8.onnx").stat().st_size
+
+
+def test_int8_holds_eight_bit_weights(run):
+    import onnx
+
+    model = onnx.load(run[0] / "export" / "student.int8.onnx")
+    kinds = {t.data_type for t in model.graph.initializer if len(t.dims) == 2}
+    assert kinds == {onnx.TensorProto.INT8}
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+
+
+def test_a_difference_above_the_tolerance_fails(run):
+    _, code = run
+    assert code == 1
+    form = Form(1, {}, 1.0, 1.0, 0.01)
+    found = Export(run[0], {"onnx": form, "int8": form}, tolerance=1e-3)
+    assert len(found.problems) == 1  # int8 is another function, and not held to it
+    assert (
+        "onnx differs from the module by 0.01, more than the tolerance 0.001" in found.problems[0]
+    )
+    broken = Form(1, {}, 1.0, 1.0, float("nan"))
+    assert Export(run[0], {"onnx": broken}, 1e-3).problems
+
+
+def test_exported_costs_are_columns_of_the_report(run):
+    folder, _ = run
+    sweep = write_report(folder.parent).sweep
+    exported = json.loads((folder / "export.json").read_text())
+    assert {"int8_bytes", "onnx_latency_ms", "int8_test_accuracy"} <= set(sweep.value_names)
+    (done,) = [trial for trial in sweep.trials if trial.state == "completed"]
+    assert done.mean("int8_bytes") == exported["costs"]["int8_bytes"]
+    assert read_record(folder).value("int8_bytes") is None  # the record itself is left alone
+
+
+def test_an_export_is_tracked_with_its_files(run):
+    ((config, directory, files, values),) = TRACKED
+    assert (config["tracking"]["mode"], directory) == ("disabled", run[0])
+    assert [file.name for file in files] == ["student.onnx", "student.int8.onnx"]
+    assert values["int8_bytes"] == files[1].stat().st_size
+
+
+def test_text_students_have_a_dynamic_length(tmp_path):
+    student = BagOfEmbeddings(3, 50, 8).eval()
+
+    def tokens(size, length):
+        ids = torch.arange(size * length).view(size, length) % 50
+        return {"input_ids": ids, "attention_mask": (ids % 7 > 0).long()}
+
+    onnx_form.to_onnx(student, tokens(2, 5), tmp_path / "student.onnx")
+    exported = onnx_form.OnnxStudent(tmp_path / "student.onnx")
+    for size, length in ((1, 3), (4, 9)):
+        inputs = tokens(size, length)
+        with torch.no_grad():
+            torch.testing.assert_close(exported(**inputs), student(**inputs))
+
+
+def test_what_torch_cannot_export_is_told(tmp_path):
+    inputs = {
+        "input_ids": torch.ones(2, 5, dtype=torch.long),
+        "attention_mask": torch.ones(2, 5, dtype=torch.long),
+    }
+    with pytest.raises(ValueError, match="BiLSTM cannot be exported: "):
+        onnx_form.to_onnx(BiLSTM(3, 50, 8).eval(), inputs, tmp_path / "student.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_weights_there_is_one_message(run, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text((run[0] / "config.yaml").read_text())
+    assert main([str(tmp_path)]) == 1
+    assert "there is no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not executorch_form.is_installed(), reason="needs kd_research[executorch]")
+@pytest.mark.filterwarnings("ignore")  # ExecuTorch's, that it is experimental
+def test_a_program_for_phones(tmp_path):
+    settings = {"_target_": "kd_research.models.cnn.CNN", "width": 4, "depth": 1}
+    student = instantiate({**settings, "input_shape": [1, 8, 8], "num_classes": 10}).eval()
+    executorch_form.to_executorch(student, torch.randn(2, 1, 8, 8), tmp_path / "student.pte")
+    exported = executorch_form.ExecutorchStudent(tmp_path / "student.pte", ())
+    for size in (1, 5):
+        inputs = torch.randn(size, 1, 8, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(exported(inputs), student(inputs), rtol=0, atol=1e-4)

@@ -1,0 +1,143 @@
+"""What a command line asks for, before any process is started."""
+
+import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from sweep_commands import make_plan
+
+from kd_research.config import ConfigError
+from kd_research.plan import differences
+
+
+def space(plan):
+    return {item.key: item.distribution for item in plan.space}
+
+
+def test_a_fixed_override_takes_its_key_out_of_the_space():
+    assert "loss.temperature" in space(make_plan())
+    plan = make_plan("loss.temperature=3")
+    assert "loss.temperature" not in space(plan)
+    assert plan.compose({"loss.lambda": 0.25}).loss.temperature == 3
+
+
+def test_a_swept_override_replaces_or_extends_the_space():
+    plan = make_plan("student.model.width=int(interval(2,6))", "optimizer.lr=0.1,0.2")
+    assert space(plan)["student.model.width"] == IntDistribution(2, 6)
+    assert space(plan)["optimizer.lr"] == CategoricalDistribution([0.1, 0.2])
+    assert len(plan.space) == 5
+
+
+def test_a_config_group_is_a_dimension():
+    plan = make_plan("loss=choice(kd,logit_mse)", "optimizer.lr=0.5")
+    config = plan.compose({"loss": "logit_mse", "student.model.width": 5})
+    assert list(config.loss.terms) == ["logit_mse"]
+    assert config.optimizer.lr == 0.5
+    assert config.student.model.width == 5
+    assert "hydra" not in config
+
+
+@pytest.mark.parametrize("group", [(), ("loss=choice(kd,prob_mse)",)])
+def test_proposals_keep_their_type(group):
+    plan = make_plan(
+        "dataset.name=choice('1','a b','it\\'s')", "+extra=[8,16],[32]", "seed=1,2", *group
+    )
+    values = plan.compose(
+        {
+            "dataset.name": "it's",
+            "extra": "[8,16]",
+            "seed": 2,
+            **dict.fromkeys(group and ["loss"], "kd"),
+        }
+    )
+    assert values.dataset.name == "it's"
+    assert values.extra == [8, 16]
+    assert values.seed == 2
+
+
+def test_every_problem_of_a_sweep_is_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        make_plan(
+            "~sweep.objectives.val_accuracy",
+            "+sweep.objectives.val_acuracy=maximize",
+            "loss.temperature=interval(-1,20)",
+            "loss.lambda=interval(2,1)",
+            "student.model.depth=range(3,3)",
+        )
+    text = str(caught.value)
+    assert "unknown objective val_acuracy; did you mean val_accuracy?" in text
+    assert "loss.temperature must be > 0, got -1" in text
+    assert "sweep.space: loss.lambda=interval(2,1) is no search dimension" in text
+    assert "sweep.space: student.model.depth=range(3,3) is no search dimension" in text
+
+
+def test_an_empty_space_is_refused():
+    names = [
+        "loss.temperature=1",
+        "loss.lambda=0",
+        "student.model.width=4",
+        "student.model.depth=1",
+    ]
+    for overrides in (names, ["sweep.space=null"], ["sweep.space={}"]):
+        with pytest.raises(ConfigError, match="the search space is empty: give sweep.space"):
+            make_plan(*overrides)
+
+
+def test_a_wrong_value_is_not_told_once_more_for_each_end_of_the_space():
+    with pytest.raises(ConfigError) as caught:
+        make_plan("loss.temperature=0")
+    assert caught.value.problems == ["loss.temperature must be > 0, got 0; try loss.temperature=4"]
+
+
+def test_a_sampler_that_cannot_be_made_is_told():
+    for override in ("sampler._target_=optuna.samplers.Nope", "+sampler.nope=1"):
+        with pytest.raises(ConfigError, match="sampler: .*; try sampler=gp"):
+            make_plan(override)
+
+
+def test_what_differs_between_two_sweeps_is_named():
+    known = make_plan("optimizer.lr=0.1").fingerprint()
+    assert (
+        known == make_plan("optimizer.lr=0.1", "sweep.n_trials=99", "output_dir=/x").fingerprint()
+    )
+    wanted = make_plan("optimizer.lr=0.2").fingerprint()
+    assert differences(known, wanted) == [
+        "optimizer.lr: 0.1 there, 0.2 now",
+        "teacher.optimizer.lr: 0.1 there, 0.2 now",
+    ] or differences(known, wanted) == ["optimizer.lr: 0.1 there, 0.2 now"]
+
+
+def test_constraints_and_first_proposals_are_checked():
+    plan = make_plan(
+        "sweep.constraints=['num_params <= 2e4']",
+        "sweep.start_from=[{loss.temperature: 4, loss.lambda: 0.9}]",
+    )
+    assert [limit.excess(20001) for limit in plan.constraints] == [1]
+    assert plan.start_from == [{"loss.temperature": 4, "loss.lambda": 0.9}]
+    with pytest.raises(ConfigError) as caught:
+        make_plan(
+            "sweep.constraints=['num_params < 3', 'size <= 3']",
+            "sweep.start_from=[{loss.temperature: 40, loss.scale: 1}]",
+        )
+    assert "sweep.constraints: 'num_params < 3' is no limit" in str(caught.value)
+    assert "sweep.constraints: unknown size; there are: val_accuracy" in str(caught.value)
+    assert "loss.temperature=40 is outside of tag(log, interval(1, 20))" in str(caught.value)
+    assert "sweep.start_from: loss.scale is not searched" in str(caught.value)
+
+
+def test_a_dimension_exists_only_where_the_configuration_has_it():
+    plan = make_plan("loss=choice(kd,dkd)")
+    asked = []
+
+    def propose(loss):
+        def suggest(key):
+            asked.append(key)
+            return loss if key == "loss" else 1
+
+        return plan.propose(suggest)
+
+    assert "loss.temperature" in propose("kd")
+    assert "loss.temperature" in propose("dkd")
+    plan = make_plan("loss=choice(kd,logit_mse)")
+    assert "loss.temperature" in propose("kd")
+    assert "loss.temperature" not in propose("logit_mse")
+    assert plan.is_complete(propose("logit_mse"))
+    assert not plan.is_complete({"loss": "kd"})

@@ -1,0 +1,96 @@
+"""Fixed rows: composed, checked, run once each, gone on with, and reduced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from sweep_commands import folder, make_plan, proposals, sweep
+from tiny import composed
+
+from kd_research import rows
+from kd_research.config import ConfigError
+
+BASE = [
+    "sweep=rows",
+    "sweep.name=s",
+    "sweep.seeds=2",
+    "sweep.workers=2",
+    "tracking=disabled",
+    "sampler=random",
+    "teacher=mlp",
+    "teacher.model.width=8",
+    "teacher.model.depth=1",
+    "student.model.width=8",
+    "+sweep.rows.plain.overrides={loss:ce,paper_rule:best_epoch}",
+    "+sweep.rows.plain.expected.test_accuracy=0.5",
+    "+sweep.rows.plain.selection='best on test'",
+    "+sweep.rows.plain.tolerance=0.6",
+    "+sweep.rows.soft.overrides={loss:kd,shift_classes:[3]}",
+    "+sweep.rows.soft.expected.test_errors=10",
+]
+
+
+def test_a_tiny_paper_from_the_command_line_to_its_ledger(tmp_path: Path) -> None:
+    short = ["teacher.trainer.max_epochs=1", "trainer.max_epochs=2"]
+    code, printed = sweep(tmp_path, *short, base=BASE)
+    assert code == 0, printed
+    assert "not comparable" in printed  # the command line changed the rows' epochs
+    assert proposals(tmp_path) == {
+        0: {"loss": "ce", "paper_rule": "best_epoch"},
+        1: {"loss": "kd", "shift_classes": "[3]"},
+    }
+    ledger = (folder(tmp_path) / "ledger.md").read_text()
+    assert "† (best on test)" in ledger
+    config: Any = OmegaConf.load(folder(tmp_path) / "trials" / "0001" / "seed-1" / "config.yaml")
+    assert config.seed == 1
+    assert list(config.sweep.rows) == ["soft"]
+    code, printed = sweep(tmp_path, *short, base=BASE)
+    assert code == 0
+    assert "all 2 trials are done" in printed
+    code, printed = sweep(tmp_path, *short, "+sweep.rows.soft.overrides.seed=5", base=BASE)
+    assert code == 1
+    assert "choose another name" in printed
+
+
+def test_what_is_wrong_with_rows_is_told_before_anything() -> None:
+    wrong = ["+sweep.rows.soft.overrides.depht=3", "+sweep.rows.soft.expects.x=1"]
+    with pytest.raises(ConfigError) as told:
+        make_plan(*BASE, *wrong, "loss.temperature=1,2")
+    problems = "\n".join(told.value.problems)
+    assert "unknown key depht" in problems
+    assert "sweep.rows.soft has no expects" in problems
+    assert "no search space besides, got loss.temperature" in problems
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_a_budget_scales_epochs_milestones_and_data(share: float) -> None:
+    config = composed(
+        "sweep=rows", "scheduler=multistep", f"sweep.budget={{epochs:{share},data:{share}}}"
+    )
+    rows.reduce(config)
+    assert config.trainer.max_epochs == round(30 * share)
+    assert config.teacher.trainer.max_epochs == round(30 * share)
+    assert list(config.scheduler.milestones) == [round(n * share) for n in (150, 180, 210)]
+    assert config.dataset.subset == (share if share < 1 else None)
+    assert rows.reduced(config.sweep.budget) == (share < 1)
+
+
+def test_what_changes_a_row_is_told_from_what_does_not() -> None:
+    given = ["+sweeps=papers/x", "dataset.root=d", "tracking=disabled", "sweep.seeds=3"]
+    assert rows.changed([*given, "trainer.max_epochs=3", "optimizer=sgd"]) == [
+        "trainer.max_epochs=3",
+        "optimizer=sgd",
+    ]
+
+
+def test_rows_keep_the_types_of_their_values() -> None:
+    config = composed("dataset=mnist")
+    rows.apply(config, {"dataset.exclude_classes": [3], "loss.temperature": 2.5, "+optimizer.x": 1})
+    assert config.dataset.exclude_classes == [3]
+    assert config.loss.temperature == 2.5
+    assert config.optimizer.x == 1
+    with pytest.raises(ValueError, match="unknown key loss.tempreature"):
+        rows.apply(config, {"loss.tempreature": 2})

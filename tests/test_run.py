@@ -1,0 +1,114 @@
+"""The command line, as a person types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import TINY
+
+from kd_research.compose import explain
+from kd_research.record import CONFIG_NAME, RECORD_NAME, read_record
+
+
+def command(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kd_research.run", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=timeout,
+        env={**os.environ, "PYTHONWARNINGS": "default"},
+    )
+
+
+def test_one_run_from_any_directory(outputs: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "here"
+    overrides = [*TINY, f"output_dir={outputs}", f"hydra.run.dir={run_dir}", "loss=logit_mse"]
+    done = command(*overrides, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "chosen by val_accuracy" in done.stdout
+    assert "Warning" not in done.stderr
+    record = read_record(run_dir)
+    assert record.config["loss"]["terms"].keys() == {"logit_mse"}
+    assert (run_dir / CONFIG_NAME).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"], "nothing is written elsewhere"
+    before = (run_dir / RECORD_NAME).read_bytes()
+    again = command(*overrides, cwd=tmp_path)
+    assert again.returncode == 1
+    assert "already holds a run" in again.stderr
+    assert (run_dir / RECORD_NAME).read_bytes() == before
+
+
+def test_help_and_cfg_read_well(tmp_path: Path) -> None:
+    shown = command("--help", cwd=tmp_path).stdout
+    for expected in (
+        "knowledge distillation",
+        "python -m kd_research.run -m",
+        "\nloss: ",
+        "\nstudent: ",
+        "\ndataset: ",
+    ):
+        assert expected in shown
+    config = command("--cfg", "job", "loss=prob_mse", "loss.temperature=2", cwd=tmp_path)
+    assert "temperature: 2" in config.stdout
+    assert "kd_research.losses.logits.ProbabilityMSE" in config.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        (["loss.temperature=4", "student=cnn", "loss=ce,kd", "+a=1"], []),
+        (
+            ["loss.temprature=3", "studnt=mlp"],
+            ["unknown key loss.temprature; did you mean loss.temperature?", "unknown key studnt"],
+        ),
+        (
+            ["loss=kdd", "teacher=mpl", "student.model.wdth=3"],
+            [
+                "there is no loss 'kdd'; did you mean loss=kd? choices: ",
+                "there is no teacher 'mpl'; did you mean teacher=mlp?",
+                "unknown key student.model.wdth; did you mean student.model.width?",
+            ],
+        ),
+        (
+            ["-m", "student.model.widht=4,8", "loss.temprature=interval(1,20)"],
+            [
+                "unknown key student.model.widht; did you mean student.model.width?",
+                "unknown key loss.temprature; did you mean loss.temperature?",
+            ],
+        ),
+        (["-m", "loss=kd,dkd", "loss.temprature=interval(1,20)"], []),  # for the plan to try
+        (["-m", "loss=kd,nope"], ["there is no loss 'nope'"]),
+        (["loss.temperature=choice(1"], ["loss.temperature=choice(1: "]),
+        (["output_dir=/proc/none"], ["output_dir is no folder that can be written: "]),
+        (["sweep.objectives={vall: maximize}"], ["sweep.objectives has no vall; +sweep"]),
+    ],
+)
+def test_wrong_overrides_are_explained_together(overrides: list[str], messages: list[str]) -> None:
+    found = explain(overrides)
+    assert len(found) == len(messages), found
+    for message in messages:
+        assert any(line.startswith(message) for line in found), (message, found)
+
+
+def test_bad_input_stops_before_anything_is_written(tmp_path: Path) -> None:
+    done = command(
+        f"output_dir={tmp_path / 'outputs'}",
+        "loss.temperature=-1",
+        "loss.lambda=1.5",
+        "teacher.model.num_classes=7",
+        "teacher.checkpoint=/nowhere.pt",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 4
+    assert lines[0] == "loss.temperature must be > 0, got -1; try loss.temperature=4"
+    assert lines[1] == "loss.lambda must be from 0 to 1, got 1.5; try loss.lambda=0.9"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

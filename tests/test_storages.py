@@ -1,0 +1,122 @@
+"""Sweepers that share a study through a server, as several machines do."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from sweep_commands import NOOP, PATHS, records, start
+
+SERVE = """
+import sys
+from optuna.storages import RDBStorage, run_grpc_proxy_server
+storage = RDBStorage(f"sqlite:///{sys.argv[1]}")
+run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
+"""
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for_port(port, process):
+    deadline = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, process.communicate()
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def sweep_together(storage, output_dirs, total):
+    """A sweeper per folder, all at once; how many trials each of them told."""
+    overrides = (f"sweep.storage={storage}", f"sweep.n_trials={total}", "sweep.workers=1")
+    environment = {"NOOP_SECONDS": "0.3"}
+    processes = [start(at, *overrides, base=NOOP, environment=environment) for at in output_dirs]
+    printed = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), printed
+    return [sum(line.startswith("trial ") for line in text.splitlines()) for text in printed]
+
+
+def check_study(storage, total):
+    study = optuna.load_study(study_name="s", storage=storage)
+    counted = [trial for trial in study.trials if "discarded" not in trial.user_attrs]
+    assert [trial.state.name for trial in counted] == ["COMPLETE"] * total
+    assert len({tuple(trial.params.values()) for trial in counted}) == total
+
+
+def test_two_sweepers_through_optunas_proxy(tmp_path):
+    pytest.importorskip("grpc", reason="Optuna's proxy needs grpcio")
+    port, database = free_port(), tmp_path / "served.db"
+    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(database), str(port)]
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, server)
+        ran = sweep_together(f"grpc://127.0.0.1:{port}", [tmp_path, tmp_path], 8)
+    finally:
+        server.kill()
+        server.wait()
+    assert min(ran) > 0
+    assert sorted(records(tmp_path)) == sorted(set(records(tmp_path)))
+    assert len(records(tmp_path)) == 8
+    check_study(f"sqlite:///{database}", 8)
+
+
+def find_postgres():
+    """The folder of Debian's programs, installed if that is possible."""
+
+    def found():
+        return sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+    if not found() and shutil.which("apt-get") and os.geteuid() == 0:
+        command = ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"]
+        subprocess.run(command, capture_output=True, timeout=200, check=False)
+    if not found():
+        pytest.skip("no PostgreSQL: there is no /usr/lib/postgresql, and it cannot be installed")
+    return found()[0]
+
+
+@pytest.fixture
+def postgres():
+    """The URL of an empty database on loopback, gone after the test."""
+    pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
+    programs, home, port = find_postgres(), Path(tempfile.mkdtemp()), free_port()
+    user = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
+    if user:
+        shutil.chown(home, "postgres")
+    data = home / "data"
+    make = [programs / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
+    subprocess.run(make, check=True, capture_output=True, cwd=home, **user)
+    options = ["-h", "127.0.0.1", "-p", str(port), "-c", "unix_socket_directories="]
+    command = [programs / "postgres", "-D", data, *options]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=home, **user)
+    try:
+        wait_for_port(port, server)
+        time.sleep(0.5)
+        yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGINT)  # does not wait for its clients to leave
+        server.wait(timeout=30)
+        shutil.rmtree(home)
+
+
+def test_three_sweepers_on_postgresql_without_a_common_disk(postgres, tmp_path):
+    machines = [tmp_path / name for name in "abc"]
+    ran = sweep_together(postgres, machines, 12)
+    assert sum(ran) == 12
+    assert min(ran) > 0
+    numbers = [number for at in machines for number in records(at)]
+    assert len(numbers) == len(set(numbers)) == 12
+    check_study(postgres, 12)

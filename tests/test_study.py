@@ -1,0 +1,91 @@
+"""The study that sweepers share, without any process."""
+
+import pytest
+from hydra.utils import instantiate
+from sweep_commands import make_plan
+
+from kd_research.space import suggest
+from kd_research.study import SharedStudy, open_storage
+
+SMALL = (
+    "student.model.width=4,8",
+    "student.model.depth=1,2",
+    "loss.lambda=0",
+    "loss.temperature=1",
+)
+
+
+def open_study(directory, plan):
+    storage = open_storage(None, directory)
+    sampler = instantiate(plan.config.sampler)
+    return SharedStudy("s", storage, directory, plan.objectives, sampler, seed=0)
+
+
+def propose(study, plan, total):
+    trial = study.ask(total)
+    if trial is None:
+        return None
+    limits = {item.key: item.distribution for item in plan.space}
+    params = plan.propose(lambda key: suggest(trial, key, limits[key]))
+    study.tell(trial, [params.get("loss.temperature", 1.0), 1.0])
+    study.refresh()
+    return params
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "qmc", "random", "gp"])
+def test_every_sampler_proposes_and_never_twice(sampler, tmp_path):
+    plan = make_plan(f"sampler={sampler}", "loss=choice(kd,dkd,logit_mse)")
+    found = []
+    for _ in range(2):  # the second goes on with the seed of the first
+        with open_study(tmp_path, plan) as study:
+            study.refresh()
+            found += [propose(study, plan, 12) for _ in range(6)]
+    assert len({tuple(params.items()) for params in found}) == 12
+    assert all(("loss.temperature" in p) == (p["loss"] != "logit_mse") for p in found)
+    with open_study(tmp_path, plan) as study:
+        study.refresh()
+        assert propose(study, plan, 12) is None
+
+
+def test_the_grid_ends_when_every_point_is_tried(tmp_path):
+    plan = make_plan("sampler=grid", *SMALL)
+    with open_study(tmp_path, plan) as study:
+        study.refresh()
+        found = [propose(study, plan, 9) for _ in range(5)]
+    assert found[4] is None
+    assert len({tuple(params.values()) for params in found[:4]}) == 4
+    with open_study(tmp_path, plan) as study:
+        study.refresh()
+        assert propose(study, plan, 9) is None
+
+
+def test_the_last_trial_goes_to_the_sweeper_that_asked_first(tmp_path):
+    plan = make_plan()
+    with open_study(tmp_path, plan) as one, open_study(tmp_path, plan) as other:
+        for study in (one, other):
+            study.refresh()
+        first = one.ask(1)
+        assert first is not None
+        assert other.ask(1) is None  # it had read the study before
+        one.tell(first, [1.0, 1.0])
+        assert not other.tell(first, [0.5, 1.0])
+        other.refresh()
+        assert other.finished == 1
+        assert one.study.trials[0].values == [1.0, 1.0]
+        assert "discarded" in one.study.trials[1].user_attrs
+
+
+def test_trials_are_taken_from_the_dead_and_never_from_the_living(tmp_path):
+    plan = make_plan()
+    with open_study(tmp_path, plan) as one:
+        dead = open_study(tmp_path, plan)
+        with dead:
+            dead.refresh()
+            trial = dead.ask(9)
+            one.refresh()
+            assert one.left_over() == []
+        one._next_search = 0
+        assert [taken.number for taken in one.left_over()] == [trial.number]
+        one._next_search = 0
+        one.refresh()
+        assert one.left_over() == []

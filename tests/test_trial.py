@@ -1,0 +1,160 @@
+"""One run, from its folder to its record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tiny import Compose
+
+from kd_research import trial
+from kd_research.config import save
+from kd_research.parts import Parts
+from kd_research.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, read_record
+
+METRICS = {
+    "val_accuracy": 1.0,
+    "val_nll": None,
+    "val_ece": 1.0,
+    "teacher_agreement": 1.0,
+    "teacher_val_accuracy": 1.0,
+    "accuracy_retention": None,
+    "test_accuracy": 1.0,
+    "test_nll": None,
+    "test_ece": 1.0,
+    "test_teacher_agreement": 1.0,
+    "teacher_test_accuracy": 1.0,
+    "test_accuracy_retention": None,
+}
+COSTS = {"num_params", "model_bytes", "macs", "latency_ms", "peak_memory_bytes", "energy_joules"}
+
+
+def test_a_run_from_its_folder(
+    tiny: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tiny(), tmp_path / CONFIG_NAME)
+    assert trial.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    record = read_record(tmp_path)
+    assert record.status == "completed"
+    assert record.error is None
+    assert METRICS.keys() <= record.metrics.keys()
+    for name, most in METRICS.items():
+        value = record.metrics[name]
+        assert value is not None
+        assert 0 <= value <= (most or float("inf")), name
+    assert record.costs.keys() >= COSTS
+    assert record.costs["num_params"] == 64 * 8 + 8 + 8 * 10 + 10
+    assert record.costs["macs"] == 64 * 8 + 8 * 10
+    assert record.selection["metric"] == "val_accuracy"
+    assert {"command", "versions", "git", "device", "data_fingerprint", "teacher_fingerprint"} <= (
+        record.provenance.keys()
+    )
+    assert record.config["loss"]["temperature"] == 4.0
+    assert f"{record.metrics['test_accuracy']:.4f}" in printed
+    assert str(tmp_path / RECORD_NAME) in printed
+    rows = [json.loads(line) for line in (tmp_path / METRICS_NAME).read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [-1, 0, 1]
+    assert rows[record.selection["epoch"] + 1]["val_accuracy"] == record.selection["value"]
+    assert record.metrics["val_accuracy"] == pytest.approx(record.selection["value"])
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_weights_are_those_that_were_measured(tiny: Compose, tmp_path: Path) -> None:
+    from hydra.utils import instantiate
+
+    from kd_research.evaluate import predict, scores
+    from kd_research.teacher import load_weights
+
+    record = trial.run(tiny(), tmp_path)
+    student = instantiate(record.config["student"]["model"])
+    load_weights(student, tmp_path)
+    data = instantiate(record.config["dataset"], seed=0)
+    found = scores(predict(student, data, data.test), data.test.labels)
+    assert found["accuracy"] == record.metrics["test_accuracy"]
+
+
+def test_selection_is_on_validation_and_test_is_read_once(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test split is asked for after the fit alone: for the student and for the teacher."""
+    from kd_research import evaluate
+    from kd_research.data.module import DataModule
+
+    asked: list[str] = []
+    original = DataModule.batches
+
+    def watch(self: DataModule, split: object) -> object:
+        asked.append("test" if split is self.test else "other")
+        assert "test" not in asked[:-1] or (tmp_path / "weights.pt").exists()
+        return original(self, split)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DataModule, "batches", watch)
+    trial.run(tiny("trainer.max_epochs=3"), tmp_path)
+    assert asked.count("test") == 2
+    assert evaluate.ECE_BINS == 15
+
+
+def test_a_loss_that_is_not_finite_fails_with_its_reason(
+    tiny: Compose, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = trial.run(tiny("optimizer.lr=1e30"), tmp_path)
+    assert record.status == "failed"
+    assert "became non-finite in epoch 0" in (record.error or "")
+    assert read_record(tmp_path).error == record.error
+    assert "Traceback" in capfd.readouterr().err, "the log has the traceback"
+
+
+def test_a_wrong_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial.main([str(tmp_path / "none")]) == 2
+    assert "there is no" in capsys.readouterr().err
+    (tmp_path / CONFIG_NAME).write_text("loss: 3\n")
+    assert trial.main([str(tmp_path)]) == 2
+    assert "lacks dataset, teacher, student" in capsys.readouterr().err
+    (tmp_path / CONFIG_NAME).write_text("a: [1\n")
+    assert trial.main([str(tmp_path)]) == 2
+    assert "is not YAML" in capsys.readouterr().err
+    assert trial.main([]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [CONFIG_NAME]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("student.model._target_", "kd_research.models.mlp.Nope", "student: "),
+        ("optimizer._target_", "torch.optim.Nope", "loss: "),
+        ("dataset.input_shape", [3, 8, 8], r"try dataset.input_shape=\[1, 8, 8\]"),
+        ("dataset.num_classes", 4, "labels of 'digits' run from 0 to 9"),
+        ("trainer.devices", 0, "^trainer: "),
+        ("trainer.precision", "bf17", "^trainer: "),
+    ],
+)
+def test_parts_that_do_not_fit(
+    tiny: Compose, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    config = tiny()
+    OmegaConf.update(config, key, value)
+    record = trial.run(config, tmp_path)
+    assert record.status == "failed"
+    assert record.error is not None
+    assert __import__("re").search(message, record.error), record.error
+
+
+def test_a_sweep_is_told_of_a_refused_trainer_before_its_trials(
+    tiny: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tiny("+trainer.nope=1"), tmp_path / CONFIG_NAME)
+    assert trial.prepare([str(tmp_path)]) == 2
+    assert "trainer: Trainer.__init__() got an unexpected keyword" in capsys.readouterr().out
+
+
+def test_weights_of_every_thread_count_stay_the_process_default(tiny: Compose) -> None:
+    before = torch.get_num_threads()
+    try:
+        Parts({**OmegaConf.to_container(tiny(), resolve=True), "num_threads": 2})  # type: ignore[dict-item]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,153 @@
+"""What may happen to the processes of a sweep, with trials that train nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from sweep_commands import NOOP, PATHS, folder, processes_of, proposals, records, start, sweep
+
+
+def noop(output_dir, *overrides, trouble="", seconds="0", run=sweep):
+    environment = {"NOOP_TROUBLE": trouble, "NOOP_SECONDS": seconds}
+    return run(output_dir, "sweep.workers=2", *overrides, base=NOOP, environment=environment)
+
+
+def starts(output_dir, number):
+    return (folder(output_dir) / "trials" / f"{number:04d}" / "starts").read_text().split()
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def check_whole(output_dir, total):
+    """Exactly `total` trials, each told once, none proposed twice, no half-written file."""
+    storage = f"sqlite:///{folder(output_dir)}/study.db"
+    study = optuna.load_study(study_name="s", storage=storage)
+    counted = [trial for trial in study.trials if "discarded" not in trial.user_attrs]
+    assert len(counted) == total
+    assert all(trial.state.is_finished() for trial in study.trials)
+    found = proposals(output_dir)
+    assert sorted(found) == sorted(records(output_dir)) == [trial.number for trial in counted]
+    assert found == {trial.number: trial.params for trial in counted}
+    assert len({tuple(params.values()) for params in found.values()}) == total
+    assert processes_of(output_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "error", "num_starts"),
+    [
+        ("killed once", "completed", None, 2),
+        ("killed always", "failed", "its process was killed by signal 9, 3 times; see log.txt", 3),
+        ("exits", "failed", "its process ended with exit code 3; see log.txt", 1),
+    ],
+)
+def test_a_lost_process_costs_its_trial_alone(tmp_path, trouble, status, error, num_starts):
+    code, printed = noop(tmp_path, "sweep.n_trials=4", trouble=trouble)
+    assert code == 0, printed
+    found = records(tmp_path)
+    assert found[1]["status"] == status
+    assert found[1]["error"] == error
+    assert len(starts(tmp_path, 1)) == num_starts
+    assert [found[number]["status"] for number in (0, 2, 3)] == ["completed"] * 3
+    check_whole(tmp_path, 4)
+
+
+def test_a_hanging_trial_is_stopped_with_all_that_it_started(tmp_path):
+    code, printed = noop(tmp_path, "sweep.n_trials=4", "sweep.trial_timeout=2", trouble="hangs")
+    assert code == 0, printed
+    error = records(tmp_path)[1]["error"]
+    assert error == "it ran longer than sweep.trial_timeout=2 seconds; see log.txt"
+    assert len(starts(tmp_path, 1)) == 1
+    check_whole(tmp_path, 4)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_interrupt_puts_the_trials_back_and_leaves_nothing_running(tmp_path, twice):
+    process = noop(
+        tmp_path, "sweep.n_trials=4", trouble="hangs" if twice else "", seconds="3", run=start
+    )
+    wait_for(lambda: len(list(folder(tmp_path).glob("trials/*/starts"))) == 2)
+    process.send_signal(signal.SIGINT)
+    if twice:
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in printed
+    assert "Traceback" not in printed
+    wait_for(lambda: processes_of(tmp_path) == [], 5)
+    assert records(tmp_path) == {}
+    code, printed = noop(tmp_path, "sweep.n_trials=4")
+    assert code == 0, printed
+    check_whole(tmp_path, 4)
+
+
+def test_the_trials_of_a_killed_sweeper_die_with_it(tmp_path):
+    process = noop(tmp_path, "sweep.n_trials=4", seconds="100", run=start)
+    wait_for(lambda: len(list(folder(tmp_path).glob("trials/*/starts"))) == 2)
+    process.kill()
+    process.wait()
+    wait_for(lambda: processes_of(tmp_path) == [], 20)
+    process.communicate()
+
+
+def test_two_sweepers_share_one_study(tmp_path):
+    both = [noop(tmp_path, "sweep.n_trials=12", seconds="0.3", run=start) for _ in range(2)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    ran = [sum(line.startswith("trial ") for line in text.splitlines()) for text in printed]
+    check_whole(tmp_path, 12)
+    assert min(ran) > 0
+
+
+def test_one_sweeper_takes_up_what_another_one_left(tmp_path):
+    both = [noop(tmp_path, "sweep.n_trials=8", seconds="1", run=start) for _ in range(2)]
+    wait_for(lambda: len(list(folder(tmp_path).glob("trials/*/starts"))) >= 4)
+    both[0].kill()
+    both[0].communicate()
+    printed, _ = both[1].communicate(timeout=120)
+    assert both[1].returncode == 0, printed
+    check_whole(tmp_path, 8)
+
+
+@pytest.mark.slow  # fifty times: what it looks for is rare
+def test_fifty_kills_lose_nothing(tmp_path):
+    arguments = [*NOOP, f"output_dir={tmp_path}", "sweep.n_trials=60", "sweep.workers=2"]
+    command = [sys.executable, str(Path(__file__).with_name("kill_sweeps.py")), "50", *arguments]
+    environment = {**os.environ, "PYTHONPATH": PATHS, "NOOP_SECONDS": "0.1"}
+    log = tmp_path / "kills.txt"
+    with log.open("w") as stream:
+        subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream, check=True
+        )
+    assert "kill_sweeps.py" not in log.read_text(), "a sweep ended by itself"
+    before = len(records(tmp_path))
+    code, printed = noop(tmp_path, "sweep.n_trials=60")
+    assert code == 0, printed
+    assert before > 10
+    check_whole(tmp_path, 60)
+
+
+def test_the_study_starts_from_what_is_known_and_hears_of_limits(tmp_path):
+    code, printed = noop(
+        tmp_path,
+        "sweep.n_trials=4",
+        "sweep.start_from=[{loss.temperature: 4, student.model.width: 11}]",
+        "sweep.constraints=['num_params <= 200']",
+    )
+    assert code == 0, printed
+    check_whole(tmp_path, 4)
+    assert proposals(tmp_path)[0]["loss.temperature"] == 4
+    assert proposals(tmp_path)[0]["student.model.width"] == 11
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder(tmp_path)}/study.db")
+    for trial in study.trials:
+        assert trial.constraints == {"num_params <= 200": trial.values[1] - 200}
