@@ -24,6 +24,7 @@ from typing import Protocol
 from kd_research.child import run_folder
 
 GRACE_SECONDS = 5.0
+SERVER_SECONDS = 30.0  # to get a killed server replaced
 LOST_CODE = 255  # what multiprocessing says when the server itself was killed
 
 
@@ -127,16 +128,19 @@ class LocalPool:
         process = self._start(arguments)
         return LocalHandle(directory, process, slot, time.monotonic())
 
-    def _start(self, arguments: tuple[object, ...], tries: int = 3) -> ForkServerProcess:
-        process = self._context.Process(target=run_folder, args=arguments)
-        try:
-            with _no_main_module():
-                process.start()
-        except (EOFError, ConnectionError):  # the server was killed; the next one is another
-            if tries == 1:
-                raise
-            return self._start(arguments, tries - 1)
-        return process
+    def _start(self, arguments: tuple[object, ...]) -> ForkServerProcess:
+        deadline = time.monotonic() + SERVER_SECONDS
+        while True:
+            process = self._context.Process(target=run_folder, args=arguments)
+            try:
+                with _no_main_module():
+                    process.start()
+            except (EOFError, ConnectionError):  # the server was killed; the next one is another,
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)  # as soon as the kernel has told us of this one's end
+            else:
+                return process
 
     def _variables(self, slot: int | None) -> dict[str, str]:
         """The GPUs of a slot; more slots than groups of GPUs share them."""
