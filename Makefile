@@ -5,6 +5,7 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := $(VENV)/bin/python -m
+TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: help sweep test check format lock clean
 .DEFAULT_GOAL := help
@@ -26,13 +27,13 @@ sweep: $(CORE)  ## the environment, a teacher, the default sweep on digits, its 
 	@$(RUN) kd_research.run -m
 
 test: $(DEV)  ## the environment and the whole test suite
-	@$(RUN) pytest
+	@$(TESTS)
 
 check: $(DEV)  ## format, lint, types, tests
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
 	@$(RUN) mypy
-	@$(RUN) pytest
+	@$(TESTS)
 
 format: $(DEV)  ## bring the code into form
 	@$(RUN) ruff format .
