@@ -14,20 +14,19 @@ from typing import Any
 
 from filelock import FileLock
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from optuna.trial import Trial
 
 from kd_research.config import ConfigError, save
+from kd_research.folders import Folders
 from kd_research.plan import Plan, differences
 from kd_research.progress import Progress
 from kd_research.record import (
     CONFIG_NAME,
     LOG_NAME,
-    PROPOSAL_NAME,
     RECORD_NAME,
     RunRecord,
     read_record,
-    write_json,
     write_record,
 )
 from kd_research.report import write_report
@@ -97,6 +96,7 @@ class Sweep:
     def __init__(self, plan: Plan, study: SharedStudy, pool: Pool):
         self.plan, self.study, self.pool = plan, study, pool
         self.directory, self.settings = plan.directory, plan.config.sweep
+        self.folders = Folders(plan)
         self.values = Values(plan.objectives, plan.constraints)
         self.waiting: list[Path] = []  # run folders to start
         self.running: dict[Path, Handle] = {}
@@ -199,39 +199,17 @@ class Sweep:
             return
         number = trial.number
         self.trials[number] = trial
-        folder = self._folder(number)
-        if not (folder / PROPOSAL_NAME).exists():
-            label, settings = self.plan.described(params)
-            content = {"number": number, "label": label, "params": settings}
-            write_json(folder / PROPOSAL_NAME, content)
+        self.folders.propose(number, params)
         try:
-            for directory, config in self._configs(number, params).items():
+            for directory, config in self.folders.configs(number, params).items():
                 if not (directory / RECORD_NAME).exists():
                     save(config, directory / CONFIG_NAME)
                     self.waiting.append(directory)
         except Exception as error:  # a proposal that does not compose is a failed trial
-            self._fail(folder, self.plan.config, f"{type(error).__name__}: {error}")
+            self._fail(
+                self.folders.trial(number), self.plan.config, f"{type(error).__name__}: {error}"
+            )
         self._tell(number)
-
-    def _folder(self, number: int) -> Path:
-        return self.directory / "trials" / f"{number:04d}"
-
-    def _configs(self, number: int, params: dict[str, Any]) -> dict[Path, DictConfig]:
-        """The run folders of a trial, one a seed, and their configurations."""
-        found = {}
-        for index, directory in enumerate(self._run_folders(number)):
-            config = self.plan.compose(params)
-            config.seed = config.seed + index
-            config.tracking.group = str(self.settings.name)
-            config.tracking.job_type = "trial"
-            suffix = f"-s{index}" if self.settings.seeds > 1 else ""
-            config.tracking.run_id = f"{self.settings.name}-t{number:04d}{suffix}"
-            found[directory] = config
-        return found
-
-    def _run_folders(self, number: int) -> list[Path]:
-        folder, seeds = self._folder(number), self.settings.seeds
-        return [folder / f"seed-{index}" for index in range(seeds)] if seeds > 1 else [folder]
 
     def _stop_late(self) -> None:
         """End the runs that have taken longer than they may; that is their own fault."""
@@ -265,8 +243,7 @@ class Sweep:
             reason = end.reason + (f", {tries} times" if tries > 1 else "") + "; see log.txt"
             self._fail(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
         self.tries.pop(directory, None)
-        in_trial = directory.parent if directory.name.startswith("seed-") else directory
-        self._tell(int(in_trial.name))
+        self._tell(self.folders.number(directory))
 
     def _fail(self, directory: Path, config: Any, reason: str) -> None:
         plain: Any = OmegaConf.to_container(config, resolve=False)
@@ -274,10 +251,9 @@ class Sweep:
 
     def _tell(self, number: int) -> None:
         """Tell the study, once every run of the trial has a record."""
-        folders = self._run_folders(number)
-        present = [
-            path for path in {self._folder(number), *folders} if (path / RECORD_NAME).exists()
-        ]
+        folders = self.folders.runs(number)
+        everywhere = {self.folders.trial(number), *folders}
+        present = [path for path in everywhere if (path / RECORD_NAME).exists()]
         records = [read_record(path) for path in sorted(present)]
         if len(records) < len(folders) and not any(r.status == "failed" for r in records):
             return

@@ -1,0 +1,56 @@
+"""Where a sweep's trials lie: a folder a trial, in it one a seed, each with its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from kd_research.plan import Plan
+from kd_research.record import PROPOSAL_NAME, write_json
+from kd_research.space import Value
+
+SEED_PREFIX = "seed-"
+
+
+class Folders:
+    """The folders of a plan's trials."""
+
+    def __init__(self, plan: Plan):
+        self.plan, self.settings = plan, plan.config.sweep
+
+    def trial(self, number: int) -> Path:
+        """The folder of a trial."""
+        return self.plan.directory / "trials" / f"{number:04d}"
+
+    def runs(self, number: int) -> list[Path]:
+        """The run folders of a trial, one a seed; with one seed the trial's own."""
+        folder, seeds = self.trial(number), self.settings.seeds
+        if seeds == 1:
+            return [folder]
+        return [folder / f"{SEED_PREFIX}{index}" for index in range(seeds)]
+
+    def number(self, run: Path) -> int:
+        """The trial that a run folder belongs to."""
+        return int((run.parent if run.name.startswith(SEED_PREFIX) else run).name)
+
+    def propose(self, number: int, params: Mapping[str, Value]) -> None:
+        """Write what the trial is, for whoever reads its folder."""
+        path = self.trial(number) / PROPOSAL_NAME
+        if not path.exists():
+            label, settings = self.plan.described(params)
+            write_json(path, {"number": number, "label": label, "params": settings})
+
+    def configs(self, number: int, params: Mapping[str, Value]) -> dict[Path, DictConfig]:
+        """The run folders of a trial and their configurations."""
+        found = {}
+        for index, directory in enumerate(self.runs(number)):
+            config = self.plan.compose(params)
+            config.seed = config.seed + index
+            config.tracking.group = str(self.settings.name)
+            config.tracking.job_type = "trial"
+            suffix = f"-s{index}" if self.settings.seeds > 1 else ""
+            config.tracking.run_id = f"{self.settings.name}-t{number:04d}{suffix}"
+            found[directory] = config
+        return found
