@@ -8,6 +8,7 @@ Shapes: N examples of the split, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,16 @@ class Evaluation:
         temporary.replace(directory / PREDICTIONS_NAME)
 
 
-def evaluate(student: nn.Module, teacher: nn.Module | None, data: DataModule) -> Evaluation:
+def evaluate(
+    student: nn.Module, teach: Callable[[str], Tensor] | None, data: DataModule
+) -> Evaluation:
     """Everything about a finished run, on validation and, this once, on test.
+
+    Args:
+        student: fitted.
+        teach: "val" or "test" -> the teacher's logits for that split, (N, C) on the CPU; None
+            without a teacher.
+        data: whose splits.
 
     The metrics are val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
     copied_error_share, teacher_val_accuracy, accuracy_retention, and test_accuracy, test_nll,
@@ -172,7 +181,7 @@ def evaluate(student: nn.Module, teacher: nn.Module | None, data: DataModule) ->
         prefix = "" if name == "val" else "test_"
         labels = split.labels.cpu()
         logits = predict(student, data, split)
-        teacher_logits = predict(teacher, data, split) if teacher is not None else None
+        teacher_logits = teach(name) if teach is not None else None
         metrics |= {f"{name}_{key}": value for key, value in scores(logits, labels).items()}
         metrics |= {
             f"{prefix}teacher_agreement": None,

@@ -11,7 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
-from torch import nn
+from torch import Tensor, nn
 
 from kd_research import chain
 from kd_research import teacher as teachers
@@ -20,7 +20,7 @@ from kd_research.data.module import DataModule
 from kd_research.distill import Distiller
 from kd_research.evaluate import predict, scores
 from kd_research.interfaces import Batch, Inputs
-from kd_research.soft_targets import fill, keep
+from kd_research.kept import evaluation_logits, fill, keep
 
 
 class Parts:
@@ -86,17 +86,27 @@ class Parts:
 
         return make
 
+    def teacher_logits(self, split_name: str) -> Tensor:
+        """The teacher's logits, (N, C) on the CPU, for "val" or "test": kept as those of train."""
+        assert self.teacher is not None
+        teacher, split = self.teacher.module, getattr(self.data, split_name)
+        return evaluation_logits(
+            self.config,
+            self.data,
+            self.teacher.fingerprint,
+            split_name,
+            lambda rows: predict(
+                teacher, self.data, split if len(rows) == len(split) else split.part(rows)
+            ),
+        )
+
     def teacher_accuracy(self) -> float:
         """The teacher's accuracy on validation.
 
         Raises:
             ConfigError: it is below the configured floor.
         """
-        assert self.teacher is not None
-        labels = self.data.val.labels
-        accuracy = scores(predict(self.teacher.module, self.data, self.data.val), labels)[
-            "accuracy"
-        ]
+        accuracy = scores(self.teacher_logits("val"), self.data.val.labels)["accuracy"]
         least = self.config["teacher"]["min_accuracy"]
         if accuracy < least:
             raise ConfigError(

@@ -12,24 +12,18 @@ Shapes: N examples of the split, B batch, C classes, W 64-bit words of a row, M 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor
 
-from kd_research.data.module import DataModule
 from kd_research.data.store import content_key
-from kd_research.interfaces import Batch, Inputs, Output
+from kd_research.interfaces import Output
 from kd_research.record import write_json
 from kd_research.row_file import RowFile
-
-log = logging.getLogger(__name__)
 
 LOGITS = "logits"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -200,72 +194,3 @@ def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     others = logits.scatter(1, classes, -math.inf).logsumexp(dim=1, keepdim=True)
     each = others - math.log(logits.shape[1] - k)
     return torch.cat([largest, each], dim=1), classes.to(torch.int32)
-
-
-def keep(
-    config: Mapping[str, Any],
-    data: DataModule,
-    teacher_fingerprint: str,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> SoftTargets | None:
-    """The store for a run's teacher on its training split, or None where the teacher runs live.
-
-    Args:
-        config: the whole resolved configuration.
-        data: the data, its views set.
-        teacher_fingerprint: of the teacher's weights.
-        shapes: name -> shape of one example's output.
-
-    Raises:
-        ValueError: a setting that does not fit; or the store is too large for the stated views.
-    """
-    settings = config["soft_targets"]
-    if settings["fill"] not in ("lazy", "ahead"):
-        raise ValueError(f"soft_targets.fill must be lazy or ahead, got {settings['fill']!r}")
-    if not settings["keep"]:
-        return None
-    num_views = data.num_views or config["trainer"]["max_epochs"]
-    view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
-    try:
-        return SoftTargets(
-            Path(config["output_dir"]) / "soft_targets",
-            [teacher_fingerprint, data.fingerprint(), view, config["channels_last"]],
-            len(data.train),
-            shapes,
-            num_views,
-            settings["dtype"],
-            settings["top_k"],
-            settings["max_gb"],
-        )
-    except TooLargeError as error:
-        if data.num_views is not None and data.num_views > 1:
-            raise
-        log.warning("the teacher runs live: %s", error)
-        return None
-
-
-def fill(
-    kept: SoftTargets, data: DataModule, teach: Callable[[Inputs], Output], views: int | None = None
-) -> None:
-    """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
-
-    Args:
-        kept: the store.
-        data: the data.
-        teach: prepared inputs -> the teacher's output.
-        views: how many, from the first; None is all.
-    """
-    with filelock.FileLock(kept.directory / "fill.lock"):
-        for view in range(views or kept.num_views):
-            kept.start_epoch(view)
-            missing = kept.missing()
-            for start in range(0, len(missing), data.batch_size):
-                index = missing[start : start + data.batch_size]
-                examples = data.train.take(index)
-                batch = Batch(examples.inputs, examples.labels, index)
-                inputs = data.prepare(batch, data.view(view)).inputs
-                kept.outputs(index, partial(_all, teach, inputs))
-
-
-def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:
-    return teach(inputs)  # every row is missing

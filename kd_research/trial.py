@@ -116,7 +116,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     for net in (parts.student, teacher):
         if net is not None:
             net.to(device)
-    evaluation = evaluate(parts.student, teacher, parts.data)
+    evaluation = evaluate(parts.student, parts.teacher_logits if teacher else None, parts.data)
     evaluation.write(directory)
     metrics = dict(evaluation.metrics)
     for rule in reader:

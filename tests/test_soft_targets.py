@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_research import hydra_plugin, soft_targets, trial
+from kd_research import hydra_plugin, parts, soft_targets, trial
 from kd_research.config import ROOT, register_resolvers
 from kd_research.interfaces import Output
 from kd_research.parts import Parts
@@ -73,6 +73,20 @@ def test_a_fit_with_kept_outputs_is_the_live_fit(how, tmp_path):
     assert kept(record)["computed"] == 0
     assert torch.equal(first, second)
     torch.testing.assert_close(first, live, rtol=1e-3, atol=1e-5)
+
+
+def test_the_teacher_is_evaluated_once(tmp_path, monkeypatch):
+    names = ("teacher_val_accuracy", "teacher_test_accuracy", "teacher_kl", "test_teacher_kl")
+    one_epoch = "trainer.max_epochs=1"
+    live, _ = fit(tmp_path, "live", one_epoch, "soft_targets.keep=false")
+    smaller = ["soft_targets.dtype=float16", "soft_targets.top_k=3"]  # of the training split alone
+    first, _ = fit(tmp_path, "first", one_epoch)
+    monkeypatch.setattr(parts, "predict", lambda *_: pytest.fail("the teacher was asked again"))
+    second, _ = fit(tmp_path, "second", one_epoch, "loss.temperature=2")
+    fit(tmp_path, "third", one_epoch, *smaller)
+    for name in names[:2]:
+        assert live.metrics[name] == first.metrics[name] == second.metrics[name]
+    assert [first.metrics[name] for name in names] == [live.metrics[name] for name in names]
 
 
 def test_filled_ahead_is_filled_lazily(tmp_path):

@@ -93,7 +93,7 @@ def test_selection_is_on_validation_and_test_is_read_once(
         return original(self, split)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DataModule, "batches", watch)
-    trial.run(tiny("trainer.max_epochs=3"), tmp_path)
+    trial.run(tiny("trainer.max_epochs=3", f"output_dir={tmp_path / 'outputs'}"), tmp_path)
     assert asked.count("test") == 2
     assert evaluate.ECE_BINS == 15
 

@@ -1,0 +1,127 @@
+"""What is kept of a run's teacher: a store for each split, and filling it ahead of the fit.
+
+Shapes: N examples of the split, M of them, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from torch import Tensor
+
+from kd_research.data.module import DataModule
+from kd_research.interfaces import Batch, Inputs, Output
+from kd_research.soft_targets import LOGITS, SoftTargets, TooLargeError
+
+log = logging.getLogger(__name__)
+
+
+def keep(
+    config: Mapping[str, Any],
+    data: DataModule,
+    teacher_fingerprint: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> SoftTargets | None:
+    """The store for a run's teacher on its training split, or None where the teacher runs live.
+
+    Args:
+        config: the whole resolved configuration.
+        data: the data, its views set.
+        teacher_fingerprint: of the teacher's weights.
+        shapes: name -> shape of one example's output.
+
+    Raises:
+        ValueError: a setting that does not fit; or the store is too large for the stated views.
+    """
+    settings = config["soft_targets"]
+    if settings["fill"] not in ("lazy", "ahead"):
+        raise ValueError(f"soft_targets.fill must be lazy or ahead, got {settings['fill']!r}")
+    if not settings["keep"]:
+        return None
+    num_views = data.num_views or config["trainer"]["max_epochs"]
+    view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
+    try:
+        return SoftTargets(
+            Path(config["output_dir"]) / "soft_targets",
+            [teacher_fingerprint, data.fingerprint(), view, config["channels_last"]],
+            len(data.train),
+            shapes,
+            num_views,
+            settings["dtype"],
+            settings["top_k"],
+            settings["max_gb"],
+        )
+    except TooLargeError as error:
+        if data.num_views is not None and data.num_views > 1:
+            raise
+        log.warning("the teacher runs live: %s", error)
+        return None
+
+
+def evaluation_logits(
+    config: Mapping[str, Any],
+    data: DataModule,
+    teacher_fingerprint: str,
+    split_name: str,
+    predict: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """(N, C) float32 on the CPU: the teacher's logits for a split that is not trained on.
+
+    Whole and in float32, whatever is kept of the training split: metrics are computed from them.
+
+    Args:
+        config: the whole resolved configuration.
+        data: the data.
+        teacher_fingerprint: of the teacher's weights.
+        split_name: "val" or "test".
+        predict: positions in the split, (M,) int64 -> the teacher's logits for those, (M, C).
+    """
+    settings, every = config["soft_targets"], torch.arange(len(getattr(data, split_name)))
+    if not settings["keep"]:
+        return predict(every)
+    try:
+        kept = SoftTargets(
+            Path(config["output_dir"]) / "soft_targets",
+            [teacher_fingerprint, data.fingerprint(), split_name, config["channels_last"]],
+            len(every),
+            {LOGITS: (data.num_classes,)},
+            num_views=1,
+            max_gb=settings["max_gb"],
+        )
+    except TooLargeError:
+        return predict(every)
+    kept.start_epoch(0)
+    return kept.outputs(every, lambda rows: Output(predict(rows), {})).logits
+
+
+def fill(
+    kept: SoftTargets, data: DataModule, teach: Callable[[Inputs], Output], views: int | None = None
+) -> None:
+    """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
+
+    Args:
+        kept: the store.
+        data: the data.
+        teach: prepared inputs -> the teacher's output.
+        views: how many, from the first; None is all.
+    """
+    with filelock.FileLock(kept.directory / "fill.lock"):
+        for view in range(views or kept.num_views):
+            kept.start_epoch(view)
+            missing = kept.missing()
+            for start in range(0, len(missing), data.batch_size):
+                index = missing[start : start + data.batch_size]
+                examples = data.train.take(index)
+                batch = Batch(examples.inputs, examples.labels, index)
+                inputs = data.prepare(batch, data.view(view)).inputs
+                kept.outputs(index, partial(_all, teach, inputs))
+
+
+def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:
+    return teach(inputs)  # every row is missing
