@@ -50,7 +50,10 @@ def explain(arguments: Sequence[str]) -> list[str]:
         right = [item for item in overrides if not wrong[item.input_line]]
         groups = [item for item in right if _options(item)]
         fixed = [str(item.input_line) for item in groups if not item.is_sweep_override()]
-        config = compose("config", overrides=fixed)
+        try:
+            config = compose("config", overrides=fixed)
+        except (HydraException, OmegaConfBaseException) as error:  # as sweeps=NAME, without a +
+            return problems or [" ".join(str(error).split())]
         # What a swept group's choices hold is not known yet: the plan tries them.
         swept = tuple(f"{item.key_or_group}." for item in groups if item.is_sweep_override())
         for override in right:
@@ -90,7 +93,8 @@ def _group_problems(override: Override) -> Iterator[str]:
     for name in map(str, value.list if isinstance(value, ChoiceSweep) else [value]):
         if name not in options and name != "None":
             close = difflib.get_close_matches(name, options, n=1)
-            hint = f"did you mean {group}={close[0]}? " if close else ""
+            added = "+" if override.is_add() else ""
+            hint = f"did you mean {added}{group}={close[0]}? " if close else ""
             yield f"there is no {group} {name!r}; {hint}choices: {', '.join(options)}"
 
 

@@ -1,4 +1,4 @@
-"""What Hydra must know of us before it composes: the sweeper and the models.
+"""What Hydra must know of us before it composes: the sweeper, the sweeps and the models.
 
 Registered by import from `run.py`. Hydra 1.3 takes plugins only from the `hydra_plugins` namespace
 package unless told otherwise; Hydra 1.4 has dropped that rule.
@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from kd_research.config import ROOT, ConfigError
+from kd_research.sweep_files import SweepFiles, SweepPath
 
 
 class OptunaSweeper(Sweeper):
@@ -47,9 +48,10 @@ class OptunaSweeper(Sweeper):
 
 
 def register() -> None:
-    """Register the sweeper, and a teacher and a student for every model."""
+    """Register the sweeper, the group of sweeps, a teacher and a student for every model."""
     _accept_own_package()
-    Plugins.instance().register(OptunaSweeper)
+    for plugin in (OptunaSweeper, SweepFiles, SweepPath):
+        Plugins.instance().register(plugin)
     target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="kd", node={"_target_": target})

@@ -34,7 +34,8 @@ def inside(path: Path) -> str:
         ("optuna", ("sweeper", "space", "study", "workers")),
         (
             "hydra",
-            ("run", "compose", "hydra_plugin", "plan", "space", "sweeper", "parts", "teacher"),
+            ("run", "compose", "hydra_plugin", "plan", "space", "sweep_files")
+            + ("sweeper", "parts", "teacher"),
         ),
     ],
 )

@@ -51,6 +51,7 @@ def test_help_and_cfg_read_well(tmp_path: Path) -> None:
         "\nloss: ",
         "\nstudent: ",
         "\ndataset: ",
+        "\nsweeps/papers: ",
     ):
         assert expected in shown
     config = command("--cfg", "job", "loss=prob_mse", "loss.temperature=2", cwd=tmp_path)
@@ -87,6 +88,9 @@ def test_help_and_cfg_read_well(tmp_path: Path) -> None:
         (["loss.temperature=choice(1"], ["loss.temperature=choice(1: "]),
         (["output_dir=/proc/none"], ["output_dir is no folder that can be written: "]),
         (["sweep.objectives={vall: maximize}"], ["sweep.objectives has no vall; +sweep"]),
+        (["-m", "+sweeps=papers/crd_cifar10"], []),
+        (["-m", "+sweeps=papers/crd"], ["there is no sweeps 'papers/crd'; did you mean +sweeps"]),
+        (["-m", "sweeps=papers/crd_cifar10"], ["Could not override 'sweeps'. "]),
     ],
 )
 def test_wrong_overrides_are_explained_together(overrides: list[str], messages: list[str]) -> None:

@@ -1,0 +1,74 @@
+"""Where Hydra finds the config group `sweeps`: the folder sweeps/, beside conf/.
+
+A source of its own, because Hydra takes every folder below a place of its search path for a
+group, and because a link in conf/ does not survive every way in which a checkout is made: where
+it does not, `+sweeps=NAME` would quietly set a key of that name.
+"""
+
+from __future__ import annotations
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from kd_research.config import ROOT
+
+GROUP = "sweeps"
+
+
+class SweepFiles(ConfigSource):
+    """The YAML files in and below ROOT/sweeps, as the group `sweeps`."""
+
+    @staticmethod
+    def scheme() -> str:
+        """Of the search path's entry."""
+        return "sweep-files"
+
+    def available(self) -> bool:
+        """Whether the folder is there."""
+        return self.is_group(GROUP)
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether it is `sweeps`, a folder below, or "", which holds `sweeps` alone."""
+        if not config_path:
+            return True
+        return config_path.split("/")[0] == GROUP and (ROOT / config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        path = self._normalize_file_name(config_path)
+        return path.split("/")[0] == GROUP and (ROOT / path).is_file()
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The file's content.
+
+        Raises:
+            ConfigLoadError: there is no such file.
+        """
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"there is no {config_path}")
+        path = ROOT / self._normalize_file_name(config_path)
+        header = self._get_header_dict(path.read_text(encoding="utf-8")[:512])
+        content = OmegaConf.load(path)
+        return ConfigResult(
+            config=content, path=self.full_path(), provider=self.provider, header=header
+        )
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """The groups and files in a group, sorted."""
+        if not config_path:
+            return [] if results_filter == ObjectType.CONFIG else [GROUP]
+        found: list[str] = []
+        for name in {path.name for path in (ROOT / config_path).iterdir()}:
+            self._list_add_result(found, f"{config_path}/{name}", name, results_filter)
+        return sorted(set(found))
+
+
+class SweepPath(SearchPathPlugin):
+    """Puts the folder at the end of Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra when it starts."""
+        search_path.append("kd_research", f"{SweepFiles.scheme()}://{GROUP}")
