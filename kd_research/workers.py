@@ -119,7 +119,7 @@ class LocalPool:
         self.slots = slots or max(1, available // devices_per_trial)
         self._free = list(range(self.slots))
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([program])
+        self._context.set_forkserver_preload([program, run_folder.__module__])
 
     def submit(self, directory: Path, action: str = "main", processes: int = 1) -> LocalHandle:
         """Start `action` of the program on the folder; its output goes to log.txt there."""

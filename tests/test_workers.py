@@ -121,20 +121,25 @@ def test_one_sweeper_takes_up_what_another_one_left(tmp_path):
 
 @pytest.mark.slow  # fifty times: what it looks for is rare
 def test_fifty_kills_lose_nothing(tmp_path):
-    arguments = [*NOOP, f"output_dir={tmp_path}", "sweep.n_trials=60", "sweep.workers=2"]
-    command = [sys.executable, str(Path(__file__).with_name("kill_sweeps.py")), "50", *arguments]
+    total, program = "sweep.n_trials=200", str(Path(__file__).with_name("kill_sweeps.py"))
+    command = [sys.executable, program, "50", "0", *NOOP, f"output_dir={tmp_path}", total]
     environment = {**os.environ, "PYTHONPATH": PATHS, "NOOP_SECONDS": "0.1"}
     log = tmp_path / "kills.txt"
     with log.open("w") as stream:
-        subprocess.run(
-            command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream, check=True
+        killed = subprocess.run(
+            [*command, "sweep.workers=2"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=stream,
+            stderr=stream,
         )
+    assert killed.returncode == 0, log.read_text()
     assert "kill_sweeps.py" not in log.read_text(), "a sweep ended by itself"
     before = len(records(tmp_path))
-    code, printed = noop(tmp_path, "sweep.n_trials=60")
+    code, printed = noop(tmp_path, total)
     assert code == 0, printed
     assert before > 10
-    check_whole(tmp_path, 60)
+    check_whole(tmp_path, 200)
 
 
 def test_the_study_starts_from_what_is_known_and_hears_of_limits(tmp_path):
