@@ -255,6 +255,13 @@ def check_sweep(config: DictConfig) -> None:
             f"sweep.workers must be a whole number >= 1, or null for one a core, got "
             f"{sweep.workers!r}; try sweep.workers=2"
         )
+    for name in ("hopeless", "early_stopping"):
+        value = sweep[name]
+        if value is not None and not (_is_number(value, above=0) and value < 1):
+            problems.append(
+                f"sweep.{name} must be a confidence between 0 and 1, or null, got {value!r}; "
+                f"try sweep.{name}=0.95"
+            )
     for name in sweep.reference_point or {}:
         if name not in (sweep.objectives or {}):
             problems.append(

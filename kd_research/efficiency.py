@@ -103,14 +103,10 @@ def measure(
         single = latencies(lambda: run(one), num_runs, device)
         whole = latencies(lambda: run(batch), num_runs, device)
         energy, energy_source = joules_per_1000(lambda: run(one), device)
-        costs: Costs = {
-            "num_params": num_params(model),
-            "model_bytes": model_bytes(model),
-            "macs": macs(model, one),
+        costs = fixed_costs(model, one) | {
             "latency_ms": 1000 * statistics.median(single),
             "latency_p95_ms": 1000 * torch.tensor(single).quantile(0.95).item(),
             "batch_latency_ms": 1000 * statistics.median(whole),
-            "peak_memory_bytes": peak_memory_bytes(model, one),
             "energy_joules": energy,
         }
     model.train(was_training)
@@ -124,6 +120,28 @@ def measure(
         "energy": energy_source,
     }
     return costs, how
+
+
+def fixed_costs(model: nn.Module, one: Inputs) -> Costs:
+    """The costs that need no clock and no training.
+
+    Args:
+        model: inputs -> logits.
+        one: a prepared example, on the model's device.
+
+    Returns:
+        num_params, model_bytes, macs and peak_memory_bytes, as `measure` has them.
+    """
+    was_training = model.training
+    model.eval()
+    costs: Costs = {
+        "num_params": num_params(model),
+        "model_bytes": model_bytes(model),
+        "macs": macs(model, one),
+        "peak_memory_bytes": peak_memory_bytes(model, one),
+    }
+    model.train(was_training)
+    return costs
 
 
 def num_params(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kd_research import constraints
+from kd_research import constraints, early_stopping
 from kd_research import rows as fixed_rows
 from kd_research import space as spaces
 from kd_research.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
@@ -31,6 +31,8 @@ FREE_SWEEP_KEYS = (
     "devices_per_trial",
     "paper",
     "start_from",
+    "hopeless",
+    "early_stopping",
 )
 PLAIN = str | int | float | bool | None
 
@@ -91,6 +93,9 @@ class Plan:
         limits = settings.get("constraints") or []
         self.constraints, wrong = constraints.parse(limits, METRICS + COSTS)
         problems += wrong
+        if settings.get("early_stopping") is not None:
+            measured = [*self.objectives, *(limit.name for limit in self.constraints)]
+            problems += early_stopping.problems(measured, bool(self.rows))
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
 

@@ -72,16 +72,17 @@ class Progress:
         """A trial has ended: which of how many, what it gave, the best so far, the time left."""
         self.done = done
         name = next(iter(self.objectives))
-        if values is not None:
+        if values is not None and reason is None:
             numbers = [number_text(value) for value in values]
             cells = ("done", *numbers)
             shown = [f"{key} {text}" for key, text in zip(self.objectives, numbers, strict=True)]
             text = "  ".join(shown)
         else:
-            text = f"failed: {(reason or '').splitlines()[0]}"
+            state = "failed" if values is None else "pruned"
+            text = f"{state}: {(reason or '').splitlines()[0]}"
             cells = (text[:60], *["-"] * len(self.objectives))
         self.rows = [*self.rows, (str(number), *cells)][-SHOWN:]
-        if self.live is None or values is None:
+        if self.live is None or values is None or reason is not None:
             self._print(
                 f"trial {done} of {self.total}  #{number:<4} {text}"
                 f"  | best {name} {number_text(best)}  | {self._left()} left"

@@ -22,6 +22,7 @@ EVALUATION_NAME = "evaluation.json"  # what is no single number: intervals, reli
 PREDICTIONS_NAME = "predictions.npz"  # the predicted classes of validation and test
 SWEEP_NAME = "sweep.yaml"  # in a sweep: its resolved settings
 EXPORT_NAME = "export.json"  # metrics and costs of the exported files
+STOP_NAME = "stop.json"  # in a run that its sweep stops: what its record will say
 PROPOSAL_NAME = "proposal.json"  # in a trial of a sweep: its number and what was proposed
 
 
@@ -30,7 +31,7 @@ class RunRecord:
     """What one run gave. Accuracies are fractions; None is "not measured", never 0.
 
     Attributes:
-        status: "completed", "failed" or "pruned".
+        status: "completed", "failed" or "pruned" (stopped, or never started, by its sweep).
         config: the resolved configuration, all of it.
         seed: the run's seed.
         metrics: val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
@@ -40,7 +41,7 @@ class RunRecord:
             compression_ratio, speedup, energy_ratio.
         selection: which epoch was kept, by which metric, and what the last epoch had.
         provenance: command, versions, git state, data and teacher fingerprints, device, times.
-        error: None, or why the run failed, for a person.
+        error: None, or why the run failed or was pruned, for a person.
         schema: version of this layout.
     """
 
@@ -96,6 +97,16 @@ def write_record(record: RunRecord, directory: Path) -> Path:
     path = directory / RECORD_NAME
     write_json(path, asdict(record))
     return path
+
+
+def stopped_record(config: dict[str, Any], directory: Path) -> RunRecord:
+    """The record of a run whose sweep has stopped it, by what the sweep left in its folder.
+
+    Raises:
+        FileNotFoundError: no sweep has.
+    """
+    stop = json.loads((directory / STOP_NAME).read_text())
+    return RunRecord("pruned", config, config["seed"], **stop)
 
 
 def read_record(path: Path) -> RunRecord:

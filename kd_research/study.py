@@ -185,9 +185,13 @@ class SharedStudy:
         self.finished = finished
         self.running = [trial for trial in unfinished if trial.state == TrialState.RUNNING]
 
+    def completed(self) -> list[FrozenTrial]:
+        """The trials that have values, of all sweepers, when they were last read."""
+        return [trial for trial in self._trials if trial.state == TrialState.COMPLETE]
+
     def best(self) -> float | None:
         """The best value of the first objective, of all trials when they were last read."""
-        values = [t.values[0] for t in self._trials if t.state == TrialState.COMPLETE]
+        values = [trial.values[0] for trial in self.completed()]
         choose = max if self.study.directions[0] == StudyDirection.MAXIMIZE else min
         return choose(values, default=None)
 

@@ -8,7 +8,9 @@ a trial that a dead sweeper left running is taken up from its folder.
 
 from __future__ import annotations
 
+import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,19 @@ from optuna.trial import Trial
 
 from kd_research.config import ConfigError, save
 from kd_research.folders import Folders
+from kd_research.following import Follower
+from kd_research.hopeless import due_runs
 from kd_research.plan import Plan, differences
+from kd_research.prepare import prepare
 from kd_research.progress import Progress
 from kd_research.record import (
     CONFIG_NAME,
-    LOG_NAME,
     RECORD_NAME,
+    STOP_NAME,
     RunRecord,
     read_record,
+    stopped_record,
+    write_json,
     write_record,
 )
 from kd_research.report import write_report
@@ -97,6 +104,7 @@ class Sweep:
         self.plan, self.study, self.pool = plan, study, pool
         self.directory, self.settings = plan.directory, plan.config.sweep
         self.folders = Folders(plan)
+        self.follower = Follower(self.folders, plan.objectives, self.settings.early_stopping)
         self.values = Values(plan.objectives, plan.constraints)
         self.waiting: list[Path] = []  # run folders to start
         self.running: dict[Path, Handle] = {}
@@ -112,7 +120,7 @@ class Sweep:
             more = "no other point" if self.study.exhausted else "raise sweep.n_trials for more"
             print(f"sweep {name}: all {done} trials are done; {more}")
             return False
-        self._prepare()
+        prepare(self.plan, self.pool, self.study.beat)
         print(
             f"sweep {name}: {total - done} of {total} trials to run, {self.pool.slots} at a time, "
             f"into {self.directory}",
@@ -142,8 +150,11 @@ class Sweep:
         self._fill()
         if self.running:
             self._stop_late()
-            for handle in self.pool.wait(list(self.running.values()), POLL_SECONDS):
+            self._stop_dominated()
+            ended = self.pool.wait(list(self.running.values()), POLL_SECONDS)
+            for handle in ended:
                 del self.running[handle.directory]
+            for handle in ended:
                 self._collect(handle)
         else:
             time.sleep(POLL_SECONDS)  # the rest is another sweeper's
@@ -154,27 +165,6 @@ class Sweep:
         if self.study.exhausted and not self.study.running:
             return True
         return self.study.finished >= self.plan.n_trials
-
-    def _prepare(self) -> None:
-        """In a worker: data, teacher, student and loss, so that a mistake costs no trial."""
-        directory = self.directory / "prepare"
-        with FileLock(self.directory / "prepare.lock"):
-            save(self.plan.prepared(), directory / CONFIG_NAME)
-            (directory / LOG_NAME).unlink(missing_ok=True)
-            print("teacher: trained now, or loaded if it was trained before", flush=True)
-            handle = self.pool.submit(directory, "prepare")
-            try:
-                while not self.pool.wait([handle], POLL_SECONDS):
-                    self.study.beat()
-            except BaseException:
-                self.pool.kill([handle])
-                raise
-            path = directory / LOG_NAME
-            log = path.read_text().strip() if path.exists() else ""
-        end = handle.end()
-        if end is not None and end.failed:
-            raise ConfigError([log or f"preparing the sweep failed: {end.reason}"])
-        print(log, flush=True)
 
     def _fill(self) -> None:
         """Give every free slot its next run."""
@@ -204,12 +194,42 @@ class Sweep:
             for directory, config in self.folders.configs(number, params).items():
                 if not (directory / RECORD_NAME).exists():
                     save(config, directory / CONFIG_NAME)
-                    self.waiting.append(directory)
         except Exception as error:  # a proposal that does not compose is a failed trial
-            self._fail(
-                self.folders.trial(number), self.plan.config, f"{type(error).__name__}: {error}"
-            )
+            reason = f"{type(error).__name__}: {error}"
+            self._close(self.folders.trial(number), self.plan.config, reason)
+            self._tell(number)
+        else:
+            self._go_on(number)
+
+    def _go_on(self, number: int) -> None:
+        """Queue what is left of a trial; tell the study where nothing is.
+
+        The first seed of a proposal runs before the others, which may not be worth their time.
+        """
+        runs, flying = self.folders.runs(number), {*self.waiting, *self.running}
+        due = [path for path in runs if not (path / RECORD_NAME).exists()]
+        if self.settings.hopeless is not None and not self.plan.rows:
+            trials, names = self.study.completed(), self.plan.objectives
+            due, reason = due_runs(runs, trials, names, self.settings.hopeless)
+            for path in runs if reason else ():
+                if not (path / RECORD_NAME).exists():
+                    self._close(path, OmegaConf.load(path / CONFIG_NAME), str(reason), "pruned")
+        self.waiting[:0] = [path for path in due if path not in flying]
         self._tell(number)
+
+    def _stop_dominated(self) -> None:
+        """End the runs whose curves show that they will be on no front."""
+        found = self.follower.stops(self.running, self.study.completed())
+        for directory, stop in found.items():
+            write_json(directory / STOP_NAME, asdict(stop))
+        self.pool.kill([self.running.pop(directory) for directory in found])
+        for directory in found:
+            if not (directory / RECORD_NAME).exists():  # it could not write it itself
+                plain: Any = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_NAME))
+                write_record(stopped_record(plain, directory), directory)
+                shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+            (directory / STOP_NAME).unlink()
+            self._tell(self.folders.number(directory))
 
     def _stop_late(self) -> None:
         """End the runs that have taken longer than they may; that is their own fault."""
@@ -221,9 +241,8 @@ class Sweep:
         ]
         if not late:
             return
-        self.pool.kill(late)
+        self.pool.kill([self.running.pop(handle.directory) for handle in late])
         for handle in late:
-            del self.running[handle.directory]
             reason = f"it ran longer than sweep.trial_timeout={limit:g} seconds"
             self._collect(handle, End(reason, outside=False))
 
@@ -231,6 +250,9 @@ class Sweep:
         """A run has ended: try again, or see that it has a record and tell its trial."""
         directory, end = handle.directory, end or handle.end()
         assert end is not None
+        number = self.folders.number(directory)
+        if number not in self.trials:  # another seed has ended it meanwhile
+            return
         if not (directory / RECORD_NAME).exists():
             tries = self.tries[directory] = self.tries.get(directory, 0) + 1
             if end.outside and tries <= self.settings.max_retries:
@@ -241,21 +263,22 @@ class Sweep:
                 self.waiting.insert(0, directory)
                 return
             reason = end.reason + (f", {tries} times" if tries > 1 else "") + "; see log.txt"
-            self._fail(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
+            self._close(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
         self.tries.pop(directory, None)
-        self._tell(self.folders.number(directory))
+        self._go_on(number)
 
-    def _fail(self, directory: Path, config: Any, reason: str) -> None:
+    def _close(self, directory: Path, config: Any, reason: str, status: str = "failed") -> None:
         plain: Any = OmegaConf.to_container(config, resolve=False)
-        write_record(RunRecord("failed", plain, plain["seed"], error=reason), directory)
+        write_record(RunRecord(status, plain, plain["seed"], error=reason), directory)
 
     def _tell(self, number: int) -> None:
-        """Tell the study, once every run of the trial has a record."""
+        """Tell the study, once every run of the trial has a record, or one ended it."""
         folders = self.folders.runs(number)
         everywhere = {self.folders.trial(number), *folders}
         present = [path for path in everywhere if (path / RECORD_NAME).exists()]
         records = [read_record(path) for path in sorted(present)]
-        if len(records) < len(folders) and not any(r.status == "failed" for r in records):
+        ended = any(record.status != "completed" for record in records)
+        if number not in self.trials or (len(records) < len(folders) and not ended):
             return
         result = self.values.of(records)
         trial = self.trials.pop(number)
@@ -263,7 +286,7 @@ class Sweep:
             trial.set_user_attr(key, value)
         for name, excess in result.excesses.items():
             trial.set_constraint(name, excess)
-        # The other seeds of a failed proposal are not worth their time.
+        # The other seeds of an ended proposal are not worth their time.
         self.waiting = [path for path in self.waiting if path not in folders]
         flying = [self.running.pop(path) for path in folders if path in self.running]
         if flying:

@@ -27,13 +27,21 @@ from kd_research import config as configs
 from kd_research import teacher as teachers
 from kd_research.config import ConfigError
 from kd_research.continuation import checkpoint_path, identity, last_epoch, trim_rows
-from kd_research.efficiency import costs_of_pair, num_params
+from kd_research.efficiency import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluate import evaluate
 from kd_research.fit import Row, fit, make_trainer
 from kd_research.paper_rule import PaperRule
 from kd_research.parts import Parts
 from kd_research.provenance import provenance
-from kd_research.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunRecord, write_record
+from kd_research.record import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    RECORD_NAME,
+    STOP_NAME,
+    RunRecord,
+    stopped_record,
+    write_record,
+)
 from kd_research.shift import shift_metrics
 from kd_research.tracking import track
 
@@ -56,10 +64,16 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
     """
     plain = _plain(config)
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / STOP_NAME).unlink(missing_ok=True)
     started = time.time()
     with track(plain, directory) as tracker:
         try:
             record = _distil(plain, directory, tracker.log)
+        except SystemExit:  # asked to end: by its sweep for good, or put back
+            if not is_first_process() or not (directory / STOP_NAME).exists():
+                raise
+            record = stopped_record(plain, directory)
+            shutil.rmtree(checkpoint_path(directory).parent, ignore_errors=True)
         except Exception as error:
             if not is_first_process():
                 raise  # the launcher ends the other processes; the first one tells
@@ -98,8 +112,13 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
             stream.write(json.dumps(row) + "\n")
         mirror(row)
 
+    start: dict[str, float | int | None] = {}
     if parts.teacher and first and epoch is None:
-        log({"epoch": -1, "step": 0, "teacher_val_accuracy": parts.teacher_accuracy()})
+        start["teacher_val_accuracy"] = parts.teacher_accuracy()
+    if config["sweep"].get("early_stopping") and first and epoch is None:
+        start |= fixed_costs(parts.student, parts.example(1).inputs)
+    if start:
+        log({"epoch": -1, "step": 0, **start})
     seed_everything(config["seed"], verbose=False)  # dropout is the same whatever the loss built
     reader = [PaperRule(config["paper_rule"], parts.data)] if config["paper_rule"] else []
     selection = fit(

@@ -17,8 +17,9 @@ class Result:
 
     Attributes:
         values: one an objective, the means over the seeds; None if the trial failed.
-        reason: why it failed.
-        attributes: to be kept with the trial: the reason, or the spread over the seeds.
+        reason: why it failed, or was stopped.
+        attributes: to be kept with the trial: the reason, or the spread over the seeds. A stopped
+            trial has no spread: its values are not a mean over all seeds.
         excesses: constraint -> by how much the trial breaks it, <= 0 where it keeps it.
     """
 
@@ -45,9 +46,11 @@ class Values:
         if failed:
             reason = failed[0] or "it failed without a reason"
             return Result(None, reason, {"reason": reason})
+        stopped = [record.error for record in records if record.status == "pruned"]
+        whole = [record for record in records if record.status == "completed"]
         means, spreads = {}, {}
         for name in [*self.objectives, *(limit.name for limit in self.constraints)]:
-            measured = [record.value(name) for record in records]
+            measured = [_value(record, name) for record in whole or records]
             numbers = [value for value in measured if value is not None]
             if len(numbers) < len(measured):
                 reason = f"its {name} was not measured, or is not finite"
@@ -56,4 +59,13 @@ class Values:
             if len(numbers) > 1:
                 spreads[f"spread {name}"] = statistics.stdev(numbers)
         excesses = {str(limit): limit.excess(means[limit.name]) for limit in self.constraints}
-        return Result([means[name] for name in self.objectives], None, spreads, excesses)
+        values = [means[name] for name in self.objectives]
+        if stopped:
+            return Result(values, stopped[0], {"pruned": stopped[0]}, excesses)
+        return Result(values, None, spreads, excesses)
+
+
+def _value(record: RunRecord, name: str) -> float | None:
+    """Of a run that was stopped early, what it was expected to reach."""
+    expected: float | None = record.selection.get("expected", {}).get(name)
+    return record.value(name) if expected is None else expected

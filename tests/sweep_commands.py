@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from kd_research import hydra_plugin
+from kd_research import hydra_plugin, sweeper
 from kd_research.config import register_resolvers
 from kd_research.plan import Plan
+from kd_research.record import write_record
+from kd_research.report.load import load_sweep
+from kd_research.workers import End
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
@@ -97,3 +101,60 @@ def make_plan(*overrides):
         fixed = [item.input_line for item in parsed if not item.is_sweep_override()]
         config = compose("config", overrides=fixed, return_hydra_config=True)
         return Plan(loader, config, list(overrides))
+
+
+class EpochByEpoch:
+    """A pool without processes: a run is the rows of its curve, one at every look.
+
+    Args:
+        run: directory -> what its metrics.jsonl will hold, and its record.
+        slots: runs at once.
+    """
+
+    def __init__(self, run, slots=2):
+        self.run, self.slots = run, slots
+        self.started, self.killed = [], []
+
+    def submit(self, directory, action="main", processes=1):
+        rows, record = self.run(directory) if action == "main" else ([], None)
+        self.started += [directory] if record else []
+        return Scripted(directory, list(rows), record)
+
+    def wait(self, handles, seconds):
+        for handle in handles:
+            handle.step()
+        return [handle for handle in handles if handle.done]
+
+    def kill(self, handles):
+        self.killed += [handle.directory for handle in handles]
+
+
+class Scripted:
+    """A run in flight that trains nothing."""
+
+    def __init__(self, directory, rows, record):
+        self.directory, self.rows, self.record = directory, rows, record
+        self.started, self.done = time.monotonic(), False
+
+    def step(self):
+        if self.rows:
+            with (self.directory / "metrics.jsonl").open("a") as stream:
+                stream.write(json.dumps(self.rows.pop(0)) + "\n")
+            return
+        if self.record:
+            write_record(self.record, self.directory)
+        self.done = True
+
+    def end(self):
+        return End("", failed=False) if self.done else None
+
+
+def scripted(output_dir, run, *overrides, slots=2):
+    """A sweep in this process, of runs that train nothing; its report and its pool."""
+    base = [f"output_dir={output_dir}", "sampler=random", "sweep.name=s", "tracking=disabled"]
+    plan = make_plan(*base, *overrides)
+    plan.directory.mkdir(parents=True)
+    pool = EpochByEpoch(run, slots)
+    with sweeper._open(plan) as study:
+        sweeper.Sweep(plan, study, pool).run()
+    return load_sweep(plan.directory), pool

@@ -1,6 +1,7 @@
 """A student that looks at the process it is built in."""
 
 import os
+import time
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +21,11 @@ class Probe(MLP):
         self.trouble = trouble
 
     def forward(self, inputs):
+        if self.trouble == "stuck" and self.training:  # learns nothing, then hangs
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps > 80:  # in the fifth epoch
+                time.sleep(250)
+            return super().forward(inputs) * 1e-3
         if self.trouble == "raises" and self.training:
             raise ArithmeticError("the student raises")
         logits = super().forward(inputs)

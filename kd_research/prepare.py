@@ -1,0 +1,45 @@
+"""Tries out a sweep's parts in a worker, so that a mistake costs no trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from filelock import FileLock
+
+from kd_research.config import ConfigError, save
+from kd_research.plan import Plan
+from kd_research.record import CONFIG_NAME, LOG_NAME
+from kd_research.workers import Pool
+
+POLL_SECONDS = 0.5
+
+
+def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
+    """Build data, teacher, student and loss once; the teacher is trained by that.
+
+    Args:
+        plan: of the sweep.
+        pool: where its runs happen.
+        beat: called while it lasts.
+
+    Raises:
+        ConfigError: with what the worker said.
+    """
+    directory = plan.directory / "prepare"
+    with FileLock(plan.directory / "prepare.lock"):
+        save(plan.prepared(), directory / CONFIG_NAME)
+        (directory / LOG_NAME).unlink(missing_ok=True)
+        print("teacher: trained now, or loaded if it was trained before", flush=True)
+        handle = pool.submit(directory, "prepare")
+        try:
+            while not pool.wait([handle], POLL_SECONDS):
+                beat()
+        except BaseException:
+            pool.kill([handle])
+            raise
+        path = directory / LOG_NAME
+        log = path.read_text().strip() if path.exists() else ""
+    end = handle.end()
+    if end is not None and end.failed:
+        raise ConfigError([log or f"preparing the sweep failed: {end.reason}"])
+    print(log, flush=True)
