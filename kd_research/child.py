@@ -18,8 +18,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from omegaconf import OmegaConf
 
@@ -27,6 +29,20 @@ from kd_research.record import CONFIG_NAME, LOG_NAME, RECORD_NAME, RunRecord, wr
 
 PR_SET_PDEATHSIG = 1
 SETTLE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
+
+
+@contextmanager
+def hidden_main() -> Iterator[None]:
+    """Hides `__main__` from multiprocessing, which would import it again in every new process.
+
+    That may be Hydra and Optuna, or Lightning: half a second and more, which no child needs.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def run_folder(

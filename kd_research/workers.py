@@ -11,17 +11,15 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
-from kd_research.child import run_folder
+from kd_research.child import hidden_main, run_folder
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
@@ -133,7 +131,7 @@ class LocalPool:
         while True:
             process = self._context.Process(target=run_folder, args=arguments)
             try:
-                with _no_main_module():
+                with hidden_main():
                     process.start()
             except (EOFError, ConnectionError):  # the server was killed; the next one is another,
                 if time.monotonic() > deadline:
@@ -178,20 +176,6 @@ class LocalPool:
         if handle.devices is not None:
             self._free.append(handle.devices)
             handle.devices = None
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hides `__main__` from multiprocessing, which would import it again in every new process.
-
-    That is Hydra and Optuna, half a second; the run needs neither.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def cores() -> int:

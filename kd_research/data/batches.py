@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
+from torch.utils.data import DataLoader
 
+from kd_research.child import hidden_main
 from kd_research.data.sources import Split
+from kd_research.data.stream import EncodedImages
 from kd_research.interfaces import Batch
+from kd_research.workers import cores
 
-PREFETCH = 2  # batches decoded ahead of use
+PREFETCH = 2  # batches that a worker process decodes ahead of use
 
 
 class EpochOrder:
@@ -76,17 +81,27 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """This process's share of every batch of the epoch."""
-        if not self.split.is_streamed:
+        if not isinstance(self.split.inputs, EncodedImages):
             yield from map(self._take, self._indices())
             return
-        with ThreadPoolExecutor(1) as ahead:  # the next batch is decoded while this one is used
-            coming: deque[Future[Batch]] = deque()
-            for index in self._indices():
-                coming.append(ahead.submit(self._take, index))
-                if len(coming) > PREFETCH:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["datasets", __name__])
+        loader: DataLoader[Batch | ValueError] = DataLoader(
+            _Decoder(self.split),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=(index.tolist() for index in self._indices()),
+            num_workers=min(self.split.inputs.workers, cores()),
+            prefetch_factor=PREFETCH,
+            multiprocessing_context=context,
+            worker_init_fn=_end_with_parent,
+            generator=torch.Generator(),  # the global one decides dropout, which it must not move
+        )
+        with hidden_main():
+            batches = iter(loader)
+        for batch in batches:
+            if isinstance(batch, ValueError):
+                raise batch
+            yield batch
 
     def _take(self, index: torch.Tensor) -> Batch:
         examples = self.split.take(index)
@@ -100,3 +115,35 @@ class Batches:
             if self.world_size > 1:
                 index = index[self.rank :: self.world_size]
             yield index
+
+
+class _Decoder:
+    """What a worker process of a stream does: takes whole batches."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __getitem__(self, positions: list[int]) -> Batch | ValueError:
+        """The batch, or what is wrong with it: DataLoader would tell that with a traceback."""
+        index = torch.tensor(positions, dtype=torch.int64)
+        try:
+            examples = self.split.take(index)
+        except ValueError as error:
+            return error
+        return Batch(examples.inputs, examples.labels, index)
+
+
+def _end_with_parent(worker: int) -> None:
+    """Have this worker process end with the run's, however that ends.
+
+    DataLoader's own watch looks at the parent, which here is the fork server: that lives as long as
+    any process that it forked.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -43,7 +43,7 @@ def images(
         input_shape: (channels, height, width); 1 channel is grey, 3 are RGB.
         num_classes: C.
         store: the folder of decoded sets.
-        stream_workers: threads that decode the images anew each epoch, for a set that is too
+        stream_workers: processes that decode the images anew each epoch, for a set that is too
             large to be kept decoded; 0 decodes once, into `store`.
         settings: DataModule's.
     """

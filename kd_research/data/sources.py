@@ -187,7 +187,7 @@ def stream(
     store: Path,
     workers: int,
 ) -> Splits:
-    """A set of images that are decoded as they are asked for, by `workers` threads."""
+    """A set of images that are decoded as they are asked for, by `workers` processes."""
     opened, names, content = open_stream(source, input_shape, num_classes, resize, store, workers)
     splits = {name: Split(*parts) for name, parts in opened.items()}
     return Splits(

@@ -1,8 +1,8 @@
 """Images decoded as they are asked for: for sets that are too large to keep as bytes.
 
-The encoded files stay in Arrow files that `datasets` memory-maps; a pool of threads decodes a
-batch (image libraries let go of the interpreter meanwhile), and `Batches` asks for the next batch
-while the device works on this one.
+The encoded files stay in Arrow files that `datasets` memory-maps. `Batches` has worker processes
+decode whole batches ahead of use; a single batch that the run's own process asks for, such as the
+partners of mixup, is decoded by threads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EncodedImages:
         column: of the images.
         input_shape: (C, H, W).
         resize: whether images of other sizes are brought to that.
-        workers: threads that decode.
+        workers: processes that decode the batches of an epoch.
     """
 
     dtype = torch.uint8
@@ -42,7 +42,12 @@ class EncodedImages:
         self._rows = encoded.cast_column(column, datasets.Image(decode=False))
         self._column, self._resize = column, resize
         self.shape = (len(rows), *input_shape)
-        self._pool = ThreadPoolExecutor(workers)
+        self.workers = workers
+        self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(workers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process, which decodes its batch by itself."""
+        return {**self.__dict__, "_threads": None}
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """(B, C, H, W) uint8: the images at `index`, (B,) int64; `dim` is 0.
@@ -52,8 +57,11 @@ class EncodedImages:
         """
         positions = index.tolist()
         cells = self._rows[positions][self._column]
-        pixels = list(self._pool.map(self._decode, positions, cells))
-        return torch.from_numpy(np.stack(pixels))
+        run = self._threads.map if self._threads else map
+        images = np.empty((len(positions), *self.shape[1:]), dtype=np.uint8)
+        for place, pixels in enumerate(run(self._decode, positions, cells)):
+            images[place] = pixels
+        return torch.from_numpy(images)
 
     def _decode(self, position: int, cell: dict[str, Any]) -> Any:
         shape = self.shape[1:]

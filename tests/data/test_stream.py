@@ -1,11 +1,25 @@
 """Images decoded as they are asked for are those that are decoded once."""
 
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing import forkserver
+from pathlib import Path
+
 import pytest
 import torch
 from conftest_data import pictures, write_parquet
 
 from kd_research.data.build import images
 from kd_research.data.module import DataModule
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_server_is_left():
+    """Later tests of this process start a fork server that has other modules loaded."""
+    yield
+    forkserver._forkserver._stop()
 
 
 def module(parquet, tmp_path, workers, **changes) -> DataModule:
@@ -34,6 +48,7 @@ def module(parquet, tmp_path, workers, **changes) -> DataModule:
 
 
 def test_a_stream_gives_the_batches_of_the_store(parquet, tmp_path):
+    state = torch.get_rng_state()
     streamed, kept = (module(parquet, tmp_path, workers) for workers in (2, 0))
     assert streamed.train.is_streamed
     assert not kept.train.is_streamed
@@ -48,6 +63,9 @@ def test_a_stream_gives_the_batches_of_the_store(parquet, tmp_path):
             assert torch.equal(one.labels, other.labels)
             assert torch.equal(one.inputs, other.inputs)
             assert torch.equal(streamed.prepare(one).inputs, kept.prepare(other).inputs)
+    assert torch.equal(torch.get_rng_state(), state)
+    nothing = torch.tensor([], dtype=torch.int64)  # the last share of a rank may be empty
+    assert streamed.train.take(nothing).inputs.shape == (0, 3, 6, 8)
     assert streamed.fingerprint() == module(parquet, tmp_path, 1).fingerprint()
 
 
@@ -60,3 +78,38 @@ def test_what_cannot_be_streamed_is_told(parquet, tmp_path):
         list(data.train_dataloader())
     resized = module(parquet, tmp_path, 2, resize=True)
     assert sum(len(batch.labels) for batch in resized.train_dataloader()) == 24
+
+
+def _killed(parquet, tmp_path, pids):
+    """In a process of its own: kills itself while its workers decode."""
+    batches = iter(module(parquet, tmp_path, 2).train_dataloader())
+    next(batches)
+    pids.put([child.pid for child in multiprocessing.active_children()])
+    pids.close()
+    pids.join_thread()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gone(pid) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+@pytest.mark.slow  # an interpreter, and the fork server of its own
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_a_killed_run_leaves_no_worker(parquet, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    pids = context.Queue()
+    run = context.Process(target=_killed, args=(parquet, tmp_path, pids))
+    run.start()
+    workers = pids.get(timeout=120)
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    assert workers
+    deadline = time.monotonic() + 120
+    while not all(map(gone, workers)):
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.05)
