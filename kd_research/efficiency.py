@@ -207,13 +207,13 @@ def peak_memory_bytes(model: nn.Module, inputs: Inputs) -> int:
     Counted tensor by tensor, so that the same model gives the same number on every machine; a
     kernel's own workspace is not in it.
     """
-    live = _LiveBytes([*model.parameters(), *model.buffers(), *tree_leaves(inputs)])
+    live = LiveBytes([*model.parameters(), *model.buffers(), *tree_leaves(inputs)])
     with torch.no_grad(), live:
         Capture(model)(inputs)
     return live.peak
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the storages that operators make, from birth to death."""
 
     def __init__(self, present: list[Any]) -> None:

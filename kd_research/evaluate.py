@@ -159,15 +159,19 @@ class Evaluation:
 
 
 def evaluate(
-    student: nn.Module, teach: Callable[[str], Tensor] | None, data: DataModule
+    student: nn.Module,
+    teach: Callable[[str], Tensor] | None,
+    data: DataModule,
+    read_test: bool = True,
 ) -> Evaluation:
-    """Everything about a finished run, on validation and, this once, on test.
+    """Everything about a finished run, on validation and, this once and if asked, on test.
 
     Args:
         student: fitted.
         teach: "val" or "test" -> the teacher's logits for that split, (N, C) on the CPU; None
             without a teacher.
         data: whose splits.
+        read_test: whether its test split is read; else its metrics are left out.
 
     The metrics are val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
     copied_error_share, teacher_val_accuracy, accuracy_retention, and test_accuracy, test_nll,
@@ -177,7 +181,8 @@ def evaluate(
     metrics: dict[str, float | None] = {}
     details: dict[str, Any] = {}
     predictions: dict[str, Any] = {}
-    for name, split in (("val", data.val), ("test", data.test)):
+    for name in ("val", "test") if read_test else ("val",):
+        split = data.val if name == "val" else data.test
         prefix = "" if name == "val" else "test_"
         labels = split.labels.cpu()
         logits = predict(student, data, split)

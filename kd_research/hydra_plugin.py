@@ -33,13 +33,17 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep to `sweep.n_trials`; `arguments` are the command line's overrides."""
+        from kd_research.methods import Comparison
         from kd_research.plan import Plan
         from kd_research.sweeper import run_sweep  # not before: --help needs no Optuna
 
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the sampler's own, beside busy workers
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
         try:
-            run_sweep(Plan(self.loader, self.composed, arguments))
+            if "methods" in self.composed.sweep:
+                Comparison(self.loader, self.composed, arguments).run()
+            else:
+                run_sweep(Plan(self.loader, self.composed, arguments))
         except ConfigError as error:
             sys.exit(str(error))
         except KeyboardInterrupt:

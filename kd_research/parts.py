@@ -77,14 +77,16 @@ class Parts:
 
     def examples_on(self, device: torch.device) -> Callable[[int], Inputs]:
         """Gives, of a size, that many prepared training examples: what costs are measured on."""
+        return lambda size: self.batch_on(device, size).inputs
 
-        def make(size: int) -> Inputs:
-            inputs = self.example(size).inputs
-            if isinstance(inputs, dict):
-                return {name: value.to(device) for name, value in inputs.items()}
-            return inputs.to(device)
-
-        return make
+    def batch_on(self, device: torch.device, size: int) -> Batch:
+        """The first `size` training examples, prepared, on the device."""
+        inputs, labels, index = self.example(size)
+        if isinstance(inputs, dict):
+            inputs = {name: value.to(device) for name, value in inputs.items()}
+        else:
+            inputs = inputs.to(device)
+        return Batch(inputs, labels.to(device), index.to(device))
 
     def teacher_logits(self, split_name: str) -> Tensor:
         """The teacher's logits, (N, C) on the CPU, for "val" or "test": kept as those of train."""

@@ -38,7 +38,8 @@ class RunRecord:
             copied_error_share, teacher_val_accuracy, accuracy_retention and their test_* twins.
         costs: num_params, model_bytes, macs, latency_ms, latency_p95_ms, batch_latency_ms,
             peak_memory_bytes, energy_joules (of 1,000 inferences); the teacher's under teacher_*;
-            compression_ratio, speedup, energy_ratio.
+            compression_ratio, speedup, energy_ratio; of the training: train_epoch_seconds,
+            train_epoch_cpu_seconds, train_step_bytes.
         selection: which epoch was kept, by which metric, and what the last epoch had.
         provenance: command, versions, git state, data and teacher fingerprints, device, times.
         error: None, or why the run failed or was pruned, for a person.

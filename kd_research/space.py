@@ -84,6 +84,12 @@ def of_labels(key: str, labels: Sequence[str]) -> Dimension:
     return Dimension(key, text, distribution, is_group=False, is_new=True)
 
 
+def fixed(arguments: Sequence[str]) -> list[str]:
+    """Those of a command line's overrides that are no dimension."""
+    overrides = OverridesParser.create().parse_overrides(list(arguments))
+    return [str(item.input_line) for item in overrides if not item.is_sweep_override()]
+
+
 def parse(
     expressions: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]
 ) -> tuple[list[Dimension], list[str]]:

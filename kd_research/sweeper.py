@@ -46,8 +46,8 @@ from kd_research.workers import End, Handle, Pool
 POLL_SECONDS = 0.5
 
 
-def run_sweep(plan: Plan) -> None:
-    """Run what is left of the plan, then write the report and the tracker's summary.
+def run_sweep(plan: Plan, quiet: bool = False) -> None:
+    """Run what is left of the plan, then write the report (unless quiet, print it) and track it.
 
     Raises:
         ConfigError: the folder holds a sweep with other settings, or the parts do not fit
@@ -59,7 +59,9 @@ def run_sweep(plan: Plan) -> None:
     with study:
         something_new = Sweep(plan, study, pool).run()
     with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
-        write_report(plan.directory).print()
+        report = write_report(plan.directory)
+        if not quiet:
+            report.print()
         if something_new:
             tracking: Any = OmegaConf.to_container(plan.config.tracking, resolve=True)
             track_sweep(plan.directory, {**tracking, "output_dir": plan.config.output_dir})

@@ -44,6 +44,7 @@ from kd_research.record import (
 )
 from kd_research.shift import shift_metrics
 from kd_research.tracking import track
+from kd_research.training_cost import EpochTimes, step_bytes
 
 
 def is_first_process() -> bool:
@@ -121,8 +122,10 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         log({"epoch": -1, "step": 0, **start})
     seed_everything(config["seed"], verbose=False)  # dropout is the same whatever the loss built
     reader = [PaperRule(config["paper_rule"], parts.data)] if config["paper_rule"] else []
+    times = EpochTimes()
+    callbacks = [*reader, times]
     selection = fit(
-        parts.module, parts.data, config["trainer"], directory, log, fit_identity, reader
+        parts.module, parts.data, config["trainer"], directory, log, fit_identity, callbacks
     )
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
@@ -135,7 +138,12 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     for net in (parts.student, teacher):
         if net is not None:
             net.to(device)
-    evaluation = evaluate(parts.student, parts.teacher_logits if teacher else None, parts.data)
+    evaluation = evaluate(
+        parts.student,
+        parts.teacher_logits if teacher else None,
+        parts.data,
+        config["read_test"],
+    )
     evaluation.write(directory)
     metrics = dict(evaluation.metrics)
     for rule in reader:
@@ -144,6 +152,10 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
     costs, how = costs_of_pair(
         parts.student, teacher, parts.examples_on(device), config["efficiency"]
+    )
+    costs |= times.costs()
+    costs["train_step_bytes"] = step_bytes(
+        parts.module, teacher, parts.batch_on(device, parts.data.batch_size)
     )
     return RunRecord(
         status="completed",

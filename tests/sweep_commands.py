@@ -91,8 +91,8 @@ def processes_of(output_dir):
     return found
 
 
-def make_plan(*overrides):
-    """What the command line's overrides ask for."""
+def make_plan(*overrides, kind=Plan):
+    """What the command line's overrides ask for: a Plan, or a Comparison of methods."""
     register_resolvers()
     hydra_plugin.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -100,7 +100,7 @@ def make_plan(*overrides):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         fixed = [item.input_line for item in parsed if not item.is_sweep_override()]
         config = compose("config", overrides=fixed, return_hydra_config=True)
-        return Plan(loader, config, list(overrides))
+        return kind(loader, config, list(overrides))
 
 
 class EpochByEpoch:

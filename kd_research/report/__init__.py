@@ -19,6 +19,7 @@ from kd_research.report.compare import Comparison, compare, render_comparison, t
 from kd_research.report.data import write_parquet
 from kd_research.report.ledger import write_ledger
 from kd_research.report.load import load_sweep
+from kd_research.report.methods import write_methods
 from kd_research.report.page import render
 from kd_research.report.sweep import Sweep
 
@@ -36,6 +37,7 @@ class Summary:
         best: objective -> {"trial", "value", "params", "directory"}.
         page: the path of report.html.
         ledger: the path of ledger.md, where the sweep has rows of a paper.
+        methods: the path of methods.md, where it compares methods.
     """
 
     sweep: Sweep
@@ -44,12 +46,14 @@ class Summary:
     best: dict[str, dict[str, Any]]
     page: Path
     ledger: Path | None = None
+    methods: Path | None = None
 
     def print(self) -> None:
         """Print the front, the facts, and where to look next."""
         text.print_summary(self.sweep)
-        if self.ledger:
-            print(f"\n{self.ledger.read_text()}\n{self.ledger}")
+        for written in (self.ledger, self.methods):
+            if written:
+                print(f"\n{written.read_text()}\n{written}")
 
 
 def write_report(directory: Path) -> Summary:
@@ -68,9 +72,9 @@ def write_report(directory: Path) -> Summary:
     page = directory / "report.html"
     write_text(page, render(sweep))
     write_json(directory / "summary.json", found)
-    return Summary(
-        sweep, found["counts"], found["hypervolume"], found["best"], page, write_ledger(sweep)
-    )
+    counts, volume, leaders = found["counts"], found["hypervolume"], found["best"]
+    written = write_ledger(sweep), write_methods(sweep)
+    return Summary(sweep, counts, volume, leaders, page, *written)
 
 
 def compare_sweeps(one: Path, other: Path) -> Comparison:

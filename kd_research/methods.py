@@ -1,0 +1,181 @@
+"""Methods against each other on equal terms: `sweep.methods`.
+
+Every method is tuned by a sweep of its own (`tuning/NAME` in the folder) with the same number of
+trials, on validation, and with the test split unread. The best setting of each then becomes a row
+of one last sweep, in the folder itself, on seeds that no tuning saw. All of them are ordinary
+sweeps: the same command goes on after a kill, and finds nothing to do when all is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_research import rows
+from kd_research import space as spaces
+from kd_research.config import ConfigError
+from kd_research.plan import Plan
+from kd_research.record import SWEEP_NAME
+from kd_research.report import load_sweep
+from kd_research.report.methods import TUNING
+from kd_research.report.tables import best
+from kd_research.sweeper import run_sweep
+
+KEYS = ("overrides", "space")
+FINAL_KEYS = ("methods", "against", "metric", "final_seeds")  # of sweep, not of a tuning
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of `sweep.methods`.
+
+    Attributes:
+        overrides: configuration key or group -> value: what makes the method.
+        space: key -> sweep expression: what it tunes.
+    """
+
+    overrides: Mapping[str, Any]
+    space: Mapping[str, Any]
+
+
+class Comparison:
+    """A checked comparison: the plans of the tunings, and of the final rows.
+
+    Args:
+        loader: Hydra's.
+        config: the composed configuration, fixed overrides applied.
+        arguments: all overrides of the command line, as `Plan` takes them.
+
+    Raises:
+        ConfigError: with every problem of every method.
+    """
+
+    def __init__(self, loader: Any, config: DictConfig, arguments: list[str]):
+        self.loader, self.master, self.arguments = loader, config, arguments
+        self.fixed = spaces.fixed(arguments)
+        self.directory = Path(config.hydra.sweep.dir)
+        self.methods, problems = read(config)
+        if problems:
+            raise ConfigError(problems)
+        self.tunings: dict[str, Plan] = {}
+        for name, method in self.methods.items():
+            try:
+                self.tunings[name] = self._tuning(name, method)
+            except ConfigError as error:
+                problems += [f"sweep.methods.{name}: {line}" for line in error.problems]
+        try:
+            untuned = self.final({name: {} for name in self.methods})
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        if not (self.directory / SWEEP_NAME).exists():
+            untuned.write()  # so that the report reads the folder while the tuning runs
+
+    def run(self) -> None:
+        """Tune every method, then run the best settings; whatever is done already stays."""
+        winners = {}
+        for name, plan in self.tunings.items():
+            run_sweep(plan, quiet=True)
+            found = best(load_sweep(plan.directory))
+            if not found:
+                raise ConfigError(
+                    [
+                        f"sweep.methods.{name}: none of its {plan.n_trials} trials completed; see "
+                        f"{plan.directory / 'report.md'}"
+                    ]
+                )
+            params = next(iter(found.values()))["params"]
+            tuned = [item for item in plan.space if item.key in params]
+            winners[name] = {
+                ("+" if item.is_new else "") + item.key: item.content(params[item.key])
+                for item in tuned
+            }
+        run_sweep(self.final(winners))
+
+    def final(self, winners: Mapping[str, Mapping[str, Any]]) -> Plan:
+        """The sweep of the rows: every method with its best setting, on fresh seeds."""
+        config = self.loader.load_sweep_config(self.master, self.fixed)
+        config.hydra.sweep.dir = str(self.directory)
+        config.seed = config.seed + config.sweep.seeds
+        config.sweep.seeds = config.sweep.final_seeds
+        config.sweep.space, config.sweep.n_trials = None, len(self.methods)
+        stated = {
+            name: {"overrides": {**method.overrides, **winners[name]}}
+            for name, method in self.methods.items()
+        }
+        OmegaConf.update(config, "sweep.rows", stated, merge=False, force_add=True)
+        return Plan(self.loader, config, self.fixed)
+
+    def _tuning(self, name: str, method: Method) -> Plan:
+        groups, keys = [], {}
+        for key, value in method.overrides.items():
+            if self.loader.get_group_options(key.lstrip("+").split("@")[0]):
+                groups.append(f"{key}={value}")
+            else:
+                keys[key] = value
+        try:
+            config = self.loader.load_sweep_config(self.master, [*self.fixed, *groups])
+            rows.apply(config, keys)
+        except Exception as error:  # Hydra's and OmegaConf's own types
+            raise ConfigError([str(error).strip().splitlines()[0]]) from error
+        config.hydra.sweep.dir = str(self.directory / TUNING / name)
+        config.read_test, config.paper_rule, config.shift_classes = False, None, []
+        stated: Any = OmegaConf.to_container(config.sweep)
+        settings = {key: value for key, value in stated.items() if key not in FINAL_KEYS}
+        settings["space"] = {**(settings["space"] or {}), **method.space}
+        settings["name"] = f"{settings['name']}/{TUNING}/{name}"
+        OmegaConf.update(config, "sweep", settings, merge=False)
+        plan = Plan(self.loader, config, [*self.arguments, *groups])
+        plan.start_from = [_as_given(plan)]
+        problems = spaces.outside(plan.start_from, plan.space)
+        if problems:
+            raise ConfigError(
+                [line.replace("sweep.start_from: ", "its own default ") for line in problems]
+            )
+        return plan
+
+
+def read(config: DictConfig) -> tuple[dict[str, Method], list[str]]:
+    """The methods, and what is wrong with them before anything is composed, a line each."""
+    stated: Any = OmegaConf.to_container(config.sweep.methods, resolve=True)
+    methods, problems = {}, []
+    for name, method in stated.items():
+        at = f"sweep.methods.{name}"
+        if not isinstance(method, dict) or not isinstance(method.get("overrides"), dict):
+            problems.append(f"{at} needs overrides, as in {{overrides: {{loss: kd}}}}")
+            continue
+        unknown = [key for key in method if key not in KEYS]
+        if unknown:
+            problems.append(f"{at} has no {unknown[0]}; a method has {', '.join(KEYS)}")
+        methods[str(name)] = Method(method["overrides"], method.get("space") or {})
+    problems += [
+        f"sweep.against: {name} is no method; there are: {', '.join(methods)}"
+        for name in config.sweep.against
+        if name not in stated
+    ]
+    if len(config.sweep.objectives) != 1:
+        problems.append(
+            "sweep.methods tunes for one objective, got "
+            f"{', '.join(map(str, config.sweep.objectives))}; try "
+            "'sweep.objectives={val_accuracy: maximize}'"
+        )
+    return methods, problems
+
+
+def _as_given(plan: Plan) -> dict[str, spaces.Value]:
+    """The values that the configuration itself has in the searched keys: the first trial."""
+    found: dict[str, spaces.Value] = {}
+    for item in plan.space:
+        try:
+            value = OmegaConf.select(plan.config, item.key, default=None)
+        except OmegaConfBaseException:
+            continue
+        if isinstance(value, str | int | float) and not item.is_group:
+            found[item.key] = value
+    return found

@@ -1,0 +1,262 @@
+"""The page of a comparison of methods (`sweep.methods`): methods.md and tuning.svg.
+
+Read from the sweep's folder alone: its trials are the final runs, `tuning/NAME` are the sweeps
+that chose their settings. While these run, the page says how far they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from kd_research.record import SWEEP_NAME, write_text
+from kd_research.report.by_seed import Difference, difference, holm, values_by_seed
+from kd_research.report.load import load_sweep
+from kd_research.report.sweep import Sweep, Trial
+from kd_research.report.tables import best, show
+
+TUNING = "tuning"  # the folder of the tuning sweeps, in the comparison's own
+LEVEL = 0.05  # of the corrected p value, below which a difference is called one
+NOTE = """\
+Each method was tuned on validation with as many trials as every other, its own default setting
+first; the test split was not read while tuning. The best setting was then run on seeds that no
+tuning saw, and the test split read once in each of these runs. ± of a method is the 95 % t interval
+of its mean over the n seeds. Differences are within seeds, in percentage points where it is an
+accuracy, with their 95 % t interval; p is of the paired t-test, corrected by Holm's method for all
+the tests of this table. "Better" and "worse" need a p below 0.05. One teacher and one split of the
+data: the intervals are over the seeds of the student alone. Seconds of the processor and bytes
+of live tensors are of training, the student's own costs are in trials.csv."""
+
+
+def write_methods(sweep: Sweep) -> Path | None:
+    """Write methods.md and tuning.svg into the sweep's folder; None where it compares nothing."""
+    path = sweep.directory / SWEEP_NAME
+    spec: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    if not spec.get("methods"):
+        return None
+    tunings = {name: _tuning(sweep.directory / TUNING / name) for name in spec["methods"]}
+    draw({k: v for k, v in tunings.items() if v}, sweep.directory / "tuning.svg")
+    page = sweep.directory / "methods.md"
+    write_text(page, to_markdown(sweep, spec, tunings))
+    return page
+
+
+def _tuning(directory: Path) -> Sweep | None:
+    return load_sweep(directory) if (directory / SWEEP_NAME).is_file() else None
+
+
+def best_so_far(tuning: Sweep) -> list[float | None]:
+    """The best value of the objective after each trial; None before the first that completed."""
+    name, direction = next(iter(tuning.objectives.items()))
+    choose = max if direction == "maximize" else min
+    found: list[float | None] = []
+    seen: list[float] = []
+    for trial in tuning.trials:
+        value = trial.mean(name) if trial.state == "completed" else None
+        seen += [] if value is None else [value]
+        found.append(choose(seen, default=None))
+    return found
+
+
+def corrected_tests(
+    values: Mapping[str, Mapping[int, float]], against: Sequence[str]
+) -> dict[tuple[str, str], tuple[Difference, float | None]]:
+    """(method, baseline) -> their paired difference, and its p value corrected for all of them."""
+    pairs = {
+        (name, other): difference(values[name], values[other])
+        for name in values
+        for other in against
+        if name != other and other in values
+    }
+    # The first baseline against the second is the second against the first: tested once.
+    once = {
+        pair: gap
+        for pair, gap in pairs.items()
+        if gap and not (pair[::-1] in pairs and against.index(pair[1]) > 0 and pair[0] in against)
+    }
+    asked = [pair for pair, gap in once.items() if gap.p_value is not None]
+    corrected = holm([float(once[pair].p_value or 0.0) for pair in asked])
+    p_values = dict(zip(asked, corrected, strict=True))
+    return {pair: (gap, p_values.get(pair)) for pair, gap in once.items()}
+
+
+def to_markdown(sweep: Sweep, spec: Mapping[str, Any], tunings: Mapping[str, Sweep | None]) -> str:
+    """The page: what was run, the comparison, what it cost, the settings, the tuning curve."""
+    metric, against = str(spec["metric"]), [str(name) for name in spec.get("against") or ()]
+    trials = {trial.label or "": trial for trial in sweep.trials}
+    values = {name: values_by_seed(trials.get(name), metric) for name in spec["methods"]}
+    tested = corrected_tests(values, against)
+    lines = [f"# {sweep.name}: methods on equal terms", "", *_facts(sweep, spec, tunings), ""]
+    header = ["method", f"{metric} (n)", *(f"against {name}" for name in against)]
+    rows = []
+    for name in sorted(values, key=lambda name: -_mean(trials.get(name), metric)):
+        cells = [name, _interval(trials.get(name), metric)]
+        cells += [_verdict(tested.get((name, other)), metric) for other in against]
+        rows.append(cells)
+    lines += [*_table(header, rows), ""]
+    lines += ["## Costs of training", "", *_costs(trials, tunings), ""]
+    lines += ["## Best settings on validation", "", *_settings(tunings), ""]
+    lines += ["## Tuning: best value after so many trials", "", *_curves(tunings), ""]
+    lines += ["![tuning curves](tuning.svg)", "", NOTE]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(sweep: Sweep, spec: Mapping[str, Any], tunings: Mapping[str, Sweep | None]) -> list[str]:
+    runs = [record for trial in sweep.trials for record in trial.records]
+    seeds = sorted({record.seed for record in runs})
+    tuned = {r.seed for t in tunings.values() if t for each in t.trials for r in each.records}
+    lines = ["Made by:", "", f"    {sweep.command}", ""] if sweep.command else []
+    budgets = {name: len(t.trials) if t else 0 for name, t in tunings.items()}
+    done = ", ".join(f"{name} {number}" for name, number in budgets.items())
+    wanted = {t.n_trials for t in tunings.values() if t}
+    if len(wanted) == 1 and set(budgets.values()) == wanted:
+        done = f"{wanted.pop()} of each method"
+    lines.append(f"- Tuning trials: {done}; seeds {_numbers(tuned)}.")
+    lines.append(f"- Final runs: seeds {_numbers(seeds)}.")
+    if runs:
+        first = runs[0]
+        commits = sorted({(r.provenance.get("git") or {}).get("commit", "-")[:7] for r in runs})
+        lines.append(f"- Commit {', '.join(commits)}; device: {first.provenance.get('device')}.")
+        taught = [trial for trial in sweep.trials if trial.mean("teacher_test_accuracy")]
+        if taught:
+            accuracy, size = (
+                show(name, taught[0].mean(name))
+                for name in ("teacher_test_accuracy", "teacher_num_params")
+            )
+            student = show("num_params", taught[0].mean("num_params"))
+            lines.append(
+                f"- Teacher: test accuracy {accuracy} (1 seed), {size} parameters; the "
+                f"student has {student}."
+            )
+    return lines
+
+
+def _numbers(seeds: Any) -> str:
+    known = sorted(seeds)
+    if len(known) > 2 and known == list(range(known[0], known[-1] + 1)):
+        return f"{known[0]} to {known[-1]}"
+    return ", ".join(map(str, known)) or "none yet"
+
+
+def _mean(trial: Trial | None, metric: str) -> float:
+    return (trial.mean(metric) if trial else None) or 0.0
+
+
+def _interval(trial: Trial | None, metric: str) -> str:
+    count = len(trial.values(metric)) if trial else 0
+    if trial is None or not count:
+        return "-"
+    return f"{show(metric, trial.mean(metric), trial.half_width(metric))} ({count})"
+
+
+def _verdict(found: tuple[Difference, float | None] | None, metric: str) -> str:
+    if found is None:
+        return "-"
+    gap, p_value = found
+    text = points(gap, metric)
+    if p_value is None:
+        return text
+    better = (gap.mean > 0) == ("accuracy" in metric or "agreement" in metric)
+    said = ("better" if better else "worse") if p_value < LEVEL else "no difference shown"
+    return f"{text}, p {p_value:.2g}: {said}"
+
+
+def points(gap: Difference, metric: str) -> str:
+    """A difference for people, of accuracies in percentage points."""
+    scale = 100 if any(word in metric for word in ("accuracy", "agreement", "retention")) else 1
+    digits = ".2f" if scale == 100 else ".4g"
+    width = "" if gap.half_width is None else f" ± {scale * gap.half_width:{digits}}"
+    return f"{scale * gap.mean:+{digits}}{width}"
+
+
+def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> list[str]:
+    header = ["method", "ms of processor an epoch", "KiB in a step", "seconds of all tuning runs"]
+    rows = []
+    for name, tuning in tunings.items():
+        trial = trials.get(name)
+        spent = [
+            record.provenance.get("seconds") or 0.0
+            for each in (tuning.trials if tuning else ())
+            for record in each.records
+        ]
+        rows.append(
+            [
+                name,
+                _scaled(trial, "train_epoch_cpu_seconds", 1000),
+                _scaled(trial, "train_step_bytes", 1 / 1024),
+                f"{sum(spent):.0f}",
+            ]
+        )
+    return _table(header, rows)
+
+
+def _scaled(trial: Trial | None, name: str, factor: float) -> str:
+    if trial is None or (mean := trial.mean(name)) is None:
+        return "-"
+    width = trial.half_width(name)
+    return f"{factor * mean:.1f}" + (f" ± {factor * width:.1f}" if width else "")
+
+
+def _settings(tunings: Mapping[str, Sweep | None]) -> list[str]:
+    rows = []
+    for name, tuning in tunings.items():
+        found = next(iter(best(tuning).values()), None) if tuning else None
+        if tuning is None or found is None:
+            rows.append([name, "-", "-", "-"])
+            continue
+        params = ", ".join(f"{key}={show(key, value)}" for key, value in found["params"].items())
+        objective = next(iter(tuning.objectives))
+        rows.append([name, show(objective, found["value"]), str(found["trial"]), params])
+    return _table(["method", "best on validation", "trial", "setting"], rows)
+
+
+def _curves(tunings: Mapping[str, Sweep | None]) -> list[str]:
+    curves = {name: (t, best_so_far(t)) for name, t in tunings.items() if t}
+    longest = max((len(curve) for _, curve in curves.values()), default=0)
+    budgets = [2**power for power in range(longest.bit_length()) if 2**power < longest]
+    budgets += [longest] if longest else []
+    rows = [
+        [
+            name,
+            *(show(next(iter(t.objectives)), _at(curve, budget)) for budget in budgets),
+        ]
+        for name, (t, curve) in curves.items()
+    ]
+    return _table(["method", *map(str, budgets)], rows)
+
+
+def _at(curve: Sequence[float | None], budget: int) -> float | None:
+    return curve[budget - 1] if len(curve) >= budget else None
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
+
+
+def draw(tunings: Mapping[str, Sweep], path: Path) -> None:
+    """The tuning curves as a figure."""
+    from matplotlib.figure import Figure  # 0.5 s that only a figure costs
+
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    styles = ("-", "--", ":", "-.")  # the ten colours repeat
+    for place, (name, tuning) in enumerate(tunings.items()):
+        curve = best_so_far(tuning)
+        known = [(at + 1, 100 * value) for at, value in enumerate(curve) if value is not None]
+        style = styles[place // 10 % len(styles)]
+        if known:
+            axes.step(*zip(*known, strict=True), where="post", label=name, ls=style, lw=1.2)
+            axes.set_ylabel(f"best {next(iter(tuning.objectives))} (x 100)")
+    axes.set_xlabel("tuning trials")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        figure.savefig(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""What training costs: the time of an epoch and the memory of a step."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from kd_research.distill import Distiller
+from kd_research.efficiency import LiveBytes
+from kd_research.interfaces import Batch
+from kd_research.models.capture import Capture
+
+
+class EpochTimes(Callback):
+    """Times each epoch from its start to its last step: loading, teacher, student, no validation.
+
+    The processor's time is that of this whole process; beside other work on the machine it says
+    more than the wall's.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[tuple[float, float]] = []
+        self._start = self._now = (0.0, 0.0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        self._start = (time.perf_counter(), time.process_time())
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Read them: the last reading counts."""
+        self._now = (time.perf_counter(), time.process_time())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the epoch's."""
+        self._times.append((self._now[0] - self._start[0], self._now[1] - self._start[1]))
+
+    def costs(self) -> dict[str, float | None]:
+        """train_epoch_seconds and train_epoch_cpu_seconds, the medians over this process's epochs.
+
+        The first epoch, in which the teacher's outputs may be computed for all others, counts
+        only where it is the only one.
+        """
+        seen = self._times[1:] or self._times
+        names = ("train_epoch_seconds", "train_epoch_cpu_seconds")
+        return {
+            name: statistics.median(times[place] for times in seen) if seen else None
+            for place, name in enumerate(names)
+        }
+
+
+def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> int:
+    """The most bytes of live tensors in one training step in float32.
+
+    Weights, gradients, the batch, activations, and the teacher where it runs live; not the
+    optimizer's own state. Counted tensor by tensor as `efficiency.peak_memory_bytes` does, so the
+    same on every machine. Call it last: the step changes running statistics and memory banks.
+
+    Args:
+        module: after its fit.
+        teacher: what the objective asks, if it asks one.
+        batch: prepared training examples, on the module's device.
+    """
+    module.zero_grad(set_to_none=True)
+    module.train()
+    asked = teacher is not None and module.objective.needs_teacher
+    taught = module.run_teacher(batch.inputs) if asked and module.kept else None
+    running = list(teacher.state_dict().values()) if teacher and asked and not taught else []
+    present = [*module.parameters(), *module.buffers(), *running]
+    live = LiveBytes([*present, *tree_leaves(tuple(batch)), *tree_leaves(taught)])
+    student = Capture(module.student, module.objective.layers("student"))
+    with torch.enable_grad(), live:
+        output = student(batch.inputs)
+        if asked and taught is None:
+            taught = module.run_teacher(batch.inputs)
+        loss, _ = module.objective(output, taught, batch)
+        loss.backward()
+    return live.peak

@@ -1,0 +1,131 @@
+"""Methods on equal terms: tuned on validation alone, then run on fresh seeds, and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import HerePool
+from omegaconf import OmegaConf
+from sweep_commands import make_plan
+
+from kd_research.config import ConfigError
+from kd_research.methods import Comparison
+
+BASE = [
+    "sweep=methods",
+    "sweep.name=s",
+    "sweep.n_trials=2",
+    "sweep.final_seeds=2",
+    "sweep.workers=2",
+    "sweep.against=[kd,ce]",
+    "+sweep.space={optimizer.lr:'interval(0.001,0.1)'}",
+    "+sweep.methods.ce.overrides={loss:ce}",
+    "+sweep.methods.kd.overrides={loss:kd,loss.lambda:0.5}",
+    "+sweep.methods.kd.space={loss.temperature:'interval(1,20)'}",
+    "tracking=disabled",
+    "sampler=random",
+    "teacher=mlp",
+    "teacher.model.width=8",
+    "teacher.model.depth=1",
+    "teacher.trainer.max_epochs=1",
+    "trainer.max_epochs=1",
+    "student.model.width=8",
+    "efficiency.num_runs=5",
+]
+
+
+def records(directory: Path) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Of every run below: when its record was written, and the record."""
+    return {
+        str(path.parent.relative_to(directory)): (
+            path.stat().st_mtime,
+            json.loads(path.read_text()),
+        )
+        for path in sorted(directory.rglob("record.json"))
+    }
+
+
+def test_a_tiny_comparison_stopped_gone_on_with_and_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["pool._target_=in_process.HerePool", "~pool.program", f"output_dir={tmp_path}"]
+    directory = tmp_path / "sweeps" / "s"
+    monkeypatch.setattr(HerePool, "num_runs", 0)
+    monkeypatch.setattr(HerePool, "stop_after", 3)
+    with pytest.raises(KeyboardInterrupt):
+        make_plan(*BASE, *here, kind=Comparison).run()
+    before = records(directory)
+    assert len(before) == 3
+    monkeypatch.setattr(HerePool, "stop_after", None)
+    make_plan(*BASE, *here, kind=Comparison).run()
+    found = records(directory)
+    assert HerePool.num_runs == len(found) == 8
+    assert before.items() <= found.items()
+    for name, (_, record) in found.items():
+        assert record["status"] == "completed"
+        tuned = name.startswith("tuning/")
+        assert record["seed"] == 0 if tuned else record["seed"] in (1, 2)
+        assert tuned == (not [metric for metric in record["metrics"] if "test" in metric])
+        assert record["costs"]["train_step_bytes"] > 0
+        assert record["costs"]["train_epoch_cpu_seconds"] > 0
+    page = (directory / "methods.md").read_text()
+    assert "- Tuning trials: 2 of each method; seeds 0." in page
+    assert "- Final runs: seeds 1, 2." in page
+    assert (directory / "tuning.svg").is_file()
+    capsys.readouterr()
+    make_plan(*BASE, *here, kind=Comparison).run()
+    assert capsys.readouterr().out.count("trials are done") == 3
+    assert records(directory) == found
+
+
+def test_the_best_setting_and_fresh_seeds_become_the_final_rows(tmp_path: Path) -> None:
+    comparison = make_plan(*BASE, f"output_dir={tmp_path}", "seed=4", kind=Comparison)
+    tuning = comparison.tunings["kd"]
+    assert tuning.start_from == [{"optimizer.lr": 0.003, "loss.temperature": 4.0}]
+    assert tuning.config.loss["lambda"] == 0.5
+    assert not tuning.config.read_test
+    assert [item.key for item in comparison.tunings["ce"].space] == ["optimizer.lr"]
+    assert {plan.n_trials for plan in comparison.tunings.values()} == {2}
+    final = comparison.final({"ce": {"optimizer.lr": 0.01}, "kd": {"loss.temperature": 7.0}})
+    assert (final.config.seed, final.config.sweep.seeds, final.n_trials) == (5, 2, 2)
+    assert final.config.read_test
+    kd = final.compose({"row": "kd"})
+    assert (kd.loss.temperature, kd.loss["lambda"], kd.optimizer.lr) == (7.0, 0.5, 0.003)
+    assert final.compose({"row": "ce"}).optimizer.lr == 0.01
+    assert (tmp_path / "sweeps" / "s" / "sweep.yaml").is_file()  # the report reads it by now
+
+
+def test_what_is_wrong_with_methods_is_told_at_once(tmp_path: Path) -> None:
+    first = ["+sweep.methods.x.space={}", "sweep.against=[kd,nope]", "+sweep.methods.kd.weight=1"]
+    with pytest.raises(ConfigError) as told:
+        make_plan(*BASE, *first, f"output_dir={tmp_path}", kind=Comparison)
+    text = "\n".join(told.value.problems)
+    assert "sweep.methods.x needs overrides" in text
+    assert "sweep.methods.kd has no weight" in text
+    assert "sweep.against: nope is no method; there are: ce, kd" in text
+    wrong = [
+        "+sweep.methods.dkd.overrides={loss:dkd,loss.temperature:40}",
+        "+sweep.methods.dkd.space={loss.temperature:'interval(1,20)'}",
+        "+sweep.methods.no.overrides={loss:nope}",
+        "+sweep.methods.typo.overrides={loss:kd,loss.temprature:2}",
+    ]
+    with pytest.raises(ConfigError) as told:
+        make_plan(*BASE, *wrong, f"output_dir={tmp_path}", kind=Comparison)
+    text = "\n".join(told.value.problems)
+    assert "sweep.methods.dkd: its own default loss.temperature=40 is outside of" in text
+    assert "sweep.methods.no: " in text
+    assert "sweep.methods.typo: unknown key loss.temprature" in text
+    assert not (tmp_path / "sweeps" / "s").exists()
+
+
+def test_the_shipped_comparison_composes(tmp_path: Path) -> None:
+    given = ["+sweeps=compare_methods", f"output_dir={tmp_path}"]
+    comparison = make_plan(*given, kind=Comparison)
+    assert len(comparison.tunings) == 10
+    for plan in comparison.tunings.values():
+        config: Any = OmegaConf.to_container(plan.compose(plan.start_from[0]), resolve=True)
+        assert plan.n_trials == 16
+        assert config["student"]["model"]["width"] == 6
