@@ -35,6 +35,7 @@ class OptunaSweeper(Sweeper):
         """Run the sweep to `sweep.n_trials`; `arguments` are the command line's overrides."""
         from kd_research.methods import Comparison
         from kd_research.plan import Plan
+        from kd_research.probe import notes
         from kd_research.sweeper import run_sweep  # not before: --help needs no Optuna
 
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the sampler's own, beside busy workers
@@ -43,7 +44,10 @@ class OptunaSweeper(Sweeper):
             if "methods" in self.composed.sweep:
                 Comparison(self.loader, self.composed, arguments).run()
             else:
-                run_sweep(Plan(self.loader, self.composed, arguments))
+                plan = Plan(self.loader, self.composed, arguments)
+                for note in notes(plan):
+                    print(note, flush=True)
+                run_sweep(plan)
         except ConfigError as error:
             sys.exit(str(error))
         except KeyboardInterrupt:

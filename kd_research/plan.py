@@ -17,6 +17,7 @@ from kd_research import constraints, early_stopping
 from kd_research import rows as fixed_rows
 from kd_research import space as spaces
 from kd_research.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
+from kd_research.probe import exists, space_problems
 from kd_research.record import SWEEP_NAME, write_text
 
 # What may change between two commands that continue one sweep.
@@ -118,17 +119,7 @@ class Plan:
         except Exception as error:  # Hydra's own types, or the sampler's
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             problems.append(f"sampler: {reason}; try sampler=gp")
-        for dimension in self.space:
-            for value in dimension.probes():
-                try:
-                    check(self.compose({dimension.key: value}))
-                except ConfigError as error:
-                    new = [line for line in error.problems if line not in problems]
-                    problems += [f"in the search space: {line}" for line in new]
-                except Exception as error:  # Hydra's and OmegaConf's own types
-                    text = str(error).strip().splitlines()[0]
-                    problems.append(f"in the search space: {dimension.key}={value}: {text}")
-        return problems
+        return problems + space_problems(self, problems)
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -156,9 +147,9 @@ class Plan:
             suggest: gives the value of a dimension, by its key.
         """
         params = {item.key: suggest(item.key) for item in self.space if item.is_group}
-        config = self._with_groups(tuple(params.items()))
+        config = self.with_groups(tuple(params.items()))
         for item in self.space:
-            if not item.is_group and (item.is_new or _exists(config, item.key)):
+            if not item.is_group and (item.is_new or exists(config, item.key)):
                 params[item.key] = suggest(item.key)
         return params
 
@@ -175,7 +166,7 @@ class Plan:
             return self._compose_row(str(params[fixed_rows.ROW_KEY])).copy()
         known = {item.key: item for item in self.space}
         groups = tuple((key, value) for key, value in params.items() if known[key].is_group)
-        config = self._with_groups(groups).copy()
+        config = self.with_groups(groups).copy()
         for key, value in params.items():
             item = known[key]
             if not item.is_group:
@@ -222,7 +213,8 @@ class Plan:
         overrides = self.rows[label].items()
         return label, {k: v if isinstance(v, PLAIN) else json.dumps(v) for k, v in overrides}
 
-    def _with_groups(self, groups: tuple[tuple[str, spaces.Value], ...]) -> DictConfig:
+    def with_groups(self, groups: tuple[tuple[str, spaces.Value], ...]) -> DictConfig:
+        """The configuration with these choices of config groups; as it stands without any."""
         if not groups:
             return self.config
         if groups not in self._composed:
@@ -264,12 +256,6 @@ def devices(config: DictConfig) -> int:
     if OmegaConf.is_list(wanted):
         return len(wanted)
     return int(config.sweep.devices_per_trial or 1)
-
-
-def _exists(config: DictConfig, key: str) -> bool:
-    *parents, last = key.split(".")
-    node = OmegaConf.select(config, ".".join(parents)) if parents else config
-    return isinstance(node, DictConfig) and last in node
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

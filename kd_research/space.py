@@ -52,6 +52,12 @@ class Dimension:
     literals: frozenset[str] = frozenset()
     is_new: bool = False
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether it has no end of values."""
+        distribution = self.distribution
+        return isinstance(distribution, FloatDistribution) and distribution.step is None
+
     def assignment(self, value: Value) -> str:
         """`key=value` in Hydra's grammar, for composition."""
         key = f"+{self.key}" if self.is_new else self.key

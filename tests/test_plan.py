@@ -6,6 +6,7 @@ from sweep_commands import make_plan
 
 from kd_research.config import ConfigError
 from kd_research.plan import differences
+from kd_research.probe import notes
 
 
 def space(plan):
@@ -141,3 +142,34 @@ def test_a_dimension_exists_only_where_the_configuration_has_it():
     assert "loss.temperature" not in propose("logit_mse")
     assert plan.is_complete(propose("logit_mse"))
     assert not plan.is_complete({"loss": "kd"})
+
+
+def test_a_key_that_only_another_choice_has_is_searched_with_that_choice_alone():
+    plan = make_plan("loss=kd,dkd", "loss.non_target_weight=interval(1,8)")
+    proposed = {
+        choice: plan.propose(lambda key, choice=choice: choice if key == "loss" else 2)
+        for choice in ("kd", "dkd")
+    }
+    assert "loss.non_target_weight" not in proposed["kd"]
+    assert plan.compose(proposed["dkd"]).loss.non_target_weight == 2
+    assert plan.is_complete(proposed["kd"])
+    (note,) = notes(plan)
+    assert note.startswith("note: loss.non_target_weight: there for some choices only")
+    assert notes(make_plan("loss=kd,dkd", "sampler=tpe")) == []
+
+
+def test_a_key_of_no_choice_and_an_endless_grid_are_told():
+    with pytest.raises(ConfigError) as told:
+        make_plan("loss=kd,dkd", "loss.tempratur=interval(1,8)", "sampler=grid")
+    assert "no configuration of this search has loss.tempratur; did you mean loss." in str(
+        told.value
+    )
+    assert "loss.lambda=interval(0, 1) has no end of them; try loss.lambda=choice" in str(
+        told.value
+    )
+
+
+@pytest.mark.parametrize(("sampler", "deaf"), [("gp", 0), ("tpe", 0), ("nsga2", 0), ("qmc", 1)])
+def test_a_sampler_that_hears_of_no_limits_says_so(sampler, deaf):
+    plan = make_plan(f"sampler={sampler}", "sweep.constraints=['num_params <= 900']")
+    assert len([note for note in notes(plan) if "num_params <= 900" in note]) == deaf

@@ -14,6 +14,8 @@ SMALL = (
     "loss.temperature=1",
 )
 
+CONDITIONAL = ("student.model.width=4,8", "student.model.depth=1", "loss.lambda=0.5")
+
 
 def open_study(directory, plan):
     storage = open_storage(None, directory)
@@ -47,13 +49,21 @@ def test_every_sampler_proposes_and_never_twice(sampler, tmp_path):
         assert propose(study, plan, 12) is None
 
 
-def test_the_grid_ends_when_every_point_is_tried(tmp_path):
-    plan = make_plan("sampler=grid", *SMALL)
+@pytest.mark.parametrize(
+    ("sampler", "space", "points"),
+    [
+        ("grid", SMALL, 4),
+        ("brute_force", SMALL, 4),
+        ("brute_force", ("loss=kd,logit_mse", "loss.temperature=1,2", *CONDITIONAL), 6),
+    ],
+)
+def test_every_point_is_tried_once_and_then_it_ends(sampler, space, points, tmp_path):
+    plan = make_plan(f"sampler={sampler}", *space)
     with open_study(tmp_path, plan) as study:
         study.refresh()
-        found = [propose(study, plan, 9) for _ in range(5)]
-    assert found[4] is None
-    assert len({tuple(params.values()) for params in found[:4]}) == 4
+        found = [propose(study, plan, 9) for _ in range(points + 1)]
+    assert found[points] is None
+    assert len({tuple(params.items()) for params in found[:points]}) == points
     with open_study(tmp_path, plan) as study:
         study.refresh()
         assert propose(study, plan, 9) is None
