@@ -1,7 +1,6 @@
-"""Runs beyond this machine's processes: Slurm jobs, or the batches of a Hydra launcher.
+"""Runs as Slurm jobs: the same folder by the same command, `python -m kd_research.trial DIR`.
 
-Both run the same folder by the same command, `python -m kd_research.trial DIR`; the folders must
-be on a disk that all machines see.
+The folders must be on a disk that all machines see.
 """
 
 from __future__ import annotations
@@ -71,17 +70,15 @@ class SlurmPool:
             self._ask([left])
             if left.end() is None:
                 return left
-        call = f"import sys, {self.program} as program; sys.exit(program.{action}(sys.argv[1:]))"
-        how = ["-m", self.program] if action == "main" else ["-c", call]
-        run = [sys.executable, *how, str(directory)]
+        run = command(self.program, action, directory)
         # Without --kill-on-bad-exit the other ranks of a failed one wait for ever.
         step = shlex.join(["srun", "--kill-on-bad-exit=1", *run])
         log = str(directory / LOG_NAME)
-        command = ["sbatch", "--parsable", f"--job-name=kd-{directory.name}", f"--output={log}"]
-        command += ["--open-mode=append", "--no-requeue"]
-        command += ["--nodes=1", f"--ntasks-per-node={processes}"]  # Lightning refuses --ntasks
-        command += [f"--{key}={value}" for key, value in self.options.items()]
-        job = _call([*command, f"--wrap={step}"]).strip().split(";")[0]
+        submit = ["sbatch", "--parsable", f"--job-name=kd-{directory.name}", f"--output={log}"]
+        submit += ["--open-mode=append", "--no-requeue"]
+        submit += ["--nodes=1", f"--ntasks-per-node={processes}"]  # Lightning refuses --ntasks
+        submit += [f"--{key}={value}" for key, value in self.options.items()]
+        job = _call([*submit, f"--wrap={step}"]).strip().split(";")[0]
         write_text(path, job + "\n")
         return SlurmHandle(directory, job, time.monotonic())
 
@@ -107,6 +104,13 @@ class SlurmPool:
         """Cancel the jobs."""
         if handles:
             subprocess.run(["scancel", *(handle.job for handle in handles)], check=False)
+
+
+def command(program: str, action: str, directory: Path) -> list[str]:
+    """The command line of a run in a process that nothing has prepared."""
+    call = f"import sys, {program} as program; sys.exit(program.{action}(sys.argv[1:]))"
+    how = ["-m", program] if action == "main" else ["-c", call]
+    return [sys.executable, *how, str(directory)]
 
 
 def _call(command: Sequence[str]) -> str:

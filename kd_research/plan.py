@@ -102,6 +102,9 @@ class Plan:
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
+        launcher = self.master.hydra.runtime.choices.get("hydra/launcher", "basic")
+        if launcher != "basic" and not str(self.config.pool._target_).endswith("LauncherPool"):
+            problems.append(f"hydra/launcher={launcher} is not asked for runs; add pool=launcher")
         for examine in (check, check_sweep):
             try:
                 examine(self.config)

@@ -23,6 +23,7 @@ from kd_research.config import ConfigError, save
 from kd_research.folders import Folders
 from kd_research.following import Follower
 from kd_research.hopeless import due_runs
+from kd_research.launchers import make_pool
 from kd_research.plan import Plan, differences
 from kd_research.prepare import prepare
 from kd_research.progress import Progress
@@ -55,7 +56,7 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
     study = _open(plan)
-    pool = instantiate(plan.config.pool, devices_per_trial=plan.processes)
+    pool = make_pool(plan)
     with study:
         something_new = Sweep(plan, study, pool).run()
     with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
@@ -164,9 +165,8 @@ class Sweep:
         return True
 
     def _is_done(self) -> bool:
-        if self.study.exhausted and not self.study.running:
-            return True
-        return self.study.finished >= self.plan.n_trials
+        exhausted = self.study.exhausted and not self.study.running
+        return exhausted or self.study.finished >= self.plan.n_trials
 
     def _fill(self) -> None:
         """Give every free slot its next run."""
