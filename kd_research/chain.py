@@ -1,12 +1,13 @@
-"""Teachers of several steps: the mean of several, and assistants between teacher and student.
+"""Nets that come before the student: the mean of several teachers, assistants, its own past.
 
 `teacher.members` (name -> what differs from the teacher's recipe: seed, model, checkpoint) makes
 the teacher the mean of their probabilities. `teacher.assistants` (name -> model) is a chain: each
 is distilled by the run's own `loss` from the one before it, with the teacher's recipe, and the
 last teaches the student. That is teacher assistants (TAKD; Mirzadeh et al. 2020,
 arXiv:1902.03393) with models between the two in size, and born-again networks (BAN; Furlanello et
-al. 2018, arXiv:1805.04770) with models that are all the student's. Every link is kept by content
-like a teacher, so that trials and sweeps share them.
+al. 2018, arXiv:1805.04770) with models that are all the student's. `student.pretraining` trains the
+student on another data set first. Every link is kept by content like a teacher, so that trials and
+sweeps share them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from hydra.utils import instantiate
 
 from kd_research import teacher as teachers
 from kd_research.data.module import DataModule
@@ -49,3 +52,23 @@ def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
         changes = {"model": model, "checkpoint": None, "seed": recipe["seed"] + position}
         teacher = teachers.obtain(with_changes(changes), data, taught_by=teacher)
     return teacher
+
+
+def pretrained(config: Mapping[str, Any]) -> teachers.Teacher | None:
+    """What the student starts from: itself, trained on the labels of another data set.
+
+    `student.pretraining` is {dataset, optimizer, scheduler, trainer, seed}, each a complete
+    configuration but for the trainer's; null starts from random weights. Kept by content like a
+    teacher.
+
+    Raises:
+        ValueError: the data set does not fit the student.
+    """
+    own = config["student"].get("pretraining")
+    if not own:
+        return None
+    data = instantiate(own["dataset"], seed=own["seed"])
+    data.channels_last = config["channels_last"]
+    recipe = {key: value for key, value in own.items() if key != "dataset"}
+    recipe |= {"model": config["student"]["model"], "checkpoint": None}
+    return teachers.obtain({**config, "teacher": recipe, "dataset": own["dataset"]}, data)

@@ -43,7 +43,12 @@ COSTS = (
     "speedup",
     "energy_ratio",
 )
-PATH_KEYS = ("output_dir", "teacher.checkpoint", "dataset.root")
+PATH_KEYS = (
+    "output_dir",
+    "teacher.checkpoint",
+    "dataset.root",
+    "student.pretraining.dataset.root",
+)
 TRACKING_MODES = ("offline", "online", "disabled", "tensorboard", "csv")
 DIRECTIONS = ("maximize", "minimize")
 # Keys that hold counts, wherever they stand.
@@ -94,7 +99,9 @@ def settle(config: DictConfig) -> None:
         except OmegaConfBaseException:
             continue  # `check` tells it
         if isinstance(path, str):
-            OmegaConf.update(config, key, str(Path(path).expanduser().resolve()))
+            where, _, name = key.rpartition(".")  # perhaps an interpolation, which `update` breaks
+            node = OmegaConf.select(config, where) if where else config
+            node[name] = str(Path(path).expanduser().resolve())
 
 
 def save(config: DictConfig, path: Path) -> None:

@@ -44,8 +44,11 @@ class Parts:
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             self.teacher = _make("teacher", lambda: chain.obtain(config, self.data))
+        start = _make("student.pretraining", lambda: chain.pretrained(config))
         seed_everything(config["seed"], verbose=False)
         self.student: nn.Module = _make("student", lambda: instantiate(config["student"]["model"]))
+        if start is not None:
+            self.student.load_state_dict(start.module.state_dict())
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)
         self.module: Distiller = _make("loss", self._assemble)

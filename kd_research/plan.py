@@ -31,6 +31,7 @@ FREE_SWEEP_KEYS = (
     "max_retries",
     "devices_per_trial",
     "paper",
+    "questions",
     "start_from",
     "hopeless",
     "early_stopping",

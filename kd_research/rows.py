@@ -7,7 +7,7 @@ ledger's (`report/ledger.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -57,7 +57,24 @@ def read(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
             for name, value in _numbers(row.get(key)).items():
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     problems.append(f"{at}.{key}.{name} must be a number, got {value!r}")
-    return rows, problems
+    return rows, problems + list(_question_problems(config, rows))
+
+
+def _question_problems(config: DictConfig, rows: Mapping[str, Any]) -> Iterator[str]:
+    stated: Any = OmegaConf.select(config, "sweep.questions", default=None) or []
+    for place, question in enumerate(stated):
+        at, pairs = f"sweep.questions[{place}]", question.get("differences") or {}
+        if not (pairs and question.get("metric")) and not (
+            question.get("rows") and question.get("values")
+        ):
+            yield f"{at} needs metric and differences, or rows and values"
+        wrong = [name for name, pair in pairs.items() if len(pair) != 2]
+        if wrong:
+            yield f"{at}.differences.{wrong[0]} must be two rows, as in [distilled, plain]"
+        named = [*(question.get("rows") or ()), *(row for pair in pairs.values() for row in pair)]
+        for label in dict.fromkeys(named):
+            if label not in rows:
+                yield f"{at}: there is no row {label}; there are: {', '.join(rows)}"
 
 
 def _numbers(value: Any) -> Mapping[str, Any]:

@@ -99,3 +99,18 @@ def test_several_teachers_are_their_mean(tiny: Compose, tmp_path: Path) -> None:
     assert record.status == "completed"
     single = sum(parameter.numel() for parameter in alone.module.parameters())
     assert record.costs["teacher_num_params"] == 2 * single
+
+
+def test_a_student_may_start_from_itself_on_other_data(tiny: Compose) -> None:
+    config = plain(tiny("loss=ce"))
+    fresh = teachers.fingerprint(Parts(config).student)
+    own = {"dataset": {**config["dataset"], "only_classes": [0, 1]}, "seed": 5}
+    own |= {"optimizer": config["optimizer"], "scheduler": None, "trainer": {"max_epochs": 1}}
+    config["student"]["pretraining"] = own
+    started = Parts(config)
+    start = chain.pretrained(config)
+    assert start is not None
+    assert teachers.fingerprint(started.student) == start.fingerprint
+    assert start.fingerprint != fresh
+    assert all(parameter.requires_grad for parameter in started.student.parameters())
+    assert start.path.parent.parent.name == "teachers"

@@ -35,7 +35,7 @@ def inside(path: Path) -> str:
         (
             "hydra",
             ("run", "compose", "hydra_plugin", "plan", "space", "sweep_files")
-            + ("sweeper", "parts", "teacher", "launchers"),
+            + ("sweeper", "parts", "teacher", "chain", "launchers"),
         ),
     ],
 )

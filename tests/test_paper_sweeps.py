@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from omegaconf import OmegaConf
 from sweep_commands import make_plan
@@ -42,3 +45,16 @@ def test_hinton_composes() -> None:
     assert config.trainer.check_val_every_n_epoch == config.trainer.max_epochs == 8
     assert plan.compose({"row": "plain_2x800"}).loss.terms == {}
     assert (ROOT / "sweeps" / "papers" / "hinton2015_mnist.yaml").is_file()
+
+
+def test_what_distillation_buys_composes() -> None:
+    plan = make_plan("+sweeps=what_distillation_buys", "pretraining.dataset.root=data", "seed=3")
+    assert len(plan.rows) == 15
+    start: Any = plan.compose({"row": "pretrained_16"}).student.pretraining
+    assert start.dataset.root == str(Path("data").resolve())
+    assert (start.dataset.name, list(start.dataset.input_shape), start.seed) == (
+        "mnist",
+        [1, 8, 8],
+        3,
+    )
+    assert plan.compose({"row": "labels_16"}).student.pretraining is None

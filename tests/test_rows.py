@@ -65,6 +65,20 @@ def test_what_is_wrong_with_rows_is_told_before_anything() -> None:
     assert "no search space besides, got loss.temperature" in problems
 
 
+def test_questions_name_rows_that_there_are() -> None:
+    asked = (
+        "sweep.questions=[{text:a,rows:[plain,y],values:[b]},"
+        "{text:c,metric:d,differences:{e:[soft]}},{text:f}]"
+    )
+    with pytest.raises(ConfigError) as told:
+        make_plan(*BASE, asked)
+    assert told.value.problems == [
+        "sweep.questions[0]: there is no row y; there are: plain, soft",
+        "sweep.questions[1].differences.e must be two rows, as in [distilled, plain]",
+        "sweep.questions[2] needs metric and differences, or rows and values",
+    ]
+
+
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_a_budget_scales_epochs_milestones_and_data(share: float) -> None:
     config = composed(

@@ -15,6 +15,7 @@ from typing import Any
 
 from kd_research.record import write_json, write_text
 from kd_research.report import tables, text
+from kd_research.report.answers import write_answers
 from kd_research.report.compare import Comparison, compare, render_comparison, to_markdown
 from kd_research.report.data import write_parquet
 from kd_research.report.ledger import write_ledger
@@ -38,6 +39,7 @@ class Summary:
         page: the path of report.html.
         ledger: the path of ledger.md, where the sweep has rows of a paper.
         methods: the path of methods.md, where it compares methods.
+        answers: the path of answers.md, where it asks questions.
     """
 
     sweep: Sweep
@@ -47,11 +49,12 @@ class Summary:
     page: Path
     ledger: Path | None = None
     methods: Path | None = None
+    answers: Path | None = None
 
     def print(self) -> None:
         """Print the front, the facts, and where to look next."""
         text.print_summary(self.sweep)
-        for written in (self.ledger, self.methods):
+        for written in (self.ledger, self.methods, self.answers):
             if written:
                 print(f"\n{written.read_text()}\n{written}")
 
@@ -73,7 +76,7 @@ def write_report(directory: Path) -> Summary:
     write_text(page, render(sweep))
     write_json(directory / "summary.json", found)
     counts, volume, leaders = found["counts"], found["hypervolume"], found["best"]
-    written = write_ledger(sweep), write_methods(sweep)
+    written = write_ledger(sweep), write_methods(sweep), write_answers(sweep)
     return Summary(sweep, counts, volume, leaders, page, *written)
 
 

@@ -7,7 +7,7 @@ that chose their settings. While these run, the page says how far they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,10 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any], tunings: Mapping[str, Swe
     header = ["method", f"{metric} (n)", *(f"against {name}" for name in against)]
     rows = []
     for name in sorted(values, key=lambda name: -_mean(trials.get(name), metric)):
-        cells = [name, _interval(trials.get(name), metric)]
+        cells = [name, interval(trials.get(name), metric)]
         cells += [_verdict(tested.get((name, other)), metric) for other in against]
         rows.append(cells)
-    lines += [*_table(header, rows), ""]
+    lines += [*table(header, rows), ""]
     lines += ["## Costs of training", "", *_costs(trials, tunings), ""]
     lines += ["## Best settings on validation", "", *_settings(tunings), ""]
     lines += ["## Tuning: best value after so many trials", "", *_curves(tunings), ""]
@@ -115,8 +115,8 @@ def _facts(sweep: Sweep, spec: Mapping[str, Any], tunings: Mapping[str, Sweep | 
     wanted = {t.n_trials for t in tunings.values() if t}
     if len(wanted) == 1 and set(budgets.values()) == wanted:
         done = f"{wanted.pop()} of each method"
-    lines.append(f"- Tuning trials: {done}; seeds {_numbers(tuned)}.")
-    lines.append(f"- Final runs: seeds {_numbers(seeds)}.")
+    lines.append(f"- Tuning trials: {done}; seeds {numbers(tuned)}.")
+    lines.append(f"- Final runs: seeds {numbers(seeds)}.")
     if runs:
         first = runs[0]
         commits = sorted({(r.provenance.get("git") or {}).get("commit", "-")[:7] for r in runs})
@@ -135,7 +135,8 @@ def _facts(sweep: Sweep, spec: Mapping[str, Any], tunings: Mapping[str, Sweep | 
     return lines
 
 
-def _numbers(seeds: Any) -> str:
+def numbers(seeds: Iterable[int]) -> str:
+    """Seeds for people: a range where they are one."""
     known = sorted(seeds)
     if len(known) > 2 and known == list(range(known[0], known[-1] + 1)):
         return f"{known[0]} to {known[-1]}"
@@ -146,7 +147,8 @@ def _mean(trial: Trial | None, metric: str) -> float:
     return (trial.mean(metric) if trial else None) or 0.0
 
 
-def _interval(trial: Trial | None, metric: str) -> str:
+def interval(trial: Trial | None, metric: str) -> str:
+    """Mean, half width of its 95 % interval and n, for people."""
     count = len(trial.values(metric)) if trial else 0
     if trial is None or not count:
         return "-"
@@ -191,7 +193,7 @@ def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> 
                 f"{sum(spent):.0f}",
             ]
         )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _scaled(trial: Trial | None, name: str, factor: float) -> str:
@@ -211,7 +213,7 @@ def _settings(tunings: Mapping[str, Sweep | None]) -> list[str]:
         params = ", ".join(f"{key}={show(key, value)}" for key, value in found["params"].items())
         objective = next(iter(tuning.objectives))
         rows.append([name, show(objective, found["value"]), str(found["trial"]), params])
-    return _table(["method", "best on validation", "trial", "setting"], rows)
+    return table(["method", "best on validation", "trial", "setting"], rows)
 
 
 def _curves(tunings: Mapping[str, Sweep | None]) -> list[str]:
@@ -226,14 +228,15 @@ def _curves(tunings: Mapping[str, Sweep | None]) -> list[str]:
         ]
         for name, (t, curve) in curves.items()
     ]
-    return _table(["method", *map(str, budgets)], rows)
+    return table(["method", *map(str, budgets)], rows)
 
 
 def _at(curve: Sequence[float | None], budget: int) -> float | None:
     return curve[budget - 1] if len(curve) >= budget else None
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
     return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
 
 
