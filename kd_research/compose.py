@@ -130,7 +130,7 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
 def _exists(config: DictConfig, key: str) -> bool:
     *parents, last = key.split(".")
     node = OmegaConf.select(config, ".".join(parents)) if parents else config
-    return isinstance(node, DictConfig) and last in node
+    return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118  (`in` leaves ??? out)
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -12,13 +12,15 @@ Shapes: B batch, K draws per example.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kd_research.data import crops
 
 # Columns of an example's draws: each use has its own, so that turning one on moves no other.
 _CROP_Y, _CROP_X, _FLIP, _HOLE_Y, _HOLE_X, _PARTNER, _WEIGHT, _BOX_Y, _BOX_X = range(9)
@@ -95,6 +97,8 @@ class Augment:
 
     Args:
         seed: of all draws.
+        resized_crop: the least and the largest share of an image's area that a random box has;
+            it is then brought to the input's size (`crops.py`). [0.08, 1] is ImageNet's, None off.
         crop: pixels of zero padding before a random crop to the original size; a jitter by up to
             `crop` whole pixels (Hinton et al. 2015, section 3) is the same thing.
         flip: mirror half of the examples.
@@ -108,7 +112,7 @@ class Augment:
             called once per example, with torch's random state set for it and put back after.
 
     Raises:
-        ValueError: a number below 0.
+        ValueError: a number below 0, or shares that are none.
     """
 
     seed: int = 0
@@ -118,12 +122,19 @@ class Augment:
     mixup: float = 0.0
     cutmix: float = 0.0
     colour: Callable[[Tensor], Tensor] | None = None
+    resized_crop: Sequence[float] | None = None
     _beta: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("crop", "cutout", "mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"augment.{name} must be >= 0, got {getattr(self, name)}")
+        area = self.resized_crop
+        if area is not None and (len(area) != 2 or not 0 < area[0] <= area[1] <= 1):
+            raise ValueError(
+                "augment.resized_crop must be two shares in (0, 1], the smaller first, got "
+                f"{[*area]}; try [0.08,1]"
+            )
         for name in ("mixup", "cutmix"):
             if shape := getattr(self, name):
                 middle = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
@@ -133,7 +144,7 @@ class Augment:
     @property
     def changes(self) -> bool:
         """Whether any example looks different in some view."""
-        parts = (self.crop, self.flip, self.cutout, self.mixup, self.cutmix)
+        parts = (self.resized_crop, self.crop, self.flip, self.cutout, self.mixup, self.cutmix)
         return any(parts) or self.colour is not None
 
     @property
@@ -150,14 +161,22 @@ class Augment:
         bits = self.draws(index, view)[:, _PARTNER]
         return ((bits >> 1) & 0x3FFFFFFFFFFFFFFF) % num_examples
 
-    def move(self, images: Tensor, index: Tensor, view: int) -> Tensor:
+    def move(
+        self, images: Tensor, index: Tensor, view: int, size: tuple[int, int] | None = None
+    ) -> Tensor:
         """Crop and flip, before normalisation.
 
         Args:
             images: (B, C, H, W), any dtype, 0 is black.
             index: (B,) int64.
             view: >= 0.
+            size: (height, width) of what `resized_crop` gives; None is the images' own.
         """
+        if self.resized_crop:
+            bits = hash_bits(self.seed, view, index, _NUM_DRAWS + crops.NUM_DRAWS)[:, _NUM_DRAWS:]
+            height, width = images.shape[2:]
+            boxes = crops.draw_boxes(uniform(bits), self.resized_crop, height, width)
+            images = crops.resize_boxes(images, boxes, size or (height, width))
         if not (self.crop or self.flip):
             return images
         draws = uniform(self.draws(index, view))

@@ -28,6 +28,7 @@ def images(
     num_classes: int,
     store: str,
     stream_workers: int = 0,
+    decode_size: int | None = None,
     **settings: Any,
 ) -> DataModule:
     """A set of images.
@@ -45,15 +46,33 @@ def images(
         store: the folder of decoded sets.
         stream_workers: processes that decode the images anew each epoch, for a set that is too
             large to be kept decoded; 0 decodes once, into `store`.
+        decode_size: the side of the square that images are decoded to (shorter side, then the
+            centre), where that is larger than `input_shape`: training crops from it, evaluation
+            takes its centre. None decodes to `input_shape`.
         settings: DataModule's.
+
+    Raises:
+        ValueError: `decode_size` without `resize`, or below the sides of `input_shape`.
     """
+    if decode_size is not None and (not resize or decode_size < max(input_shape[1:])):
+        raise ValueError(
+            f"dataset.decode_size={decode_size} needs dataset.resize=true and no less than the "
+            f"sides of dataset.input_shape={[*input_shape]}; try dataset.decode_size=null"
+        )
+    shape = [input_shape[0], decode_size, decode_size] if decode_size else list(input_shape)
     source = Source(root, path, config_name, dict(splits), input_column, label_column)
-    load = partial(sources.images, source, input_shape, num_classes, resize, Path(store))
+    load = partial(sources.images, source, shape, num_classes, resize, Path(store))
     if stream_workers:
         load = partial(
-            sources.stream, source, input_shape, num_classes, resize, Path(store), stream_workers
+            sources.stream, source, shape, num_classes, resize, Path(store), stream_workers
         )
-    return DataModule(source=load, input_shape=input_shape, num_classes=num_classes, **settings)
+    return DataModule(
+        source=load,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        decoded_shape=shape,
+        **settings,
+    )
 
 
 def text(

@@ -116,13 +116,16 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         if source.root is not None:
             files = local_files(Path(source.root).expanduser())
             is_folder = files["train"][0].is_dir()
+            # a file's name gives the split as we call it, whatever the Hub's set does
+            wanted = {ours: name and _PREFIXES.get(name, name) for ours, name in wanted.items()}
+            asked = {wanted.get(split, split) for split in ("train", "validation", "test")}
             found = dict(
                 datasets.load_dataset(
                     "imagefolder" if is_folder else "parquet",
                     data_files={
                         split: [str(path / "**") if is_folder else str(path) for path in paths]
                         for split, paths in files.items()
-                        if wanted.get(split, split) is not None
+                        if split in asked
                     },
                     cache_dir=str(cache),
                 )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kd_research.data.augment import Augment
 from kd_research.data.batches import Batches
+from kd_research.data.crops import centre
 from kd_research.data.cuts import choose, cut
 from kd_research.data.sources import Split, Splits
 from kd_research.interfaces import Batch
@@ -41,6 +42,8 @@ class DataModule(LightningDataModule):
         split_seed: of the cuts, apart from the run's seed: runs of all seeds share their splits.
         seed: of the order and the augmentation of the training examples.
         input_shape: of one example, checked against the data; None for text.
+        decoded_shape: of one example in `source` where that is larger: training crops from it,
+            evaluation takes its centre. None is `input_shape`.
         mean: per channel, subtracted from the inputs, of which bytes are divided by 255 first;
             None is the training split's own.
         std: per channel, what they are then divided by.
@@ -71,10 +74,12 @@ class DataModule(LightningDataModule):
         subset: float | int | None = None,
         exclude_classes: Sequence[str | int] = (),
         only_classes: Sequence[str | int] | None = None,
+        decoded_shape: Sequence[int] | None = None,
     ):
         super().__init__()
         self.name, self.num_classes = name, num_classes
         self.input_shape = None if input_shape is None else tuple(input_shape)
+        self._decoded_shape = self.input_shape if decoded_shape is None else tuple(decoded_shape)
         self.batch_size, self.seed, self._augment = batch_size, seed, augment
         self.views: int | None = None  # how many views of an example there are; None: one an epoch
         self.channels_last = False
@@ -124,9 +129,9 @@ class DataModule(LightningDataModule):
                 problems.append(f"the {split_name} split of dataset {self.name!r} is empty")
                 continue
             shape = split.example_shape
-            if self.input_shape is not None and shape != self.input_shape:
+            if (expected := self._decoded_shape) is not None and shape != expected:
                 problems.append(
-                    f"dataset.input_shape is {[*self.input_shape]}, but {split_name} examples of "
+                    f"dataset.input_shape is {[*expected]}, but {split_name} examples of "
                     f"{self.name!r} are {[*shape]}; try dataset.input_shape={[*shape]}"
                 )
             least, most = int(split.labels.min()), int(split.labels.max())
@@ -169,6 +174,8 @@ class DataModule(LightningDataModule):
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.contiguous().numpy().data)
         digest.update(repr((self._scale.tolist(), self._shift.tolist())).encode())
+        if self._decoded_shape != self.input_shape:
+            digest.update(repr(self.input_shape).encode())
         return digest.hexdigest()
 
     def with_seed(self, seed: int) -> DataModule:
@@ -209,11 +216,16 @@ class DataModule(LightningDataModule):
         return batch._replace(inputs=mixed, labels=labels)
 
     def _look(self, inputs: Tensor, index: Tensor, view: int | None) -> Tensor:
+        size = None
+        if self._decoded_shape != self.input_shape and self.input_shape is not None:
+            size = (self.input_shape[1], self.input_shape[2])
         if view is not None:
-            inputs = self.augment.move(inputs, index, view)
-            if self.augment.colour is not None:
-                unit = 255.0 if inputs.dtype == torch.uint8 else 1.0
-                inputs = self.augment.recolour(inputs.float() / unit, index, view) * unit
+            inputs = self.augment.move(inputs, index, view, size)
+        if size is not None:
+            inputs = centre(inputs, size)
+        if view is not None and self.augment.colour is not None:
+            unit = 255.0 if inputs.dtype == torch.uint8 else 1.0
+            inputs = self.augment.recolour(inputs.float() / unit, index, view) * unit
         if self._scale.device != inputs.device:
             self._scale, self._shift = self._scale.to(inputs.device), self._shift.to(inputs.device)
         inputs = inputs.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)

@@ -221,6 +221,15 @@ def test_bad_settings_are_told(parquet, tmp_path):
         hub.open_splits(Source(), tmp_path)
 
 
+@pytest.mark.parametrize("theirs", ["validation", "valid"])
+def test_a_published_validation_split_can_be_the_test_split(theirs, parquet, tmp_path):
+    """As in ImageNet, whose test labels nobody has, also where it lies in local files."""
+    (parquet / "test-00000-of-00001.parquet").rename(parquet / "val-0.parquet")
+    splits = read(parquet, tmp_path, splits={"validation": None, "test": theirs})
+    assert splits.val is None
+    assert len(splits.test) == 9
+
+
 def sentences(root, words=("good film", "bad film", "", "good good")):
     root.mkdir(exist_ok=True)
     features = datasets.Features(
