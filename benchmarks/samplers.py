@@ -41,11 +41,13 @@ from kd_research.workers import cores
 
 TABLE = Path(__file__).with_suffix(".csv")
 GRID = {
-    "loss.temperature": (1, 3, 8, 20),
+    "loss.temperature": (1, 3, 8),
     "loss.lambda": (0, 0.3, 0.7, 1),
     "student.model.width": (4, 8, 16, 32, 64),
     "student.model.depth": (1, 2, 3),
 }
+# The default sweep's space, as far as the grid goes.
+SPACE = "loss.temperature=tag(log, interval(1, 8))"
 LOG = ("loss.temperature", "student.model.width")
 SEEDS = 3
 IN_FLIGHT = 2
@@ -59,7 +61,7 @@ def plan_of(*overrides):
     overrides = ["tracking=disabled", "trainer.enable_progress_bar=false", *overrides]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=overrides, return_hydra_config=True)
-        return Plan(GlobalHydra.instance().config_loader(), config, overrides)
+        return Plan(GlobalHydra.instance().config_loader(), config, [*overrides, SPACE])
 
 
 def fit_row(point, output_dir):
@@ -176,7 +178,7 @@ def main():
     parser.add_argument("--output-dir", default=str(ROOT / "outputs"), help="for its teachers")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[24, 60])
-    parser.add_argument("--repeats", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=10)
     chosen = parser.parse_args()
     if chosen.record:
         record(chosen.output_dir)
