@@ -8,10 +8,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kd_research.plan import Plan
-from kd_research.record import PROPOSAL_NAME, write_json
+from kd_research.record import PROPOSAL_NAME, write_json, write_text
 from kd_research.space import Value
 
 SEED_PREFIX = "seed-"
+LOST_NAME = ".lost"  # in a run's folder: how many of its processes ended without a record
 
 
 class Folders:
@@ -54,3 +55,11 @@ class Folders:
             config.tracking.run_id = f"{self.settings.name}-t{number:04d}{suffix}"
             found[directory] = config
         return found
+
+
+def count_loss(run: Path) -> int:
+    """One more process of the run has ended without a record; how many, with other sweepers'."""
+    path = run / LOST_NAME
+    count = int(path.read_text()) + 1 if path.exists() else 1
+    write_text(path, f"{count}\n")
+    return count

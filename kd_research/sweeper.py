@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from optuna.trial import Trial
 
 from kd_research.config import ConfigError, save
-from kd_research.folders import Folders
+from kd_research.folders import Folders, count_loss
 from kd_research.following import Follower
 from kd_research.hopeless import due_runs
 from kd_research.launchers import make_pool
@@ -111,7 +111,6 @@ class Sweep:
         self.values = Values(plan.objectives, plan.constraints)
         self.waiting: list[Path] = []  # run folders to start
         self.running: dict[Path, Handle] = {}
-        self.tries: dict[Path, int] = {}
         self.trials: dict[int, Trial] = {}  # asked or taken up, not yet told
 
     def run(self) -> bool:
@@ -256,7 +255,7 @@ class Sweep:
         if number not in self.trials:  # another seed has ended it meanwhile
             return
         if not (directory / RECORD_NAME).exists():
-            tries = self.tries[directory] = self.tries.get(directory, 0) + 1
+            tries = count_loss(directory)
             if end.outside and tries <= self.settings.max_retries:
                 self.progress.note(
                     f"{directory.relative_to(self.directory)}: {end.reason}; it goes on "
@@ -266,7 +265,6 @@ class Sweep:
                 return
             reason = end.reason + (f", {tries} times" if tries > 1 else "") + "; see log.txt"
             self._close(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
-        self.tries.pop(directory, None)
         self._go_on(number)
 
     def _close(self, directory: Path, config: Any, reason: str, status: str = "failed") -> None:

@@ -14,6 +14,12 @@ def prepare(arguments):
     return 0
 
 
+def write_devices(arguments):
+    visible = os.environ["CUDA_VISIBLE_DEVICES"]
+    (Path(arguments[0]) / "devices").write_text(visible)
+    return 0
+
+
 def main(arguments):
     directory = Path(arguments[0])
     at = directory if (directory / "proposal.json").exists() else directory.parent

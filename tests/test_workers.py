@@ -5,11 +5,24 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import optuna
 import pytest
 from sweep_commands import NOOP, PATHS, folder, processes_of, proposals, records, start, sweep
+
+from kd_research.folders import count_loss
+from kd_research.workers import LocalPool
+
+KILLED = "its process was killed by signal 9"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_server_is_left():
+    """Later tests of this process start a fork server that has other modules loaded."""
+    yield
+    forkserver._forkserver._stop()
 
 
 def noop(output_dir, *overrides, trouble="", seconds="0", run=sweep):
@@ -43,14 +56,18 @@ def check_whole(output_dir, total):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "status", "error", "num_starts"),
+    ("trouble", "lost_before", "status", "error", "num_starts"),
     [
-        ("killed once", "completed", None, 2),
-        ("killed always", "failed", "its process was killed by signal 9, 3 times; see log.txt", 3),
-        ("exits", "failed", "its process ended with exit code 3; see log.txt", 1),
+        ("killed once", 0, "completed", None, 2),
+        ("killed always", 1, "failed", f"{KILLED}, 3 times; see log.txt", 2),
+        ("exits", 0, "failed", "its process ended with exit code 3; see log.txt", 1),
     ],
 )
-def test_a_lost_process_costs_its_trial_alone(tmp_path, trouble, status, error, num_starts):
+def test_a_lost_process_costs_its_trial_alone(
+    tmp_path, trouble, lost_before, status, error, num_starts
+):
+    for _ in range(lost_before):  # under another sweeper
+        count_loss(folder(tmp_path) / "trials" / "0001")
     code, printed = noop(tmp_path, "sweep.n_trials=4", trouble=trouble)
     assert code == 0, printed
     found = records(tmp_path)
@@ -117,6 +134,33 @@ def test_one_sweeper_takes_up_what_another_one_left(tmp_path):
     printed, _ = both[1].communicate(timeout=120)
     assert both[1].returncode == 0, printed
     check_whole(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    ("slots", "devices_per_trial", "seen"),
+    [
+        (None, 2, ["0,1", "2,3", "4,5", "6,7"]),
+        (None, 1, ["0", "1", "2", "3", "4", "5", "6", "7"]),
+        (10, 1, ["0", "0", "1", "1", "2", "3", "4", "5", "6", "7"]),
+    ],
+)
+def test_every_slot_sees_its_own_gpus(tmp_path, monkeypatch, slots, devices_per_trial, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    pool = LocalPool(slots, devices_per_trial, program="noop_trial")
+    assert pool.slots == len(seen)
+    running = []
+    for index in range(pool.slots):
+        (tmp_path / str(index)).mkdir()
+        running.append(pool.submit(tmp_path / str(index), "write_devices"))
+    wait_for(lambda: all(handle.end() for handle in running))
+    assert sorted(path.read_text() for path in tmp_path.glob("*/devices")) == seen
+    freed = running[3]
+    assert pool.wait([freed], 10) == [freed]
+    again = pool.submit(tmp_path / "3", "write_devices")
+    variable = (tmp_path / "3" / "devices").read_text()
+    wait_for(lambda: again.end())
+    assert (tmp_path / "3" / "devices").read_text() == variable  # of the slot that was free
+    pool.wait(running, 10)
 
 
 @pytest.mark.slow  # fifty times: what it looks for is rare
