@@ -3,8 +3,8 @@
 The table beside this file holds real distillations on the digits, on a grid over the dimensions of
 the default sweep, a few seeds each: `python benchmarks/samplers.py --record` makes it again. Every
 sampler of conf/sampler then searches the table, interpolated, in place of training: it is told the
-value of one recorded seed, two trials are in flight at any time, and what its front is worth is
-measured by the means over the seeds, in the hypervolume of the default sweep.
+value of one recorded seed (with --told-mean of all), two trials are in flight at any time, and what
+its front is worth is measured by the means over the seeds, in the hypervolume of the default sweep.
 """
 
 import argparse
@@ -139,7 +139,7 @@ class Table:
         return self.values(place)[0], size
 
 
-def search(name, repeat, budget):
+def search(name, repeat, budget, told_mean=False):
     """(accuracy told, mean accuracy, size, whether it is the student of an earlier trial)."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -157,7 +157,7 @@ def search(name, repeat, budget):
             flying.append((trial, {key: suggest(trial, key, limits[key]) for key in GRID}))
         trial, params = flying.popleft()
         accuracies, size = table(params)
-        told = float(draw.choice(accuracies))
+        told = float(accuracies.mean() if told_mean else draw.choice(accuracies))
         study.tell(trial, [told, size])
         twin = params["loss.lambda"] == 0 and size in alone
         if params["loss.lambda"] == 0:
@@ -178,6 +178,7 @@ def main():
     parser.add_argument("--output-dir", default=str(ROOT / "outputs"), help="for its teachers")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[24, 60])
+    parser.add_argument("--told-mean", action="store_true", help="over the seeds, not one of them")
     parser.add_argument("--repeats", type=int, default=10)
     chosen = parser.parse_args()
     if chosen.record:
@@ -197,7 +198,8 @@ def main():
     with ProcessPoolExecutor(cores()) as executor:
         for name in chosen.samplers:
             count, most = chosen.repeats, max(chosen.budgets)
-            runs = list(executor.map(search, [name] * count, range(count), [most] * count))
+            each = ([name] * count, range(count), [most] * count, [chosen.told_mean] * count)
+            runs = list(executor.map(search, *each))
             for budget in chosen.budgets:
                 shares = [worth(run[:budget], directions, reference) / whole for run in runs]
                 mean, half = statistics.fmean(shares), t * statistics.stdev(shares)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -109,11 +110,12 @@ class EpochByEpoch:
     Args:
         run: directory -> what its metrics.jsonl will hold, and its record.
         slots: runs at once.
+        stop_after: so many ended runs there is a Ctrl-C.
     """
 
-    def __init__(self, run, slots=2):
-        self.run, self.slots = run, slots
-        self.started, self.killed = [], []
+    def __init__(self, run, slots=2, stop_after=None):
+        self.run, self.slots, self.stop_after = run, slots, stop_after
+        self.started, self.killed, self.ended = [], [], 0
 
     def submit(self, directory, action="main", processes=1):
         rows, record = self.run(directory) if action == "main" else ([], None)
@@ -123,7 +125,11 @@ class EpochByEpoch:
     def wait(self, handles, seconds):
         for handle in handles:
             handle.step()
-        return [handle for handle in handles if handle.done]
+        ended = [handle for handle in handles if handle.done]
+        self.ended += len(ended)
+        if self.stop_after is not None and self.ended > self.stop_after:
+            raise KeyboardInterrupt
+        return ended
 
     def kill(self, handles):
         self.killed += [handle.directory for handle in handles]
@@ -149,12 +155,12 @@ class Scripted:
         return End("", failed=False) if self.done else None
 
 
-def scripted(output_dir, run, *overrides, slots=2):
+def scripted(output_dir, run, *overrides, slots=2, stop_after=None):
     """A sweep in this process, of runs that train nothing; its report and its pool."""
     base = [f"output_dir={output_dir}", "sampler=random", "sweep.name=s", "tracking=disabled"]
     plan = make_plan(*base, *overrides)
-    plan.directory.mkdir(parents=True)
-    pool = EpochByEpoch(run, slots)
-    with sweeper._open(plan) as study:
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    pool = EpochByEpoch(run, slots, stop_after)
+    with sweeper._open(plan) as study, suppress(KeyboardInterrupt):
         sweeper.Sweep(plan, study, pool).run()
     return load_sweep(plan.directory), pool
