@@ -20,13 +20,14 @@ from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from kd_research.continuation import last_epoch, trim_rows
 from kd_research.data.module import DataModule
 from kd_research.distill import Distiller, freeze
 from kd_research.evaluate import predict, scores
-from kd_research.fit import fit
+from kd_research.fit import Row, fit
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
-from kd_research.record import write_json, write_text
+from kd_research.record import METRICS_NAME, write_json
 
 RECIPE_VERSION = 2  # raise it when a change of code changes the teacher that a recipe gives
 WEIGHTS_NAME = "weights.pt"
@@ -176,7 +177,7 @@ def obtain(
             load_weights(module, path)
         else:
             write_json(directory / "content.json", content)
-            _train(module, config, data, directory, taught_by)
+            _train(module, config, data, directory, taught_by, key)
             save_weights(module, path)
     return Teacher(freeze(module), fingerprint(module), path)
 
@@ -187,8 +188,12 @@ def _train(
     data: DataModule,
     directory: Path,
     taught_by: Teacher | None,
+    key: str,
 ) -> None:
-    """Train by the recipe, on one device: what the student later sees is its output."""
+    """Train by the recipe, on one device: what the student later sees is its output.
+
+    A training of the same key that was cut off in the directory goes on.
+    """
     recipe, trainer = config["teacher"], config["trainer"]
     scheduler = recipe["scheduler"]
     stage = Distiller(
@@ -199,14 +204,19 @@ def _train(
         taught_by.module if taught_by else None,
     )
     stage.build(example_batch(data, data.batch_size), len(data.train))
-    rows: list[Any] = []
+    rows_path = directory / METRICS_NAME
+    trim_rows(rows_path, last_epoch(directory, key))
+
+    def log(row: Row) -> None:
+        with rows_path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
     seed_everything(recipe["seed"], verbose=False)
     options = {**trainer, "devices": 1, "strategy": "auto", **recipe["trainer"]}
     try:
-        selection = fit(stage, data.with_seed(recipe["seed"]), options, directory, rows.append)
+        selection = fit(stage, data.with_seed(recipe["seed"]), options, directory, log, key)
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
-    write_text(directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     accuracy = scores(predict(module, data, data.val), data.val.labels)["accuracy"]
     write_json(
         directory / "teacher.json", {"selection": selection.as_dict(), "val_accuracy": accuracy}

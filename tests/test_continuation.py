@@ -8,8 +8,11 @@ import pytest
 import torch
 from sweep_commands import make_plan
 
-from kd_research import continuation, trial
+from kd_research import child, continuation, trial
+from kd_research.config import save
 from kd_research.fit import EpochLog
+from kd_research.parts import Parts
+from kd_research.record import CONFIG_NAME
 
 SMALL = (
     "teacher=mlp",
@@ -77,6 +80,54 @@ def test_a_killed_run_goes_on_to_the_same_result(loss, tmp_path, monkeypatch):
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not (cut / "checkpoints").exists()
+
+
+def test_a_killed_training_of_a_teacher_goes_on_to_the_same_teacher(tmp_path, monkeypatch):
+    monkeypatch.setattr(continuation, "CHECKPOINT_SECONDS", 0.0)
+    recipe = ("teacher.trainer.max_epochs=4", "teacher.model.width=8", "teacher.model.dropout=0.3")
+
+    def teach(at):
+        Parts(trial._plain(make_plan(*SMALL, *recipe, f"output_dir={tmp_path / at}").config))
+
+    def killed():
+        kill_in_epoch(2)
+        teach("cut")
+
+    assert in_fork(lambda: teach("whole")) == 0
+    assert in_fork(killed) == -signal.SIGKILL
+    (cut,), (whole,) = (list((tmp_path / at / "teachers").iterdir()) for at in ("cut", "whole"))
+    assert cut.name == whole.name
+    assert continuation.checkpoint_path(cut).exists()
+    assert in_fork(lambda: teach("cut")) == 0
+    assert rows(cut) == rows(whole)
+    assert len(rows(cut)) == 4
+    weights = [torch.load(path / "weights.pt", weights_only=True) for path in (whole, cut)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not (cut / "checkpoints").exists()
+
+
+def test_a_killed_run_of_two_processes_goes_on_to_the_same_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(continuation, "CHECKPOINT_SECONDS", 0.0)
+    ranks = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    config = make_plan(*SMALL, *ranks, f"output_dir={tmp_path}").config
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for directory in (whole, cut):
+        save(config, directory / CONFIG_NAME)
+
+    def run(directory):
+        os._exit(child._run_ranks(directory, "kd_research.trial", "main", 2))
+
+    def killed():
+        kill_in_epoch(2)
+        run(cut)
+
+    assert in_fork(lambda: run(whole)) == 0
+    assert in_fork(killed) == -signal.SIGKILL
+    assert continuation.last_epoch(cut, continuation.identity(trial._plain(config))) == 1
+    assert in_fork(lambda: run(cut)) == 0
+    assert rows(cut) == rows(whole)
+    weights = [torch.load(path / "weights.pt", weights_only=True) for path in (whole, cut)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path):

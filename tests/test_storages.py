@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from sweep_commands import NOOP, PATHS, records, start
 
 SERVE = """
@@ -42,7 +43,8 @@ def wait_for_port(port, process):
 def sweep_together(storage, output_dirs, total):
     """A sweeper per folder, all at once; how many trials each of them told."""
     overrides = (f"sweep.storage={storage}", f"sweep.n_trials={total}", "sweep.workers=1")
-    environment = {"NOOP_SECONDS": "0.3"}
+    met = output_dirs[0] / "met"  # no trial is done before every sweeper has one
+    environment = {"NOOP_SECONDS": "0.1", "NOOP_MEET": f"{met}:{len(output_dirs)}"}
     processes = [start(at, *overrides, base=NOOP, environment=environment) for at in output_dirs]
     printed = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), printed
@@ -88,6 +90,18 @@ def find_postgres():
     return found()[0]
 
 
+def wait_until_it_answers(url):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            sqlalchemy.create_engine(url).connect().close()
+        except sqlalchemy.exc.OperationalError:  # it is starting up
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
 @pytest.fixture
 def postgres():
     """The URL of an empty database on loopback, gone after the test."""
@@ -104,8 +118,9 @@ def postgres():
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=home, **user)
     try:
         wait_for_port(port, server)
-        time.sleep(0.5)
-        yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
+        url = f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
+        wait_until_it_answers(url)
+        yield url
     finally:
         server.send_signal(signal.SIGINT)  # does not wait for its clients to leave
         server.wait(timeout=30)
