@@ -21,12 +21,28 @@ class GlobalPool(nn.Module):
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
+class Conv(nn.Conv2d):
+    """A convolution that takes every stride-th pixel itself where it has one tap and few channels.
+
+    The same numbers as torch's, whose oneDNN writes past its buffer in the gradient of such weights
+    in channels_last (below 16 channels with AVX-512; uxlfoundation/oneDNN#6035, open): the process
+    crashes, or a gradient is wrong.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_channels, ...)."""
+        if self.kernel_size == (1, 1) and self.stride != (1, 1) and self.in_channels < 16:
+            input = input[:, :, :: self.stride[0], :: self.stride[1]]
+            return F.conv2d(input, self.weight, self.bias, groups=self.groups)
+        return super().forward(input)
+
+
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """A convolution without bias, "same" padding, and its batch normalisation."""
     return nn.Sequential(
-        nn.Conv2d(
+        Conv(
             in_channels,
             out_channels,
             kernel,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kd_research.models.layers import GlobalPool, check_width, image_channels, init_he
+from kd_research.models.layers import Conv, GlobalPool, check_width, image_channels, init_he
 
 
 class PreActivationBlock(nn.Module):
@@ -32,7 +32,7 @@ class PreActivationBlock(nn.Module):
         self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.shortcut = (
-            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            Conv(in_channels, out_channels, 1, stride, bias=False)
             if stride != 1 or in_channels != out_channels
             else None
         )

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from kd_research.models.capture import Capture
+from kd_research.models.layers import Conv
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 
@@ -153,3 +154,20 @@ def test_channels_last_gives_the_same_logits(name):
     model = model.to(memory_format=torch.channels_last)
     given = model(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_a_strided_convolution_of_one_tap_is_torchs_and_does_not_crash(channels):
+    torch.manual_seed(0)
+    plain, ours = (kind(channels, 8, 1, stride=2, bias=False) for kind in (nn.Conv2d, Conv))
+    ours.load_state_dict(plain.state_dict())
+    ours.to(memory_format=torch.channels_last)
+    given, weights = torch.randn(16, channels, 57, 56), torch.randn(16, 8, 29, 28)
+    found = []
+    for conv, layout in ((plain, torch.contiguous_format), (ours, torch.channels_last)):
+        inputs = given.clone(memory_format=layout).requires_grad_()
+        output = conv(inputs)
+        (output * weights).sum().backward()
+        found.append((output, inputs.grad, conv.weight.grad))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-3)
