@@ -3,8 +3,9 @@
 Optuna's pruners refuse several objectives; this rule is ours. After every epoch it asks how good
 the run could still become, and stops it when a finished trial, which is no larger, is better than
 that already. How good it could become is learned from the finished trials' curves, without a
-model of them (split conformal prediction; Vovk et al. 2005, "Algorithmic Learning in a Random
-World", section 4.1): with d the distance of the selected epoch's value from the ideal (that is
+model of them, as conformal prediction does (Lei et al. 2018, "Distribution-Free Predictive
+Inference for Regression", arXiv:1604.04173, section 2.2; there m(e) would come from other trials
+than the scores): with d the distance of the selected epoch's value from the ideal (that is
 1 - accuracy, or the NLL), log d falls from epoch e to the end by r(e), on average over the n
 finished trials by m(e). The score of a trial is the largest r(e) / m(e) of all its epochs; q is the
 ceil(c (n + 1))-th smallest score. A run exchangeable with the finished ones then ends, for all
