@@ -55,7 +55,12 @@ def rows(directory):
     return [json.loads(line) for line in lines]
 
 
-MEMORY_BANK = ("loss=crd", "loss.student_layers=[layers.0]", "loss.teacher_layers=[layers.0]")
+MEMORY_BANK = (
+    "loss=crd",
+    "loss.num_negatives=256",
+    "loss.student_layers=[layers.0]",
+    "loss.teacher_layers=[layers.0]",
+)
 
 
 @pytest.mark.parametrize("loss", [("loss=kd",), MEMORY_BANK])

@@ -4,7 +4,19 @@ import signal
 import time
 
 import pytest
-from sweep_commands import folder, processes_of, proposals, records, start, sweep
+from sweep_commands import (
+    TINY,
+    folder,
+    make_plan,
+    processes_of,
+    proposals,
+    records,
+    start,
+    sweep,
+)
+
+from kd_research.config import ConfigError
+from kd_research.sweeper import run_sweep
 
 TROUBLE = (
     "student.model._target_=sweep_probe.Probe",
@@ -57,20 +69,24 @@ def _written(output_dir):
     return {path: path.stat().st_mtime_ns for path in folder(output_dir).glob("trials/*/*")}
 
 
-def test_the_same_command_again_runs_nothing(swept):
+def plan_again(output_dir, *overrides):
+    return make_plan(*TINY, f"output_dir={output_dir}", "sweep.n_trials=6", *TROUBLE, *overrides)
+
+
+def test_the_same_command_again_runs_nothing(swept, capsys):
     output_dir, _ = swept
     before = _written(output_dir)
-    code, printed = sweep(output_dir, "sweep.n_trials=6", *TROUBLE)
-    assert code == 0
-    assert "all 6 trials are done" in printed
+    run_sweep(plan_again(output_dir))
+    assert "all 6 trials are done" in capsys.readouterr().out
     assert _written(output_dir) == before
 
 
 def test_another_space_does_not_continue_the_study(swept):
-    code, printed = sweep(swept[0], "sweep.n_trials=6", *TROUBLE, "loss.temperature=interval(1,9)")
-    assert code != 0
-    assert "sweep.space.loss.temperature: interval(1,20) there, interval(1,9) now" in printed
-    assert "sweep.name=mine" in printed
+    with pytest.raises(ConfigError) as caught:
+        run_sweep(plan_again(swept[0], "loss.temperature=interval(1,9)"))
+    message = str(caught.value)
+    assert "sweep.space.loss.temperature: interval(1,20) there, interval(1,9) now" in message
+    assert "sweep.name=mine" in message
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path):
