@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_research.data.store import file_digest
+from kd_research.data.store import FULL, file_digest
 
 if TYPE_CHECKING:
     import datasets
@@ -104,6 +104,7 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or a split has no rows or is missing.
+        OSError: the disk is full.
     """
     import datasets
 
@@ -138,6 +139,13 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
             "Parquet files elsewhere and type dataset.root=FOLDER"
         ) from error
     except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            raise OSError(
+                cause.errno,
+                f"the disk is full while {source} is unpacked into {cache}; free some space or "
+                "type output_dir=/another/disk",
+            ) from error
         reason = str(error.__cause__ or error).strip().splitlines()
         raise ValueError(
             f"the files of {source} cannot be read as one data set: {reason[0]} (...{reason[-1]}); "

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 META_NAME = "meta.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
 
 
 def content_key(content: Any) -> str:
@@ -93,7 +94,7 @@ def _build(directory: Path, build: Callable[[Path], None], what: str) -> None:
             shutil.rmtree(directory)
         os.replace(temporary, directory)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         free = shutil.disk_usage(directory.parent).free
         raise OSError(

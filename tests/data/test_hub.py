@@ -124,6 +124,17 @@ def test_a_full_disk_leaves_nothing(parquet, tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "store").iterdir() if path.is_dir()]
 
 
+def test_a_disk_that_is_full_before_anything_is_decoded_is_told(parquet, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise datasets.exceptions.DatasetGenerationError("x") from OSError(28, "No space left")
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    with pytest.raises(OSError, match="the disk is full while decoding .* output_dir="):
+        read(parquet, tmp_path)
+    with pytest.raises(OSError, match="the disk is full while .* is unpacked into .* output_dir="):
+        hub.open_splits(Source(root=str(parquet)), tmp_path)
+
+
 def bad_labels(root):
     table = datasets.Dataset.from_dict(
         {"img": [Image.fromarray(image) for image in pictures(4)], "label": [0, 1, 2, -1]},
