@@ -37,7 +37,8 @@ def port_is_taken(port):
 
 @pytest.mark.slow  # Slurm takes its time to start, and a second or two a job
 def test_a_cancelled_job_is_noticed_and_a_sweeper_takes_up_jobs(slurm, tmp_path):
-    environment = {"SLURM_CONF": str(slurm), "NOOP_SECONDS": "6"}
+    may_end = tmp_path / "may-end"  # the jobs wait for so many files in it
+    environment = {"SLURM_CONF": str(slurm), "NOOP_MEET": f"{may_end}:100"}
     overrides = ("pool=slurm", "sweep.n_trials=2", "sweep.workers=2", "sweep.max_retries=1")
 
     def begin():
@@ -65,6 +66,9 @@ def test_a_cancelled_job_is_noticed_and_a_sweeper_takes_up_jobs(slurm, tmp_path)
     second = begin()
     client = {**os.environ, "SLURM_CONF": str(slurm)}
     subprocess.run(["scancel", cancelled], env=client, check=True)
+    wait_for(lambda: job(0) != cancelled)  # the second sweeper has noticed
+    for name in range(100):
+        (may_end / f"file-{name}").touch()
     printed, _ = second.communicate(timeout=120)
     assert second.returncode == 0, printed
     assert {number: record["status"] for number, record in records(tmp_path).items()} == {
