@@ -89,7 +89,9 @@ class Progress:
             )
 
     def _left(self) -> str:
-        rate = (time.monotonic() - self.start) / max(1, self.done - self.before)
+        if self.done == self.before:
+            return "unknown time"
+        rate = (time.monotonic() - self.start) / (self.done - self.before)
         minutes, seconds = divmod(round(rate * (self.total - self.done)), 60)
         return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
@@ -102,7 +104,7 @@ class Progress:
             last = _last_row(directory)
             epoch = f"epoch {last['epoch']}" if last.get("epoch", -1) >= 0 else "starts"
             cells = [number_text(last.get(name)) for name in self.objectives]
-            trial = "/".join(directory.parts[directory.parts.index("trials") + 1 :]).lstrip("0")
+            trial = directory.as_posix().rpartition("/trials/")[2].lstrip("0")
             table.add_row(trial or "0", epoch, *cells, style="dim")
         return table
 
