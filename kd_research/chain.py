@@ -23,6 +23,8 @@ from kd_research.data.module import DataModule
 from kd_research.distill import freeze
 from kd_research.models.ensemble import Ensemble
 
+PARTS = ("dataset", "optimizer", "scheduler", "trainer", "seed")  # of student.pretraining
+
 
 def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
     """The last teacher of the chain.
@@ -62,11 +64,18 @@ def pretrained(config: Mapping[str, Any]) -> teachers.Teacher | None:
     teacher.
 
     Raises:
-        ValueError: the data set does not fit the student.
+        ValueError: a part is missing, or the data set's shape or classes are not the student's.
     """
     own = config["student"].get("pretraining")
     if not own:
         return None
+    problems = [f"it lacks {name}; it has {', '.join(PARTS)}" for name in PARTS if name not in own]
+    for key in ("input_shape", "num_classes"):
+        given, needed = (own.get("dataset") or {}).get(key), config["dataset"].get(key)
+        if given != needed:
+            problems.append(f"dataset.{key} is {given}, but the student's data has {needed}")
+    if problems:
+        raise ValueError("\n".join(problems))
     data = instantiate(own["dataset"], seed=own["seed"])
     data.channels_last = config["channels_last"]
     recipe = {key: value for key, value in own.items() if key != "dataset"}

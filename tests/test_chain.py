@@ -114,3 +114,9 @@ def test_a_student_may_start_from_itself_on_other_data(tiny: Compose) -> None:
     assert start.fingerprint != fresh
     assert all(parameter.requires_grad for parameter in started.student.parameters())
     assert start.path.parent.parent.name == "teachers"
+    config["student"]["pretraining"] = {"dataset": {**own["dataset"], "num_classes": 5}}
+    with pytest.raises(ConfigError) as told:
+        Parts(config)
+    assert "student.pretraining: it lacks optimizer; it has dataset," in told.value.problems[0]
+    last = told.value.problems[-1]
+    assert last == "student.pretraining: dataset.num_classes is 5, but the student's data has 10"
