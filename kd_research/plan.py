@@ -122,7 +122,7 @@ class Plan:
                 instantiate(self.config.sampler)(seed=0)
         except Exception as error:  # Hydra's own types, or the sampler's
             reason = str(error.__cause__ or error).strip().splitlines()[0]
-            problems.append(f"sampler: {reason}; try sampler=gp")
+            problems.append(f"sampler: {reason}; try sampler=tpe")
         return problems + space_problems(self, problems)
 
     @property

@@ -45,7 +45,7 @@ def space_problems(plan: Plan, known: Sequence[str]) -> list[str]:
         if _sampler(plan) in COUNTING and dimension.is_continuous:
             problems.append(
                 f"sampler: it tries every point, and {dimension.key}={dimension.expression} has no "
-                f"end of them; try {dimension.key}=choice(...) or range(...), or sampler=gp"
+                f"end of them; try {dimension.key}=choice(...) or range(...), or sampler=tpe"
             )
     return problems
 

@@ -90,7 +90,7 @@ def test_a_wrong_value_is_not_told_once_more_for_each_end_of_the_space():
 
 def test_a_sampler_that_cannot_be_made_is_told():
     for override in ("sampler._target_=optuna.samplers.Nope", "+sampler.nope=1"):
-        with pytest.raises(ConfigError, match="sampler: .*; try sampler=gp"):
+        with pytest.raises(ConfigError, match="sampler: .*; try sampler=tpe"):
             make_plan(override)
 
 
