@@ -106,7 +106,7 @@ def options(repeats: int) -> None:
     for _ in range(repeats):
         for name, step in steps.items():
             begin = time.process_time()
-            for _ in range(5):
+            for _ in range(3):
                 step()
             times[name].append(time.process_time() - begin)
     for name, found in times.items():

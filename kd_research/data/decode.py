@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -181,11 +181,18 @@ def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDAr
         cell: {"bytes": ..., "path": ...}, as `datasets` stores images.
         shape: (C, H, W) to give; C is 1 (grey) or 3 (RGB).
         resize: whether other sizes are brought to H x W (bicubic, the centre).
+
+    Raises:
+        OSError: it cannot be read.
+        WrongSizeError: it has another size, and may not be resized.
     """
     channels, height, width = shape
     stream = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
-    with Image.open(stream) as opened:
-        image = opened.convert("L" if channels == 1 else "RGB")
+    try:
+        with Image.open(stream) as opened:
+            image = opened.convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError:  # whose own words are the address of our buffer
+        raise OSError(f"{cell['path'] or 'its content'} is no image that Pillow knows") from None
     if image.size != (width, height):
         if not resize:
             raise WrongSizeError(image.size)

@@ -258,10 +258,12 @@ def read_labels(
         array = np.array([-1 if value is None else value for value in values], dtype=np.int64)
         outside = Counter(int(value) for value in array[(array < 0) | (array >= num_classes)])
         if outside:
+            advice = "check dataset.num_classes and dataset.label_column"
+            if split != "train":
+                advice += f"; if the split has no labels, type dataset.splits.{split}=null"
             raise ValueError(
                 f"{source}: the column {column!r} of the split {split!r} has labels outside 0 to "
-                f"{num_classes - 1}: {dict(outside.most_common(5))} (value: count); if the split "
-                f"has no labels, type dataset.splits.{split}=null, else check dataset.num_classes"
+                f"{num_classes - 1}: {dict(outside.most_common(5))} (value: count); {advice}"
             )
         labels[split] = array
     absent = sorted(set(range(num_classes)) - set(labels["train"].tolist()))
@@ -269,6 +271,8 @@ def read_labels(
         shown = ", ".join(names[label] for label in absent[:10])
         raise ValueError(
             f"{source}: no training example of class {shown}; the configuration says "
-            f"dataset.num_classes={num_classes}, train has {num_classes - len(absent)}"
+            f"dataset.num_classes={num_classes}, train has {num_classes - len(absent)}; check that "
+            "dataset.root holds all files; to train without a class, dataset.exclude_classes leaves "
+            "it out of a set that has it"
         )
     return labels, names

@@ -188,7 +188,11 @@ def class_without_examples(root):
 
 BAD = [
     (bad_labels, {}, "labels outside 0 to 2: {-1: 1} (value: count)"),
-    (broken_image, {}, "3 of the 3 images of the split 'train' cannot be read: example 0:"),
+    (
+        broken_image,
+        {},
+        "3 of the 3 images of the split 'train' cannot be read: example 0: its content is no image",
+    ),
     (mixed_sizes, {}, "5 have that size, the others are 4x4 (3 images); type dataset.resize=true"),
     (other_columns, {}, "every split needs rows, the same columns and whole files"),
     (broken_file, {}, "cannot be read as one data set"),
