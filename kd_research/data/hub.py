@@ -272,7 +272,6 @@ def read_labels(
         raise ValueError(
             f"{source}: no training example of class {shown}; the configuration says "
             f"dataset.num_classes={num_classes}, train has {num_classes - len(absent)}; check that "
-            "dataset.root holds all files; to train without a class, dataset.exclude_classes leaves "
-            "it out of a set that has it"
+            "dataset.root holds all files (a class is left out of a set by dataset.exclude_classes)"
         )
     return labels, names
