@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kd_research import space as spaces
 from kd_research.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
 from kd_research.probe import exists, space_problems
 from kd_research.record import SWEEP_NAME, write_text
+from kd_research.sweep_files import without_rows
 
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "tracking", "num_threads", "pool")
@@ -125,6 +127,13 @@ class Plan:
             problems.append(f"sampler: {reason}; try sampler=tpe")
         return problems + space_problems(self, problems)
 
+    @cached_property
+    def _without_rows(self) -> DictConfig:
+        """The configuration but for the rows, which are many and would be copied for each."""
+        config = self.config.copy()
+        config.sweep.rows = {}
+        return config
+
     @property
     def objectives(self) -> dict[str, str]:
         """Name -> maximize or minimize."""
@@ -185,7 +194,7 @@ class Plan:
             stated = self.rows[label]
             overrides = {k: v for k, v in stated.items() if k.lstrip("+") not in self.taken}
             groups = [key for key in overrides if self._is_group(key.lstrip("+").split("@")[0])]
-            found = self.config.copy()
+            found = self._without_rows.copy()
             for key in groups:  # each composed once, however many rows have it
                 chosen = f"{key}={overrides.pop(key)}"
                 node = key.lstrip("+").rpartition("@")[2]
@@ -194,13 +203,15 @@ class Plan:
             fixed_rows.apply(found, overrides)
             fixed_rows.reduce(found)
             settle(found)
-            found.sweep.rows = {label: found.sweep.rows[label]}
+            found.sweep.rows = {label: self.config.sweep.rows[label]}
             self._composed[(fixed_rows.ROW_KEY, label),] = found
         return found
 
     def _with_choice(self, chosen: str) -> DictConfig:
         if chosen not in self._choices:
-            composed = self.loader.load_sweep_config(self.master, [chosen, *self.fixed])
+            fixed = [text for text in self.fixed if not text.lstrip("+~").startswith("sweep.rows")]
+            with without_rows():
+                composed = self.loader.load_sweep_config(self.master, [chosen, *fixed])
             self._choices[chosen] = _without_hydra(composed)
         return self._choices[chosen]
 

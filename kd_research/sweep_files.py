@@ -7,15 +7,41 @@ it does not, `+sweeps=NAME` would quietly set a key of that name.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kd_research.config import ROOT
 
 GROUP = "sweeps"
+_rows_wanted = ContextVar("rows_wanted", default=True)
+
+
+@contextmanager
+def without_rows() -> Iterator[None]:
+    """Within it, files are loaded without their `sweep.rows`, which Hydra copies many times."""
+    token = _rows_wanted.set(False)
+    try:
+        yield
+    finally:
+        _rows_wanted.reset(token)
+
+
+@cache
+def _load_without_rows(path: Path, changed: int) -> DictConfig:
+    content = OmegaConf.load(path)
+    assert isinstance(content, DictConfig)
+    if "sweep" in content and "rows" in content.sweep:
+        content.sweep.rows = {}
+    return content
 
 
 class SweepFiles(ConfigSource):
@@ -51,7 +77,10 @@ class SweepFiles(ConfigSource):
             raise ConfigLoadError(f"there is no {config_path}")
         path = ROOT / self._normalize_file_name(config_path)
         header = self._get_header_dict(path.read_text(encoding="utf-8")[:512])
-        content = OmegaConf.load(path)
+        if _rows_wanted.get():
+            content = OmegaConf.load(path)
+        else:
+            content = _load_without_rows(path, path.stat().st_mtime_ns).copy()
         return ConfigResult(
             config=content, path=self.full_path(), provider=self.provider, header=header
         )

@@ -1,39 +1,160 @@
-"""The shipped papers: every row composes."""
+"""The shipped papers: every row composes, is instantiated, and trains two steps.
+
+The nets are the rows' own, in float32, with random weights (teachers too), a batch of two and
+small images: half of CIFAR's side, 64 pixels for ImageNet.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
 from sweep_commands import make_plan
+from tiny import plain
+from torch import Tensor, nn
 
-from kd_research.config import ROOT
+from kd_research.config import ROOT, check
+from kd_research.distill import Distiller
+from kd_research.fit import make_trainer
+from kd_research.interfaces import Batch
 from kd_research.plan import Plan
+from kd_research.rows import SELECTIONS
+from kd_research.teacher import objective_of
+
+PAPERS = sorted(path.stem for path in (ROOT / "sweeps" / "papers").glob("*.yaml"))
+SIZES = {224: 64, 32: 16}  # of an image's side there and here
+NUM_EXAMPLES = 32  # of the training split that CRD's memory is made for
 
 
-@pytest.fixture(scope="module")
-def cifar() -> Plan:
-    return make_plan("+sweeps=papers/crd_cifar100", "dataset.root=data")
+class Nets:
+    """Each net is made once, and every row that has it starts from the same weights."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {}
+
+    def get(self, who: str, model: dict[str, Any], images: Tensor) -> nn.Module:
+        key = who + json.dumps(model, sort_keys=True)
+        if key not in self._made:
+            net = instantiate(model)
+            for module in net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 1.0  # a deep net's eval mode needs statistics that fit it
+            with torch.no_grad():
+                net.train()(images)
+            state = {name: value.clone() for name, value in net.state_dict().items()}
+            self._made[key] = net, state if who == "student" else {}
+        net, state = self._made[key]
+        if state:
+            net.load_state_dict(state)
+            net.zero_grad()
+        return net
 
 
-@pytest.mark.slow  # Hydra reads the long file once for each of 42 choices of groups
-def test_every_row_of_the_cifar_table_composes(cifar: Plan) -> None:
-    pairs = set()
-    for label in cifar.rows:
-        config = cifar.compose({"row": label})
-        OmegaConf.to_container(config, resolve=True)
-        assert config.trainer.max_epochs == 240
+def different_rows(plan: Plan) -> Iterator[tuple[str, DictConfig, dict[str, Any]]]:
+    """Label, configuration and plain configuration of the rows that train something of their own.
+
+    Rows that differ in lengths, seeds or the data alone train the same step.
+    """
+    seen = set()
+    for label in plan.rows:
+        config = plan.compose({"row": label})
+        check(config)
         assert list(config.sweep.rows) == [label]
-        assert 0.5 < config.sweep.rows[label].expected.test_accuracy < 0.8
-        small = config.student.model._target_.split(".")[-1] in ("MobileNetV2", "ShuffleNet")
-        assert (config.optimizer.lr == 0.01) == any(w in label for w in ("mobilenet", "shuffle"))
-        assert small or "mobilenet" not in label
+        channels, side, _ = config.dataset.input_shape
+        config.dataset.input_shape = [channels, *[SIZES.get(side, side)] * 2]
+        row = plain(config)
+        nets = [row[who]["model"] for who in ("student", "teacher")]
+        trained = json.dumps([*nets, row["loss"], row["optimizer"]], sort_keys=True)
+        if trained not in seen:
+            seen.add(trained)
+            yield label, config, row
+
+
+def two_steps(row: dict[str, Any], nets: Nets, trainer: Trainer) -> list[Tensor]:
+    """The losses of two optimizer steps on random images."""
+    shape, num_classes = row["dataset"]["input_shape"], row["dataset"]["num_classes"]
+    batch = Batch(torch.randn(2, *shape), torch.randint(num_classes, (2,)), torch.arange(2))
+    models = [row[who]["model"] for who in ("student", "teacher")]
+    student, teacher = (
+        nets.get(who, model, batch.inputs) if model else None
+        for who, model in zip(("student", "teacher"), models, strict=True)
+    )
+    factories = instantiate(row["optimizer"]), instantiate(row["scheduler"])
+    module = Distiller(student, objective_of(row["loss"]), *factories, teacher)
+    module.trainer = trainer
+    module.build(batch, NUM_EXAMPLES)
+    optimizer = module.configure_optimizers()["optimizer"]
+    num_epochs = row["trainer"]["max_epochs"]
+    module.objective.set_epoch(num_epochs // 2, num_epochs)
+    losses = []
+    for step in range(2):
+        losses.append(module.training_step(batch, step))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    return losses
+
+
+@pytest.mark.slow  # some hundred rows, whose nets are the papers' own
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_row_trains_two_steps(paper: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    options = {"max_epochs": 10, "accelerator": "cpu", "enable_progress_bar": False}
+    nets, trainer = Nets(), make_trainer(options, tmp_path)
+    plan, wrong = make_plan(f"+sweeps=papers/{paper}", "dataset.root=data"), []
+    pairs = set()
+    for label, config, row in different_rows(plan):
+        try:
+            losses = two_steps(row, nets, trainer)
+            if not all(loss.isfinite() for loss in losses):
+                wrong.append(f"{label}: losses {losses}")
+        except Exception as error:
+            wrong.append(f"{label}: {type(error).__name__}: {error}")
         if config.teacher.model:
-            assert config.teacher.optimizer._target_ == "torch.optim.SGD"
-            pairs.add(label.split("_", 1)[1])
-    assert len(pairs) == 13
+            pairs.add((str(row["teacher"]["model"]), str(row["student"]["model"])))
+    assert not wrong, "\n".join(wrong)
+    expected = {"crd_cifar10": 2, "crd_cifar100": 13, "imagenet": 2, "zoo_cifar10": 3}
+    assert len(pairs) == expected.get(paper, len(pairs))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_says_what_its_ledger_needs(paper: str) -> None:
+    plan = make_plan(f"+sweeps=papers/{paper}", "dataset.root=data")
+    stated = plain(plan.config)["sweep"]
+    about, rows = stated["paper"], stated["rows"]
+    assert stated["name"] == paper
+    assert about["citation"]
+    assert about["stated"]
+    assert about["chosen"]
+    for label, row in rows.items():
+        said = {**about, **row}
+        assert set(row.get("paired_with") or ()) <= rows.keys()
+        for metric, published in (row.get("expected") or {}).items():
+            assert said["selection"] in SELECTIONS, label
+            assert said["reason"], label
+            assert said["tolerance"] is not None, label
+            assert not metric.endswith("accuracy") or 0.5 < published < 1, label
+
+
+def test_the_benchmark_s_protocol() -> None:
+    plan = make_plan("+sweeps=papers/crd_cifar100", "dataset.root=data")
+    config = plan.compose({"row": "kd_vgg13_mobilenetv2"})
+    assert config.trainer.max_epochs == config.teacher.trainer.max_epochs == 240
+    assert list(config.scheduler.milestones) == [150, 180, 210]
+    assert config.optimizer.lr == 0.01
+    assert config.teacher.optimizer._target_ == "torch.optim.SGD"
+    assert config.teacher.optimizer.lr == 0.05
+    for label, overrides in plan.rows.items():
+        small = any(name in label for name in ("mobilenet", "shuffle"))
+        assert (overrides.get("optimizer.lr") == 0.01) == small
 
 
 def test_hinton_composes() -> None:
@@ -44,7 +165,6 @@ def test_hinton_composes() -> None:
     assert config.teacher.dataset.augment == {"crop": 2}
     assert config.trainer.check_val_every_n_epoch == config.trainer.max_epochs == 8
     assert plan.compose({"row": "plain_2x800"}).loss.terms == {}
-    assert (ROOT / "sweeps" / "papers" / "hinton2015_mnist.yaml").is_file()
 
 
 def test_what_distillation_buys_composes() -> None:
