@@ -40,7 +40,8 @@ def read(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Label -> overrides, and what is wrong with `sweep.rows`, a line each."""
     node = OmegaConf.select(config, "sweep.rows", default=None)
     stated: Any = OmegaConf.to_container(node, resolve=False) if node else {}
-    rows, problems = {}, []
+    rows: dict[str, dict[str, Any]] = {}
+    problems = list(_budget_problems(config))
     for label, row in stated.items():
         at = f"sweep.rows.{label}"
         if not isinstance(row, dict) or not isinstance(row.get("overrides"), dict):
@@ -51,6 +52,10 @@ def read(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
         if unknown:
             problems.append(f"{at} has no {unknown[0]}; a row has {', '.join(KEYS)}")
         selection = row.get("selection")
+        others = row.get("paired_with") or []
+        missing = [other for other in others if other not in stated]
+        if missing:
+            problems.append(f"{at}.paired_with: there is no row {missing[0]}")
         if selection is not None and selection not in SELECTIONS:
             problems.append(f"{at}.selection must be one of {', '.join(SELECTIONS)}: {selection!r}")
         for key in ("expected", "tolerance"):
@@ -75,6 +80,17 @@ def _question_problems(config: DictConfig, rows: Mapping[str, Any]) -> Iterator[
         for label in dict.fromkeys(named):
             if label not in rows:
                 yield f"{at}: there is no row {label}; there are: {', '.join(rows)}"
+
+
+def _budget_problems(config: DictConfig) -> Iterator[str]:
+    node = OmegaConf.select(config, "sweep.budget", default=None)
+    budget: Any = OmegaConf.to_container(node, resolve=False) if node else {}
+    for name, share in budget.items():
+        at = f"sweep.budget.{name}"
+        if name not in ("epochs", "data"):
+            yield f"{at} does not exist; a budget has epochs and data"
+        elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            yield f"{at} is a share, above 0 and at most 1, got {share!r}; try {at}=0.1"
 
 
 def _numbers(value: Any) -> Mapping[str, Any]:
@@ -131,6 +147,10 @@ def reduced(budget: Mapping[str, Any] | None) -> bool:
 
 def changed(overrides: Sequence[str]) -> list[str]:
     """Those of a command line's fixed overrides that make another experiment of a paper's row."""
-    return [
-        text for text in overrides if not text.lstrip("+~").startswith(HARMLESS) and "=" in text
-    ]
+    found = []
+    for text in overrides:
+        key = text.lstrip("+~")
+        harmless = key.startswith(HARMLESS) and not key.startswith(("sweep.rows", "sweep.paper"))
+        if "=" in text and not harmless:
+            found.append(text)
+    return found

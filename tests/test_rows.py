@@ -57,11 +57,15 @@ def test_a_tiny_paper_from_the_command_line_to_its_ledger(tmp_path: Path) -> Non
 
 def test_what_is_wrong_with_rows_is_told_before_anything() -> None:
     wrong = ["+sweep.rows.soft.overrides.depht=3", "+sweep.rows.soft.expects.x=1"]
+    wrong += ["+sweep.rows.soft.paired_with=[hard]", "sweep.budget.epochs=2", "+sweep.budget.d=1"]
     with pytest.raises(ConfigError) as told:
         make_plan(*BASE, *wrong, "loss.temperature=1,2")
     problems = "\n".join(told.value.problems)
     assert "unknown key depht" in problems
     assert "sweep.rows.soft has no expects" in problems
+    assert "sweep.rows.soft.paired_with: there is no row hard" in problems
+    assert "sweep.budget.epochs is a share, above 0 and at most 1, got 2" in problems
+    assert "sweep.budget.d does not exist; a budget has epochs and data" in problems
     assert "no search space besides, got loss.temperature" in problems
 
 
@@ -94,10 +98,8 @@ def test_a_budget_scales_epochs_milestones_and_data(share: float) -> None:
 
 def test_what_changes_a_row_is_told_from_what_does_not() -> None:
     given = ["+sweeps=papers/x", "dataset.root=d", "tracking=disabled", "sweep.seeds=3"]
-    assert rows.changed([*given, "trainer.max_epochs=3", "optimizer=sgd"]) == [
-        "trainer.max_epochs=3",
-        "optimizer=sgd",
-    ]
+    other = ["trainer.max_epochs=3", "optimizer=sgd", "sweep.rows.kd.tolerance=1"]
+    assert rows.changed([*given, *other]) == other
 
 
 def test_rows_keep_the_types_of_their_values() -> None:

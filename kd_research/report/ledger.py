@@ -16,13 +16,21 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from kd_research.record import PREDICTIONS_NAME, SWEEP_NAME, write_text
+from kd_research.report.by_seed import difference, values_by_seed
 from kd_research.report.sweep import Run, Sweep, Trial
+from kd_research.report.verdicts import (
+    NOT_COMPARABLE,
+    NOT_RUN,
+    REDUCED,
+    claim_verdict,
+    of_another_run,
+    verdict,
+)
 from kd_research.rows import reduced
 
-REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
-NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
 PAPER_RULES = {"last epoch": "last_epoch", "best on test": "best_epoch"}
 SHARED = ("tolerance", "selection", "reason")  # said once in `paper`, or by a row itself
+OWN_METRICS = ["val_accuracy", "test_accuracy"]  # where no claim names another
 MARK = "†"  # of what was chosen on test, or read it more than once
 
 
@@ -38,7 +46,7 @@ class Entry:
         by_paper_rule: the same by the paper's own choice of the epoch; empty where not measured.
         num_seeds: how many there shall be.
         tolerance: of the mean against `published`; None where the paper's value is no target.
-        verdict: one of the constants above.
+        verdict: one of `verdicts.py`.
         selection: the paper's rule.
         reason: of the tolerance.
     """
@@ -53,16 +61,6 @@ class Entry:
     verdict: str
     selection: str
     reason: str
-
-
-def verdict(metric: str, published: float, mean: float, tolerance: float | None) -> str:
-    """Within the tolerance, on its better side, or on its worse; without one, no verdict."""
-    if tolerance is None:
-        return NOT_COMPARABLE
-    gain = (published - mean) if "errors" in metric else (mean - published)
-    if abs(gain) <= tolerance + 1e-12:
-        return REPRODUCED
-    return BETTER if gain > 0 else NOT_REPRODUCED
 
 
 def measured(run: Run, metric: str) -> float | None:
@@ -130,63 +128,6 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
     return found
 
 
-def claim_verdict(claim: Mapping[str, Any], groups: Mapping[str, tuple[float, ...]]) -> str:
-    """Of a statement about rows; `groups` is label -> the metric of each seed.
-
-    `better` rows must each have a better mean than each of `worse`, by more than the 95 % interval
-    of the difference (Welch), and be at most `factor` times it if that is given; `similar` ones
-    must lie within `tolerance` of each other.
-    """
-    labels = [label for key in ("better", "worse", "similar") for label in claim.get(key) or ()]
-    missing = [label for label in labels if not groups.get(label)]
-    if missing:
-        return f"{NOT_RUN}: {', '.join(missing)}"
-    if claim.get("similar"):
-        means = [fmean(groups[label]) for label in claim["similar"]]
-        spread = max(means) - min(means)
-        held = spread <= claim["tolerance"]
-        said = REPRODUCED if held else NOT_REPRODUCED
-        return f"{said}: the means differ by {spread:.4g} at most (tolerance {claim['tolerance']})"
-    sign = -1 if "errors" in claim["metric"] else 1
-    worst, unclear = [], []
-    for good in claim["better"]:
-        for bad in claim["worse"]:
-            gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
-            width = _half_width(groups[good], groups[bad])
-            text = f"{good} against {bad}: {gain:+.4g}"
-            text += "" if width is None else f" ± {width:.3g}"
-            factor = claim.get("factor")
-            missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
-            if missed:
-                text += f", {fmean(groups[good]) / fmean(groups[bad]):.2f} times (at most {factor})"
-            if gain <= 0 or missed:
-                worst.append(text)
-            elif width is None or gain <= width:
-                unclear.append(text)
-    if worst:
-        return f"{NOT_REPRODUCED}: {'; '.join(worst)}"
-    if unclear:
-        return f"same direction, but within the interval: {'; '.join(unclear)}"
-    return REPRODUCED
-
-
-def _half_width(one: tuple[float, ...], other: tuple[float, ...]) -> float | None:
-    """Half of Welch's 95 % interval of the difference of means; None for a single seed."""
-    from scipy.special import stdtrit
-
-    if min(len(one), len(other)) < 2:
-        return None
-    parts = [stdev(group) ** 2 / len(group) for group in (one, other)]
-    total = sum(parts)
-    if total == 0:
-        return 0.0
-    degrees = total**2 / sum(
-        part**2 / (len(group) - 1) for part, group in zip(parts, (one, other), strict=True)
-    )
-    width: float = float(stdtrit(degrees, 0.975)) * total**0.5
-    return width
-
-
 def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     """The ledger as Markdown: protocol, rows, claims, and what the marks mean."""
     paper = spec.get("paper") or {}
@@ -200,16 +141,21 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
         lines += [f"**Reduced**: run on a share of the paper's {shares}.", ""]
     if spec.get("changed"):
         lines += [f"**Changed** on the command line: {' '.join(spec['changed'])}.", ""]
+    lines += _examples(sweep)
     found = entries(sweep, spec)
     header = ["row", "metric", "published", "ours (n)", "difference", "by the paper's rule"]
     table = [[*header, "tolerance", "verdict"], ["---"] * (len(header) + 2)]
     lines += [_line(cells) for cells in [*table, *map(_cells, found)]]
+    if not found:
+        del lines[-2:]
     extra = [label for label, row in (spec.get("rows") or {}).items() if not row.get("expected")]
-    lines += ["", *_unpublished(sweep, extra, paper)]
+    lines += ["", *_unpublished(sweep, extra, spec), *_paired(sweep, spec)]
     groups = {trial.label or "": trial for trial in sweep.trials}
     for claim in paper.get("claims") or ():
         metric = claim["metric"]
         said = claim_verdict(claim, {k: values(trial, metric) for k, trial in groups.items()})
+        if reduced(spec.get("budget")) or spec.get("changed"):
+            said = of_another_run(said, REDUCED if reduced(spec.get("budget")) else NOT_COMPARABLE)
         lines.append(f"- Claim: {claim['text']}. **{said}**")
     lines += [
         "",
@@ -223,14 +169,58 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _unpublished(sweep: Sweep, labels: list[str], paper: Mapping[str, Any]) -> list[str]:
-    metric = next((claim["metric"] for claim in paper.get("claims") or ()), "test_accuracy")
+def _examples(sweep: Sweep) -> list[str]:
+    """How many examples the accuracies are of: a test file may hold fewer than were published."""
+    for run in (run for trial in sweep.trials for run in trial.runs):
+        path = run.directory / PREDICTIONS_NAME
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as content:
+                counts = [
+                    f"{len(content[f'{split}_labels']):,} {name}"
+                    for split, name in (("val", "validation"), ("test", "test"))
+                    if f"{split}_labels" in content
+                ]
+            return [f"Measured on {' and '.join(counts)} examples.", ""]
+    return []
+
+
+def _unpublished(sweep: Sweep, labels: list[str], spec: Mapping[str, Any]) -> list[str]:
+    """The rows that have no published number: what they came to, on validation and on test."""
+    claims = (spec.get("paper") or {}).get("claims") or ()
+    metrics = list(dict.fromkeys(claim["metric"] for claim in claims)) or OWN_METRICS
     trials = {trial.label: trial for trial in sweep.trials}
-    rows = [[label, _spread(metric, values(trials.get(label), metric))] for label in labels]
+    said = REDUCED if reduced(spec.get("budget")) else NOT_COMPARABLE
+    rows = []
+    for label in labels:
+        found = [_spread(metric, values(trials.get(label), metric)) for metric in metrics]
+        rows.append([label, *found, NOT_RUN if set(found) == {"-"} else said])
     if not rows:
         return []
-    head = [["row without a published number", metric], ["---", "---"]]
-    return [*map(_line, [*head, *rows]), ""]
+    head = ["row without a published number", *metrics, "verdict"]
+    return [*map(_line, [head, ["---"] * len(head), *rows]), ""]
+
+
+def _paired(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
+    """Each row less those that it names in `paired_with`, within the seeds that both have."""
+    trials = {trial.label: trial for trial in sweep.trials}
+    rows = []
+    for label, row in (spec.get("rows") or {}).items():
+        for other in row.get("paired_with") or ():
+            cells = []
+            for metric in OWN_METRICS:
+                both = (values_by_seed(trials.get(each), metric) for each in (label, other))
+                gap = difference(*both)
+                width = "" if gap is None or gap.half_width is None else f" ± {gap.half_width:.2%}"
+                cells.append("-" if gap is None else f"{gap.mean:+.2%}{width} ({gap.n})")
+            rows.append([label, other, *cells])
+    if not rows:
+        return []
+    head = ["row", "less", *OWN_METRICS]
+    note = (
+        "Differences within seeds, with their 95 % t interval (n): of new seeds of the student, "
+        "with the teacher and the data as they were. They are not corrected for their number."
+    )
+    return [note, "", *map(_line, [head, ["---"] * len(head), *rows]), ""]
 
 
 def _cells(entry: Entry) -> list[str]:
@@ -271,10 +261,11 @@ def _line(cells: list[str]) -> str:
 
 
 def write_ledger(sweep: Sweep) -> Path | None:
-    """Write ledger.md into the sweep's folder; None where no row has anything published."""
+    """Write ledger.md into the sweep's folder; None where it is of no paper."""
     path = sweep.directory / SWEEP_NAME
     spec: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
-    if not any(row.get("expected") for row in (spec.get("rows") or {}).values()):
+    published = any(row.get("expected") for row in (spec.get("rows") or {}).values())
+    if not published and not spec.get("paper"):
         return None
     ledger = sweep.directory / "ledger.md"
     write_text(ledger, to_markdown(sweep, spec))

@@ -42,6 +42,7 @@ PUBLISHED = {
 }
 # The ImageNet nets of He et al. 2016 as every library counts them.
 IMAGENET = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032}
+MOBILENET = 4_231_976  # Howard et al. 2017, table 8: 4.2 million
 
 
 def load(name: str, num_classes: int = 100, shape=(3, 32, 32), **changes) -> nn.Module:
@@ -83,7 +84,19 @@ def test_imagenet_size(name):
     assert sum(p.numel() for p in model.parameters()) == IMAGENET[name]
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2"])
+def test_mobilenet_on_imagenet():
+    with torch.device("meta"):
+        model = load("mobilenetv1", num_classes=1000, shape=(3, 224, 224))
+        macs = count_macs(model, (3, 224, 224))
+        last = Capture(model, ["stages.-1"])(torch.zeros(2, 3, 224, 224)).features["stages.-1"]
+    assert sum(p.numel() for p in model.parameters()) == MOBILENET
+    assert 560e6 < macs < 575e6  # 569 million there
+    assert last.shape == (2, 1024, 7, 7)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv1", "mobilenetv2"]
+)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
 def test_any_image_gives_finite_logits_and_gradients(name, shape):
     torch.manual_seed(0)
@@ -119,6 +132,7 @@ def test_a_stage_of_a_resnet_shows_the_activation_before_and_after_its_relu():
 @pytest.mark.parametrize(
     ("name", "width"),
     [("resnet8", 5), ("wrn_16_1", 3), ("vgg8", 7), ("mobilenetv2", 8), ("shufflenetv1", 48)]
+    + [("mobilenetv1", 5)]
     + [("shufflenetv2", 10), ("resnet18", 6)],
 )
 def test_width_is_a_number_to_sweep(name, width):

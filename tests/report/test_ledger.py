@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from kd_research.record import RunRecord, write_record
 from kd_research.report import load_sweep, write_report
-from kd_research.report.ledger import claim_verdict, entries, verdict
+from kd_research.report.ledger import entries
+from kd_research.report.verdicts import claim_verdict, of_another_run, verdict
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,7 @@ def write(directory: Path, **changes: Any) -> None:
             write_record(RunRecord("completed", {}, seed, metrics), folder)
             np.savez(
                 folder / "predictions.npz",
+                val_labels=np.array([0, 1]),
                 test_labels=np.array([0, 0, 1, 1]),
                 test_student=np.array([1, 0, 0, 1]),
                 test_teacher=np.array([0, 0, 1, 1]),
@@ -98,7 +100,8 @@ def test_the_ledger_of_a_sweep(tmp_path: Path) -> None:
     assert "| kd | test_errors | 1 | 2 ± 0 (2) | +1 |" in text
     assert "| kd | test_errors_on_1 | 1 | 1 ± 0 (2) | +0 |" in text
     assert "| dkd | test_accuracy | 90.00% | - | - | unknown | - | not run |" in text
-    assert "| ce | 50.00 ± 0.00% (2) |" in text
+    assert "| ce | 70.00 ± 0.00% (2) | 50.00 ± 0.00% (2) | not comparable |" in text
+    assert "Measured on 2 validation and 4 test examples." in text
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,42 @@ def test_less_than_the_paper_is_never_reproduced(
     assert entries(load_sweep(tmp_path / "p"), spec)[0].verdict == said
 
 
+def test_a_paper_s_protocol_without_numbers_is_reduced_too(tmp_path: Path) -> None:
+    rows = {
+        "ce": {"overrides": {"loss": "ce"}},
+        "kd": {"overrides": {"loss": "kd"}, "paired_with": ["ce", "dkd"]},
+        "dkd": {"overrides": {"loss": "dkd"}},
+    }
+    claim = {"text": "it helps", "metric": "val_accuracy", "better": ["kd"], "worse": ["ce"]}
+    write(tmp_path / "p", rows=rows, budget={"epochs": 0.1}, paper={"claims": [claim]})
+    write_record(
+        RunRecord("completed", {}, 1, {"val_accuracy": 0.8, "test_accuracy": 0.5}),
+        tmp_path / "p" / "trials" / "0000" / "seed-1",
+    )
+    ledger = write_report(tmp_path / "p").ledger
+    assert ledger is not None
+    text = ledger.read_text()
+    assert "**Reduced**: run on a share of the paper's epochs 0.1." in text
+    assert "| kd | 75.00 ± 7.07% (2) | reduced |" in text
+    assert "| dkd | - | not run |" in text
+    assert "| kd | ce | +5.00% ± 63.53% (2) | +0.00% ± 0.00% (2) |" in text
+    assert "| kd | dkd | - | - |" in text
+    assert "Claim: it helps. **reduced: same direction, but within the interval" in text
+    assert "reproduced" not in text.split("it helps")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("reproduced", "reduced: in this run it holds"),
+        ("not reproduced: a against b", "reduced: in this run it does not hold: a against b"),
+        ("not run: a", "not run: a"),
+    ],
+)
+def test_a_claim_of_a_reduced_run_is_never_reproduced(said: str, instead: str) -> None:
+    assert of_another_run(said, "reduced") == instead
+
+
 def test_no_ledger_without_published_numbers(tmp_path: Path) -> None:
-    write(tmp_path / "p", rows={"ce": {"overrides": {"loss": "ce"}}})
+    write(tmp_path / "p", rows={"ce": {"overrides": {"loss": "ce"}}}, paper=None)
     assert write_report(tmp_path / "p").ledger is None

@@ -1,0 +1,88 @@
+"""What a ledger says of a published number, and of a claim about rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean, stdev
+from typing import Any
+
+REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
+NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
+
+
+def verdict(metric: str, published: float, mean: float, tolerance: float | None) -> str:
+    """Within the tolerance, on its better side, or on its worse; without one, no verdict."""
+    if tolerance is None:
+        return NOT_COMPARABLE
+    gain = (published - mean) if "errors" in metric else (mean - published)
+    if abs(gain) <= tolerance + 1e-12:
+        return REPRODUCED
+    return BETTER if gain > 0 else NOT_REPRODUCED
+
+
+def claim_verdict(claim: Mapping[str, Any], groups: Mapping[str, tuple[float, ...]]) -> str:
+    """Of a statement about rows; `groups` is label -> the metric of each seed.
+
+    `better` rows must each have a better mean than each of `worse`, by more than the 95 % interval
+    of the difference (Welch), and be at most `factor` times it if that is given; `similar` ones
+    must lie within `tolerance` of each other.
+    """
+    labels = [label for key in ("better", "worse", "similar") for label in claim.get(key) or ()]
+    missing = [label for label in labels if not groups.get(label)]
+    if missing:
+        return f"{NOT_RUN}: {', '.join(missing)}"
+    if claim.get("similar"):
+        means = [fmean(groups[label]) for label in claim["similar"]]
+        spread = max(means) - min(means)
+        held = spread <= claim["tolerance"]
+        said = REPRODUCED if held else NOT_REPRODUCED
+        return f"{said}: the means differ by {spread:.4g} at most (tolerance {claim['tolerance']})"
+    sign = -1 if "errors" in claim["metric"] else 1
+    worst, unclear = [], []
+    for good in claim["better"]:
+        for bad in claim["worse"]:
+            gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
+            width = _half_width(groups[good], groups[bad])
+            text = f"{good} against {bad}: {gain:+.4g}"
+            text += "" if width is None else f" ± {width:.3g}"
+            factor = claim.get("factor")
+            missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
+            if missed:
+                text += f", {fmean(groups[good]) / fmean(groups[bad]):.2f} times (at most {factor})"
+            if gain <= 0 or missed:
+                worst.append(text)
+            elif width is None or gain <= width:
+                unclear.append(text)
+    if worst:
+        return f"{NOT_REPRODUCED}: {'; '.join(worst)}"
+    if unclear:
+        return f"same direction, but within the interval: {'; '.join(unclear)}"
+    return REPRODUCED
+
+
+def _half_width(one: tuple[float, ...], other: tuple[float, ...]) -> float | None:
+    """Half of Welch's 95 % interval of the difference of means; None for a single seed."""
+    from scipy.special import stdtrit
+
+    if min(len(one), len(other)) < 2:
+        return None
+    parts = [stdev(group) ** 2 / len(group) for group in (one, other)]
+    total = sum(parts)
+    if total == 0:
+        return 0.0
+    degrees = total**2 / sum(
+        part**2 / (len(group) - 1) for part, group in zip(parts, (one, other), strict=True)
+    )
+    width: float = float(stdtrit(degrees, 0.975)) * total**0.5
+    return width
+
+
+def of_another_run(said: str, verdict: str) -> str:
+    """A claim's verdict where the paper's rows were not run as they are: never "reproduced"."""
+    if said.startswith(NOT_RUN):
+        return said
+    if said.startswith(NOT_REPRODUCED):
+        return f"{verdict}: in this run it does not hold{said.removeprefix(NOT_REPRODUCED)}"
+    if said.startswith(REPRODUCED):
+        return f"{verdict}: in this run it holds{said.removeprefix(REPRODUCED)}"
+    return f"{verdict}: {said}"
