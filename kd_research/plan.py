@@ -209,7 +209,8 @@ class Plan:
 
     def _with_choice(self, chosen: str) -> DictConfig:
         if chosen not in self._choices:
-            fixed = [text for text in self.fixed if not text.lstrip("+~").startswith("sweep.rows")]
+            stated = map(str, self.fixed)
+            fixed = [text for text in stated if not text.lstrip("+~").startswith("sweep.rows")]
             with without_rows():
                 composed = self.loader.load_sweep_config(self.master, [chosen, *fixed])
             self._choices[chosen] = _without_hydra(composed)

@@ -145,11 +145,10 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     found = entries(sweep, spec)
     header = ["row", "metric", "published", "ours (n)", "difference", "by the paper's rule"]
     table = [[*header, "tolerance", "verdict"], ["---"] * (len(header) + 2)]
-    lines += [_line(cells) for cells in [*table, *map(_cells, found)]]
-    if not found:
-        del lines[-2:]
+    if found:
+        lines += [*(_line(cells) for cells in [*table, *map(_cells, found)]), ""]
     extra = [label for label, row in (spec.get("rows") or {}).items() if not row.get("expected")]
-    lines += ["", *_unpublished(sweep, extra, spec), *_paired(sweep, spec)]
+    lines += [*_unpublished(sweep, extra, spec), *_paired(sweep, spec)]
     groups = {trial.label or "": trial for trial in sweep.trials}
     for claim in paper.get("claims") or ():
         metric = claim["metric"]
@@ -157,8 +156,8 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
         if reduced(spec.get("budget")) or spec.get("changed"):
             said = of_another_run(said, REDUCED if reduced(spec.get("budget")) else NOT_COMPARABLE)
         lines.append(f"- Claim: {claim['text']}. **{said}**")
+    lines += [""] if lines[-1] else []
     lines += [
-        "",
         "Ours is mean ± standard deviation over n seeds; the epoch is chosen on validation. "
         f"{MARK} was chosen on test, or read test after every epoch, as the paper did or may have "
         "done, and decides nothing. A verdict is that of the mean against the tolerance; "
@@ -212,7 +211,8 @@ def _paired(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
                 gap = difference(*both)
                 width = "" if gap is None or gap.half_width is None else f" ± {gap.half_width:.2%}"
                 cells.append("-" if gap is None else f"{gap.mean:+.2%}{width} ({gap.n})")
-            rows.append([label, other, *cells])
+            if set(cells) != {"-"}:
+                rows.append([label, other, *cells])
     if not rows:
         return []
     head = ["row", "less", *OWN_METRICS]

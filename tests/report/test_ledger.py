@@ -139,7 +139,8 @@ def test_a_paper_s_protocol_without_numbers_is_reduced_too(tmp_path: Path) -> No
     assert "| kd | 75.00 ± 7.07% (2) | reduced |" in text
     assert "| dkd | - | not run |" in text
     assert "| kd | ce | +5.00% ± 63.53% (2) | +0.00% ± 0.00% (2) |" in text
-    assert "| kd | dkd | - | - |" in text
+    assert "| kd | dkd |" not in text
+    assert "\n\n\n" not in text
     assert "Claim: it helps. **reduced: same direction, but within the interval" in text
     assert "reproduced" not in text.split("it helps")[1].splitlines()[0]
 
