@@ -8,10 +8,10 @@ pixel), 64 pixels for ImageNet.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from kd_research.config import ROOT, check
 from kd_research.distill import Distiller
 from kd_research.fit import make_trainer
-from kd_research.interfaces import Batch
+from kd_research.interfaces import Batch, Output
 from kd_research.plan import Plan
 from kd_research.rows import SELECTIONS
 from kd_research.teacher import objective_of
@@ -101,6 +101,16 @@ def different_rows(plan: Plan, pair: str) -> Iterator[tuple[str, dict[str, Any]]
             yield label, row
 
 
+class Kept:
+    """A teacher's outputs for the one batch: asked for once, then kept, as in a run."""
+
+    output: Output | None = None
+
+    def outputs(self, index: Tensor, compute: Callable[[Tensor], Output]) -> Output:
+        self.output = self.output or compute(index)
+        return self.output
+
+
 def two_steps(row: dict[str, Any], nets: Nets, trainer: Trainer) -> list[Tensor]:
     """The losses of two optimizer steps on random images."""
     shape, num_classes = row["dataset"]["input_shape"], row["dataset"]["num_classes"]
@@ -112,7 +122,7 @@ def two_steps(row: dict[str, Any], nets: Nets, trainer: Trainer) -> list[Tensor]
     )
     factories = instantiate(row["optimizer"]), instantiate(row["scheduler"])
     module = Distiller(student, objective_of(row["loss"]), *factories, teacher)
-    module.trainer = trainer
+    module.trainer, module.kept = trainer, cast(Any, Kept())
     module.build(batch, NUM_EXAMPLES)
     optimizer = module.configure_optimizers()["optimizer"]
     num_epochs = row["trainer"]["max_epochs"]
