@@ -22,8 +22,8 @@ NOTE = """\
 ± of a row is the 95 % t interval of its mean over n seeds. Differences are within seeds (the first
 row less the second, in percentage points where it is an accuracy), with their 95 % t interval; p
 is of the paired t-test, corrected by Holm's method for the differences of its question; below 0.05
-it is called better or worse. The teacher and the split of the data are the same in all runs: the
-intervals are over the seeds of the student alone. - is "not measured"."""
+it is called better or worse. A row has one teacher in all its runs, and all rows one split of the
+data: the intervals are over the seeds of the student alone. - is "not measured"."""
 
 
 def write_answers(sweep: Sweep) -> Path | None:
