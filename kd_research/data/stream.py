@@ -29,12 +29,19 @@ class EncodedImages:
         input_shape: (C, H, W).
         resize: whether images of other sizes are brought to that.
         workers: processes that decode the batches of an epoch.
+        name: of the set and the split, for messages.
     """
 
     dtype = torch.uint8
 
     def __init__(
-        self, rows: Any, column: str, input_shape: Sequence[int], resize: bool, workers: int
+        self,
+        rows: Any,
+        column: str,
+        input_shape: Sequence[int],
+        resize: bool,
+        workers: int,
+        name: str,
     ):
         import datasets
 
@@ -42,7 +49,7 @@ class EncodedImages:
         self._rows = encoded.cast_column(column, datasets.Image(decode=False))
         self._column, self._resize = column, resize
         self.shape = (len(rows), *input_shape)
-        self.workers = workers
+        self.workers, self._name = workers, name
         self._threads: ThreadPoolExecutor | None = ThreadPoolExecutor(workers)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,11 +77,11 @@ class EncodedImages:
         except WrongSizeError as error:
             width, height = error.size
             raise ValueError(
-                f"image {position} is {width}x{height}, dataset.input_shape says "
+                f"{self._name}: image {position} is {width}x{height}, dataset.input_shape says "
                 f"{shape[2]}x{shape[1]}; type dataset.resize=true"
             ) from None
         except (OSError, SyntaxError, TypeError) as error:
-            raise ValueError(f"image {position} cannot be read: {error}") from error
+            raise ValueError(f"{self._name}: image {position} cannot be read: {error}") from error
 
 
 def open_stream(
@@ -97,7 +104,7 @@ def open_stream(
     labels, names = read_labels(source, splits, label_column, num_classes)
     opened = {
         split: (
-            EncodedImages(rows, column, input_shape, resize, workers),
+            EncodedImages(rows, column, input_shape, resize, workers, f"{source}, split {split!r}"),
             torch.from_numpy(labels[split]),
         )
         for split, rows in splits.items()

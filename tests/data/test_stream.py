@@ -74,7 +74,9 @@ def test_what_cannot_be_streamed_is_told(parquet, tmp_path):
         module(parquet, tmp_path, 2, mean=None)
     write_parquet(parquet, "train", [*pictures(27), *pictures(3, size=(4, 4))], [0, 1, 2] * 10)
     data = module(parquet, tmp_path, 2)
-    with pytest.raises(ValueError, match="is 4x4, dataset.input_shape says 8x6; type dataset.resi"):
+    with pytest.raises(
+        ValueError, match="split 'train': image .* is 4x4, .*says 8x6; type dataset.resi"
+    ):
         list(data.train_dataloader())
     resized = module(parquet, tmp_path, 2, resize=True)
     assert sum(len(batch.labels) for batch in resized.train_dataloader()) == 24
