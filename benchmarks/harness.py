@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from optuna.trial import create_trial
 
 from kd_research import hydra_plugin, sweeper
 from kd_research.config import ROOT
@@ -76,6 +77,22 @@ class Asking:
         return value
 
 
+def fill(study, space, count):
+    """Put finished trials into the study, as if the sweep had run so many before."""
+    distributions = {item.key: item.distribution for item in space}
+    for index in range(count):
+        params = {}
+        for key, kind in distributions.items():
+            if hasattr(kind, "choices"):
+                params[key] = kind.choices[index % len(kind.choices)]
+            elif isinstance(kind.low, int):
+                params[key] = kind.low + index % (kind.high - kind.low + 1)
+            else:
+                params[key] = kind.low + (kind.high - kind.low) * (index * 0.618 % 1)
+        values = [index % 97 / 97, index % 89 + 1]
+        study.add_trial(create_trial(params=params, distributions=distributions, values=values))
+
+
 def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -106,13 +123,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trials", type=int, nargs="?", default=1000)
     parser.add_argument("--sampler", default="random")
+    parser.add_argument("--after", type=int, default=0, help="trials that were run before")
     parser.add_argument("--block", type=int, default=250)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as output_dir:
         register_resolvers()
         hydra_plugin.register()
         overrides = [f"output_dir={output_dir}", f"sampler={chosen.sampler}", "tracking=disabled"]
-        overrides.append(f"sweep.n_trials={chosen.trials}")
+        overrides.append(f"sweep.n_trials={chosen.after + chosen.trials}")
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose("config", overrides=overrides, return_hydra_config=True)
             plan = Plan(GlobalHydra.instance().config_loader(), config, overrides)
@@ -120,6 +138,7 @@ def main():
         pool = NoProcesses()
         quiet = redirect_stdout(io.StringIO())
         with quiet, sweeper._open(plan) as study:
+            fill(study.study, plan.space, chosen.after)
             sweeper.Sweep(plan, study, pool).run()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sampler {chosen.sampler}")
     print("trials         harness ms   sampler ms   both, CPU ms   peak MiB")
@@ -127,7 +146,8 @@ def main():
     for index, (before, after) in enumerate(zip(marks, marks[1:], strict=False)):
         count = min(chosen.block, chosen.trials - index * chosen.block)
         wall, others, asked = (1000 * (after[i] - before[i]) / count for i in range(3))
-        label = f"{index * chosen.block + 1}..{index * chosen.block + count}"
+        first = chosen.after + index * chosen.block
+        label = f"{first + 1}..{first + count}"
         cpu = 1000 * (after[4] - before[4]) / count
         times = f"{wall - others - asked:10.1f} {asked:12.1f} {cpu:14.1f}"
         print(f"{label:14} {times} {after[3]:10.0f}", flush=True)
