@@ -59,8 +59,8 @@ def test_assistants_are_distilled_one_from_another(
     seen = []
     train = teachers._train
 
-    def spy(module, config, data, directory, taught_by):  # type: ignore[no-untyped-def]
-        train(module, config, data, directory, taught_by)
+    def spy(module, config, data, directory, taught_by, key):  # type: ignore[no-untyped-def]
+        train(module, config, data, directory, taught_by, key)
         seen.append((type(module).__name__, config["teacher"]["seed"], taught_by))
 
     monkeypatch.setattr(teachers, "_train", spy)
