@@ -115,6 +115,8 @@ def test_the_trials_of_a_killed_sweeper_die_with_it(tmp_path):
     process.wait()
     wait_for(lambda: processes_of(tmp_path) == [], 20)
     process.communicate()
+    assert processes_of(tmp_path) == []
+    assert records(tmp_path) == {}
 
 
 def test_two_sweepers_share_one_study(tmp_path, monkeypatch):

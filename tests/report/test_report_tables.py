@@ -222,6 +222,7 @@ def test_the_report_imports_neither_torch_nor_optuna(sweep_folder):
     code = (
         "import sys; from kd_research.report.__main__ import main; "
         f"main([{str(sweep_folder)!r}]); "
-        "assert not {'torch', 'optuna', 'wandb', 'lightning'} & set(sys.modules)"
+        "sys.exit(str({'torch', 'optuna', 'wandb', 'lightning'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "set()"
