@@ -141,13 +141,13 @@ class Distiller(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of the batch, ()."""
+        loss: Tensor
         student, share = self._student(batch.inputs), self._share(batch, batch_idx)
         loss, parts = self.objective(student, self.teach(batch), batch)
         if self._dot is not None:
             self._give_label_gradients(self._dot, student, batch, share)
         self._losses.append((len(batch.labels), {"loss": loss.detach(), **parts}))
-        weighted: Tensor = loss * share
-        return weighted
+        return loss if share == 1 else loss * share
 
     def _give_label_gradients(
         self, optimizer: DOT, student: Output, batch: Batch, share: float

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ class EpochLog(Callback):
             )
 
 
+class KeepSelected(ModelCheckpoint):
+    """Lightning's, which would put its key together anew for each of its six hooks a step."""
+
+    @cached_property
+    def state_key(self) -> str:
+        """Under which its state is in a checkpoint."""
+        return super().state_key
+
+
 def make_trainer(
     options: Mapping[str, Any], directory: Path, callbacks: list[Callback] | None = None
 ) -> Trainer:
@@ -128,7 +138,7 @@ def fit(
     goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
     if not goes_on:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    keep = ModelCheckpoint(
+    keep = KeepSelected(
         dirpath=checkpoints,
         filename="selected",
         monitor=SELECTION_METRIC,

@@ -73,15 +73,13 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
     """
     check_temperature(temperature)
     student, teacher = check_logits(student_logits, teacher_logits)
-    return (
-        F.kl_div(
-            F.log_softmax(student / temperature, dim=1),
-            F.log_softmax(teacher / temperature, dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        * temperature**2
+    divergence = F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
+        reduction="sum",
+        log_target=True,
     )
+    return divergence * (temperature**2 / len(student))
 
 
 class SoftTarget(nn.Module):

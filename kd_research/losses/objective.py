@@ -98,15 +98,16 @@ class Objective(nn.Module):
         losses and of regressors into bfloat16.
         """
         parts: dict[str, Tensor] = {}
+        weighted: list[Tensor] = []
         student, teacher = _float32(student), None if teacher is None else _float32(teacher)
-        total = student.logits.new_zeros(())
         with torch.autocast(student.logits.device.type, enabled=False):
             if self.ce_weight:
                 parts["ce"] = F.cross_entropy(student.logits, batch.labels)
-                total = total + self.ce_weight * parts["ce"]
+                weighted.append(self.ce_weight * parts["ce"])
             for name, loss in self.terms.items():
                 parts[name] = loss(student, teacher, batch)
-                total = total + self.weights[name] * parts[name]
+                weighted.append(self.weights[name] * parts[name])
+            total = sum(weighted[1:], start=weighted[0])
         return total, {name: part.detach() for name, part in parts.items()}
 
     def label_term(self, student: Output, batch: Batch) -> Tensor:
