@@ -35,6 +35,7 @@ from kd_research.config import ROOT, register_resolvers
 from kd_research.fit import fit
 from kd_research.parts import Parts
 from kd_research.teacher import save_weights
+from kd_research.training_cost import EpochTimes
 
 SGD = ["optimizer=sgd", "scheduler=constant"]
 PLAIN = ["channels_last=false", "soft_targets.keep=false", "augment@dataset.augment=none"]
@@ -120,7 +121,7 @@ def ours(config: Any, folder: Path) -> Callable[[], float]:
     module.on_train_epoch_start, module.on_validation_start = start, stop
 
     def epoch() -> float:
-        fit(module, parts.data, config["trainer"], folder, id)
+        fit(module, parts.data, config["trainer"], folder, id, "an epoch", [EpochTimes()])
         return clock["seconds"]
 
     return epoch

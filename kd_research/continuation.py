@@ -17,6 +17,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from kd_research.per_epoch import PerEpoch
+
 CHECKPOINT_SECONDS = 10.0  # at least, between two of them: a run that is cut off loses no more
 KEY = "kd_research"
 # What may change in a configuration without changing the fit.
@@ -64,7 +66,7 @@ def trim_rows(path: Path, epoch: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-class Continuation(Checkpoint):
+class Continuation(PerEpoch, Checkpoint):
     """Saves the fit at the end of an epoch, every few seconds, and brings the random state back.
 
     Must stand behind the callbacks whose state it saves.

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from kd_research.config import ConfigError
 from kd_research.continuation import Continuation, checkpoint_path, last_epoch
 from kd_research.data.module import DataModule
 from kd_research.distill import Distiller
+from kd_research.per_epoch import PerEpoch
 
 Row = Mapping[str, float | int | str | None]
 SELECTION_METRIC = "val_accuracy"
@@ -54,7 +54,7 @@ class Selection:
         return asdict(self)
 
 
-class EpochLog(Callback):
+class EpochLog(PerEpoch, Callback):
     """Hands one row an epoch to `log`, and stops a fit whose loss is no longer finite."""
 
     def __init__(self, log: Callable[[Row], None]):
@@ -79,13 +79,8 @@ class EpochLog(Callback):
             )
 
 
-class KeepSelected(ModelCheckpoint):
-    """Lightning's, which would put its key together anew for each of its six hooks a step."""
-
-    @cached_property
-    def state_key(self) -> str:
-        """Under which its state is in a checkpoint."""
-        return super().state_key
+class KeepSelected(PerEpoch, ModelCheckpoint):
+    """Lightning's, asked for epochs alone: at a step it saves nothing."""
 
 
 def make_trainer(

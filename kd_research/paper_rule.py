@@ -14,11 +14,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from kd_research.data.module import DataModule
 from kd_research.distill import Distiller
 from kd_research.evaluate import predict, scores
+from kd_research.per_epoch import PerEpoch
 
 RULES = ("last_epoch", "best_epoch")
 
 
-class PaperRule(Callback):
+class PaperRule(PerEpoch, Callback):
     """Reads the test split after the last epoch, or after each.
 
     Args:

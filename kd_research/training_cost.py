@@ -15,9 +15,10 @@ from kd_research.distill import Distiller
 from kd_research.efficiency import LiveBytes
 from kd_research.interfaces import Batch
 from kd_research.models.capture import Capture
+from kd_research.per_epoch import PerEpoch
 
 
-class EpochTimes(Callback):
+class EpochTimes(PerEpoch, Callback):
     """Times each epoch from its start to its last step: loading, teacher, student, no validation.
 
     The processor's time is that of this whole process; beside other work on the machine it says

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
@@ -123,7 +123,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     seed_everything(config["seed"], verbose=False)  # dropout is the same whatever the loss built
     reader = [PaperRule(config["paper_rule"], parts.data)] if config["paper_rule"] else []
     times = EpochTimes()
-    callbacks = [*reader, times]
+    callbacks: list[Callback] = [*reader, times]
     selection = fit(
         parts.module, parts.data, config["trainer"], directory, log, fit_identity, callbacks
     )
