@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.record import write_text
@@ -124,7 +124,19 @@ def _get(config: DictConfig, key: str) -> Any:
     return OmegaConf.select(config, key, default=None)
 
 
+def _unset(node: Any, path: str = "") -> Iterator[str]:
+    """The keys that wait for a value, `???`; not those that refer to them."""
+    if node == MISSING:
+        yield path
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _unset(value, f"{path}.{key}" if path else str(key))
+
+
 def _problems(config: DictConfig) -> Iterator[str]:
+    if unset := list(_unset(OmegaConf.to_container(config))):
+        yield from (f"{key} has no value; type {key}=VALUE" for key in unset)
+        return
     try:
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

@@ -87,6 +87,13 @@ def test_the_default_is_right() -> None:
         (["dataset.val_fraction=1"], ["dataset.val_fraction must be above 0 and below 1, got 1"]),
         (["student.model.dropout=1"], ["student.model.dropout must be at least 0 and below 1"]),
         (["tracking.mode=of"], ["tracking.mode must be one of offline, online, disabled"]),
+        (
+            ["dataset=hub"],
+            [
+                "dataset.input_shape has no value; type dataset.input_shape=",
+                "dataset.num_classes has no value; type dataset.num_classes=",
+            ],
+        ),
         (["seed=${nothing}"], ["Interpolation key 'nothing' not found"]),
     ],
 )
