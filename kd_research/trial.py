@@ -27,6 +27,7 @@ from kd_research import config as configs
 from kd_research import teacher as teachers
 from kd_research.config import ConfigError
 from kd_research.continuation import checkpoint_path, identity, last_epoch, trim_rows
+from kd_research.data.store import FULL
 from kd_research.efficiency import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluate import evaluate
 from kd_research.fit import Row, fit, make_trainer
@@ -80,6 +81,8 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
                 raise  # the launcher ends the other processes; the first one tells
             if isinstance(error, ConfigError):
                 reason = str(error)
+            elif _is_full(error):
+                reason = f"the disk is full ({error}); make room and run {directory} again"
             else:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}"
@@ -90,6 +93,10 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
             write_record(record, directory)
             tracker.finish(record)
     return record
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -238,6 +245,11 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        print(f"no record: the disk of {directory} is full ({error}); make room", file=sys.stderr)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, before)
     if is_first_process():

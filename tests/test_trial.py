@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -61,6 +62,27 @@ def test_a_run_from_its_folder(
     assert rows[record.selection["epoch"] + 1]["val_accuracy"] == record.selection["value"]
     assert record.metrics["val_accuracy"] == pytest.approx(record.selection["value"])
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_full_disk_is_told_in_a_line(
+    tiny: Compose,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(tiny(), tmp_path / CONFIG_NAME)
+    monkeypatch.setattr(trial, "fit", full)
+    assert trial.main([str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert "failed: the disk is full" in printed
+    assert "Traceback" not in printed
+    assert "make room" in str(read_record(tmp_path).error)
+    monkeypatch.setattr(trial, "write_record", full)
+    assert trial.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"no record: the disk of {tmp_path} is full")
 
 
 def test_the_weights_are_those_that_were_measured(tiny: Compose, tmp_path: Path) -> None:
