@@ -11,6 +11,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from kd_research.config import ConfigError
 from kd_research.continuation import Continuation, checkpoint_path, last_epoch
@@ -83,6 +85,16 @@ class KeepSelected(PerEpoch, ModelCheckpoint):
     """Lightning's, asked for epochs alone: at a step it saves nothing."""
 
 
+class NoProfiler(PassThroughProfiler):
+    """Lightning's, which would make a context manager for each of twenty names a step."""
+
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        """What changes nothing."""
+        return self.nothing
+
+
 def make_trainer(
     options: Mapping[str, Any], directory: Path, callbacks: list[Callback] | None = None
 ) -> Trainer:
@@ -93,7 +105,7 @@ def make_trainer(
     """
     try:
         return Trainer(
-            **options,
+            **{"profiler": NoProfiler(), **options},
             default_root_dir=directory,
             callbacks=callbacks or [],
             logger=False,
