@@ -15,7 +15,19 @@ from kd_research.pareto import hypervolume_history, pareto_front
 from kd_research.record import METRICS_NAME, RunRecord
 
 STATES = ("completed", "running", "failed", "pruned")
-LARGER_IS_BETTER = ("accuracy", "agreement", "retention", "compression", "speedup")
+LARGER_IS_BETTER = (
+    "accuracy",
+    "agreement",
+    "retention",
+    "compression",
+    "speedup",
+    "energy_ratio",
+)
+
+
+def larger_is_better(metric: str) -> bool:
+    """Whether a metric or cost is one of which more is better; errors, nats and costs are not."""
+    return any(word in metric for word in LARGER_IS_BETTER)
 
 
 @dataclass(frozen=True)
@@ -202,8 +214,7 @@ class Sweep:
         """The objective's direction, else what is better by the name."""
         if name in self.objectives:
             return self.objectives[name]
-        up = any(word in name for word in LARGER_IS_BETTER)
-        return "maximize" if up else "minimize"
+        return "maximize" if larger_is_better(name) else "minimize"
 
     @cached_property
     def teachers(self) -> list[dict[str, float]]:
