@@ -17,32 +17,12 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_research.measures import COSTS as COSTS
+from kd_research.measures import METRICS as METRICS
 from kd_research.record import write_text
 from kd_research.resolvers import ROOT as ROOT
 from kd_research.resolvers import register_resolvers as register_resolvers
 
-METRICS = (
-    "val_accuracy",
-    "val_nll",
-    "val_ece",
-    "teacher_agreement",
-    "teacher_kl",
-    "copied_error_share",
-    "accuracy_retention",
-)
-COSTS = (
-    "num_params",
-    "model_bytes",
-    "macs",
-    "latency_ms",
-    "latency_p95_ms",
-    "batch_latency_ms",
-    "peak_memory_bytes",
-    "energy_joules",
-    "compression_ratio",
-    "speedup",
-    "energy_ratio",
-)
 PATH_KEYS = (
     "output_dir",
     "teacher.checkpoint",

@@ -7,14 +7,19 @@ ledger's (`report/ledger.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_research.statements import (
+    budget_problems,
+    paper_problems,
+    question_problems,
+    row_problems,
+)
+
 ROW_KEY = "row"  # what a trial's one parameter is called
-KEYS = ("overrides", "expected", "tolerance", "selection", "reason", "paired_with")
-SELECTIONS = ("last epoch", "best on test", "best on validation", "unknown")
 # What a user may set on the command line and still say that the paper's row was run.
 HARMLESS = (
     "output_dir",
@@ -25,7 +30,9 @@ HARMLESS = (
     "sweeps",
     "hydra.",
     "num_threads",
-    "soft_targets.",
+    "soft_targets.keep",
+    "soft_targets.fill",
+    "soft_targets.max_gb",
     "pool",
     "sampler",
     "trainer.accelerator",
@@ -37,66 +44,26 @@ HARMLESS = (
 
 
 def read(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Label -> overrides, and what is wrong with `sweep.rows`, a line each."""
-    node = OmegaConf.select(config, "sweep.rows", default=None)
-    stated: Any = OmegaConf.to_container(node, resolve=False) if node else {}
+    """Label -> overrides, and what is wrong with what the sweep states of its rows, a line each."""
+    stated = _plain(config, "rows") or {}
+    if not isinstance(stated, dict):
+        return {}, [f"sweep.rows must be {{label: {{overrides: ...}}}}, got {stated!r}"]
     rows: dict[str, dict[str, Any]] = {}
-    problems = list(_budget_problems(config))
+    problems = list(budget_problems(_plain(config, "budget") or {}))
     for label, row in stated.items():
         at = f"sweep.rows.{label}"
         if not isinstance(row, dict) or not isinstance(row.get("overrides"), dict):
             problems.append(f"{at} needs overrides, as in {{overrides: {{loss: kd}}}}")
             continue
         rows[str(label)] = row["overrides"]
-        unknown = [key for key in row if key not in KEYS]
-        if unknown:
-            problems.append(f"{at} has no {unknown[0]}; a row has {', '.join(KEYS)}")
-        selection = row.get("selection")
-        others = row.get("paired_with") or []
-        missing = [other for other in others if other not in stated]
-        if missing:
-            problems.append(f"{at}.paired_with: there is no row {missing[0]}")
-        if selection is not None and selection not in SELECTIONS:
-            problems.append(f"{at}.selection must be one of {', '.join(SELECTIONS)}: {selection!r}")
-        for key in ("expected", "tolerance"):
-            for name, value in _numbers(row.get(key)).items():
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    problems.append(f"{at}.{key}.{name} must be a number, got {value!r}")
-    return rows, problems + list(_question_problems(config, rows))
+        problems += row_problems(at, str(label), row, stated)
+    problems += paper_problems(_plain(config, "paper") or {}, stated)
+    return rows, [*problems, *question_problems(_plain(config, "questions") or [], stated)]
 
 
-def _question_problems(config: DictConfig, rows: Mapping[str, Any]) -> Iterator[str]:
-    stated: Any = OmegaConf.select(config, "sweep.questions", default=None) or []
-    for place, question in enumerate(stated):
-        at, pairs = f"sweep.questions[{place}]", question.get("differences") or {}
-        if not (pairs and question.get("metric")) and not (
-            question.get("rows") and question.get("values")
-        ):
-            yield f"{at} needs metric and differences, or rows and values"
-        wrong = [name for name, pair in pairs.items() if len(pair) != 2]
-        if wrong:
-            yield f"{at}.differences.{wrong[0]} must be two rows, as in [distilled, plain]"
-        named = [*(question.get("rows") or ()), *(row for pair in pairs.values() for row in pair)]
-        for label in dict.fromkeys(named):
-            if label not in rows:
-                yield f"{at}: there is no row {label}; there are: {', '.join(rows)}"
-
-
-def _budget_problems(config: DictConfig) -> Iterator[str]:
-    node = OmegaConf.select(config, "sweep.budget", default=None)
-    budget: Any = OmegaConf.to_container(node, resolve=False) if node else {}
-    for name, share in budget.items():
-        at = f"sweep.budget.{name}"
-        if name not in ("epochs", "data"):
-            yield f"{at} does not exist; a budget has epochs and data"
-        elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            yield f"{at} is a share, above 0 and at most 1, got {share!r}; try {at}=0.1"
-
-
-def _numbers(value: Any) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    return value if isinstance(value, Mapping) else {"all": value}
+def _plain(config: DictConfig, key: str) -> Any:
+    node = OmegaConf.select(config, f"sweep.{key}", default=None)
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
 
 
 def apply(config: DictConfig, overrides: Mapping[str, Any]) -> None:
@@ -151,6 +118,6 @@ def changed(overrides: Sequence[str]) -> list[str]:
     for text in overrides:
         key = text.lstrip("+~")
         harmless = key.startswith(HARMLESS) and not key.startswith(("sweep.rows", "sweep.paper"))
-        if "=" in text and not harmless:
+        if not harmless:
             found.append(text)
     return found

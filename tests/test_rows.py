@@ -71,16 +71,43 @@ def test_what_is_wrong_with_rows_is_told_before_anything() -> None:
 
 def test_questions_name_rows_that_there_are() -> None:
     asked = (
-        "sweep.questions=[{text:a,rows:[plain,y],values:[b]},"
-        "{text:c,metric:d,differences:{e:[soft]}},{text:f}]"
+        "sweep.questions=[{text:a,rows:[plain,y],values:[val_ece]},"
+        "{text:c,metric:val_nll,differences:{e:[soft]}},{text:f}]"
     )
     with pytest.raises(ConfigError) as told:
         make_plan(*BASE, asked)
     assert told.value.problems == [
         "sweep.questions[0]: there is no row y; there are: plain, soft",
         "sweep.questions[1].differences.e must be two rows, as in [distilled, plain]",
-        "sweep.questions[2] needs metric and differences, or rows and values",
+        "sweep.questions[2] needs text, and metric and differences, or rows and values",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("sweep.rows.soft.expected=0.75", "soft.expected must be values by their metrics"),
+        ("+sweep.rows.soft.expected.test_acuracy=1", "did you mean test_accuracy? there are"),
+        ("+sweep.rows.soft.tolerance={val_nll:1}", "nothing is expected of val_nll"),
+        ("+sweep.rows.soft.tolerance=-1", "sweep.rows.soft.tolerance must be >= 0, got -1"),
+        ("+sweep.rows.soft.paired_with=plain", "must be a list of rows, got 'plain'; try [plain]"),
+        ("+sweep.rows.soft.paired_with=[soft]", "paired_with names the row itself"),
+        ("+sweep.rows.soft.overrides.sweep.seeds=5", "sweep is the sweep's, not a row's"),
+        ("sweep.budget=0.1", "sweep.budget has shares of epochs and data, got 0.1"),
+        ("sweep.questions=[hello]", "sweep.questions[0] needs text, and metric"),
+        ("sweep.questions=[{rows:[soft],values:[b],text:a}]", "'b' is not measured"),
+        ("sweep.paper=hello", "sweep.paper must be a mapping"),
+        ("sweep.paper={tolerence:1}", "sweep.paper has no tolerence"),
+        ("sweep.paper={tolerance:half}", "sweep.paper.tolerance must be a number, got 'half'"),
+        ("sweep.paper={selection:last_epoch}", "sweep.paper.selection must be one of last epoch"),
+        ("sweep.paper={claims:[{text:a,metric:val_nll,better:[soft]}]}", "claims[0] needs text"),
+        ("sweep.paper={claims:[{text:a,metric:x,similar:[y],tolerance:1}]}", "no row y"),
+    ],
+)
+def test_what_a_report_could_not_read_is_told_before_anything(given: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        make_plan(*BASE, given)
+    assert problem in "\n".join(told.value.problems)
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0])
@@ -99,6 +126,7 @@ def test_a_budget_scales_epochs_milestones_and_data(share: float) -> None:
 def test_what_changes_a_row_is_told_from_what_does_not() -> None:
     given = ["+sweeps=papers/x", "dataset.root=d", "tracking=disabled", "sweep.seeds=3"]
     other = ["trainer.max_epochs=3", "optimizer=sgd", "sweep.rows.kd.tolerance=1"]
+    other += ["~dataset.augment", "soft_targets.views=1", "soft_targets.dtype=float16"]
     assert rows.changed([*given, *other]) == other
 
 

@@ -13,17 +13,27 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kd_research.record import SWEEP_NAME, write_text
-from kd_research.report.by_seed import difference, holm, values_by_seed
+from kd_research.report.by_seed import (
+    difference,
+    has_teachers_by_seed,
+    holm,
+    values_by_seed,
+)
 from kd_research.report.methods import LEVEL, interval, numbers, points, table
-from kd_research.report.sweep import Sweep, Trial
+from kd_research.report.sweep import Sweep, Trial, larger_is_better
 from kd_research.report.tables import show
 
 NOTE = """\
 ± of a row is the 95 % t interval of its mean over n seeds. Differences are within seeds (the first
 row less the second, in percentage points where it is an accuracy), with their 95 % t interval; p
 is of the paired t-test, corrected by Holm's method for the differences of its question; below 0.05
-it is called better or worse. A row has one teacher in all its runs, and all rows one split of the
-data: the intervals are over the seeds of the student alone. - is "not measured"."""
+it is called better or worse. """
+ONE_TEACHER = """\
+A row has one teacher in all its runs, and all rows one split of the
+data: the intervals are over the seeds of the student alone. """
+TEACHERS = """\
+Each seed has a teacher of its own, and all rows one split of the
+data: the intervals are over the seeds of both. """
 
 
 def write_answers(sweep: Sweep) -> Path | None:
@@ -43,7 +53,10 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     runs = [record for trial in sweep.trials for record in trial.records]
     lines = [f"# {sweep.name}", ""]
     lines += ["Made by:", "", f"    {sweep.command}", ""] if sweep.command else []
-    lines.append(f"- Seeds {numbers({record.seed for record in runs})} of every row.")
+    seeds = {trial.label: {record.seed for record in trial.records} for trial in sweep.trials}
+    every = set().union(*seeds.values())
+    whose = "of every row" if all(found == every for found in seeds.values()) else "over all rows"
+    lines.append(f"- Seeds {numbers(every)} {whose}.")
     commits = sorted({(r.provenance.get("git") or {}).get("commit", "-")[:7] for r in runs})
     devices = sorted({str(r.provenance.get("device")) for r in runs})
     lines.append(f"- Commit {', '.join(commits)}; device: {', '.join(devices)}.")
@@ -57,7 +70,8 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
         lines += [f"## {question['text']}", ""]
         answer = _differences if question.get("differences") else _values
         lines += [*answer(question, trials), ""]
-    return "\n".join([*lines, NOTE]) + "\n"
+    note = TEACHERS if has_teachers_by_seed(sweep.trials) else ONE_TEACHER
+    return "\n".join([*lines, f'{NOTE}{note}- is "not measured".']) + "\n"
 
 
 def _differences(question: Mapping[str, Any], trials: Mapping[str, Trial]) -> Iterator[str]:
@@ -69,7 +83,7 @@ def _differences(question: Mapping[str, Any], trials: Mapping[str, Trial]) -> It
     tested = [name for name, gap in gaps.items() if gap and gap.p_value is not None]
     corrected = holm([float(gaps[name].p_value or 0.0) for name in tested])  # type: ignore[union-attr]
     p_values = dict(zip(tested, corrected, strict=True))
-    up = any(word in metric for word in ("accuracy", "agreement", "retention"))
+    up = larger_is_better(metric)
     said: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     rows = []
     for name, (one, other) in question["differences"].items():

@@ -7,7 +7,7 @@ intervals speak of new seeds, with the teacher, the data and their split as they
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -20,7 +20,8 @@ class Difference:
 
     Attributes:
         mean: over the seeds.
-        half_width: of its 95 % t interval; None for fewer than two seeds.
+        half_width: of its 95 % t interval; None for fewer than two seeds, and where all differ by
+            the very same, which is no spread to judge by.
         p_value: of the two-sided paired t-test that it is 0; None likewise.
         n: how many seeds both have.
     """
@@ -38,6 +39,12 @@ def values_by_seed(trial: Trial | None, metric: str) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
+def has_teachers_by_seed(trials: Iterable[Trial]) -> bool:
+    """Whether some recipe's seeds had different teachers: then intervals are over these as well."""
+    prints = ({r.provenance.get("teacher_fingerprint") for r in t.records} for t in trials)
+    return any(len(found - {None}) > 1 for found in prints)
+
+
 def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
     """The paired difference of what is given by seed; None where no seed is shared."""
     from scipy.special import stdtr, stdtrit  # what only this needs
@@ -50,7 +57,7 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Differen
         return Difference(mean, None, None, n)
     error = stdev(gaps) / n**0.5
     if error == 0:
-        return Difference(mean, 0.0, float(mean == 0), n)
+        return Difference(mean, 0.0, 1.0, n) if mean == 0 else Difference(mean, None, None, n)
     p_value = 2 * float(stdtr(n - 1, -abs(mean) / error))
     return Difference(mean, float(stdtrit(n - 1, 0.975)) * error, p_value, n)
 

@@ -12,16 +12,17 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 from omegaconf import OmegaConf
 
-from kd_research.record import PREDICTIONS_NAME, SWEEP_NAME, write_text
-from kd_research.report.by_seed import difference, values_by_seed
-from kd_research.report.sweep import Run, Sweep, Trial
+from kd_research.record import SWEEP_NAME, write_text
+from kd_research.report.by_seed import difference, has_teachers_by_seed, values_by_seed
+from kd_research.report.counts import split_sizes, values
+from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.verdicts import (
     NOT_COMPARABLE,
     NOT_RUN,
     REDUCED,
+    UNFINISHED,
     claim_verdict,
     of_another_run,
     verdict,
@@ -63,36 +64,11 @@ class Entry:
     reason: str
 
 
-def measured(run: Run, metric: str) -> float | None:
-    """A record's value, or a count of wrong examples of test from the run's predictions."""
-    record = run.record
-    if record is None or record.status != "completed":
-        return None
-    found = record.value(metric)
-    path = run.directory / PREDICTIONS_NAME
-    who = "teacher" if metric.startswith("teacher_") else "student"
-    name, _, group = metric.removeprefix("teacher_").partition("_on_")
-    counted = name == "test_errors" and (group.isdigit() or not group)
-    if found is not None or not counted or not path.is_file():
-        return found
-    with np.load(path, allow_pickle=False) as content:
-        if f"test_{who}" not in content:
-            return None
-        labels = content["test_labels"]
-        wrong = content[f"test_{who}"] != labels
-    return float(wrong[labels == int(group)].sum() if group else wrong.sum())
-
-
-def values(trial: Trial | None, metric: str) -> tuple[float, ...]:
-    """Of every seed that has it."""
-    found = [measured(run, metric) for run in trial.runs] if trial else []
-    return tuple(value for value in found if value is not None)
-
-
 def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
     """The ledger's lines, in the order of the rows."""
     trials = {trial.label: trial for trial in sweep.trials}
     found = []
+    another = _another(sweep, spec)
     shared = {k: v for k, v in (spec.get("paper") or {}).items() if k in SHARED}
     for label, stated in (spec.get("rows") or {}).items():
         row = {**shared, **stated}
@@ -103,14 +79,8 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
             ours = values(trial, metric)
             rule = PAPER_RULES.get(selection)
             theirs = values(trial, f"{metric}_{rule}") if rule else ()
-            if not ours:
-                said = "failed" if trial and trial.state == "failed" else NOT_RUN
-            elif reduced(spec.get("budget")):
-                said = REDUCED
-            elif spec.get("changed"):
-                said = NOT_COMPARABLE
-            else:
-                said = verdict(metric, published, fmean(ours), tolerance)
+            said = _incomplete(trial, ours, spec) or another
+            said = said or verdict(metric, published, fmean(ours), tolerance)
             found.append(
                 Entry(
                     label,
@@ -128,6 +98,27 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
     return found
 
 
+def _incomplete(
+    trial: Trial | None, found: tuple[float, ...], spec: Mapping[str, Any]
+) -> str | None:
+    """What is said of a row that lacks seeds; None where none is lacking."""
+    wanted = int(spec.get("seeds") or 1)
+    if len(found) >= wanted:
+        return None
+    if trial and trial.state == "failed":
+        return f"failed ({len(found)} of {wanted} seeds completed)"
+    return f"{UNFINISHED} ({len(found)} of {wanted} seeds)" if found else NOT_RUN
+
+
+def _another(sweep: Sweep, spec: Mapping[str, Any]) -> str | None:
+    """What is said of all rows where they are not the paper's; None where they are."""
+    if reduced(spec.get("budget")):
+        return REDUCED
+    wanted = (spec.get("paper") or {}).get("test_examples")
+    other_test = wanted and split_sizes(sweep).get("test", wanted) != wanted
+    return NOT_COMPARABLE if spec.get("changed") or other_test else None
+
+
 def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     """The ledger as Markdown: protocol, rows, claims, and what the marks mean."""
     paper = spec.get("paper") or {}
@@ -141,7 +132,7 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
         lines += [f"**Reduced**: run on a share of the paper's {shares}.", ""]
     if spec.get("changed"):
         lines += [f"**Changed** on the command line: {' '.join(spec['changed'])}.", ""]
-    lines += _examples(sweep)
+    lines += _examples(sweep, paper)
     found = entries(sweep, spec)
     header = ["row", "metric", "published", "ours (n)", "difference", "by the paper's rule"]
     table = [[*header, "tolerance", "verdict"], ["---"] * (len(header) + 2)]
@@ -152,9 +143,10 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     groups = {trial.label or "": trial for trial in sweep.trials}
     for claim in paper.get("claims") or ():
         metric = claim["metric"]
-        said = claim_verdict(claim, {k: values(trial, metric) for k, trial in groups.items()})
-        if reduced(spec.get("budget")) or spec.get("changed"):
-            said = of_another_run(said, REDUCED if reduced(spec.get("budget")) else NOT_COMPARABLE)
+        found_of = {label: values(trial, metric) for label, trial in groups.items()}
+        said = claim_verdict(claim, found_of, int(spec.get("seeds") or 1))
+        if another := _another(sweep, spec):
+            said = of_another_run(said, another)
         lines.append(f"- Claim: {claim['text']}. **{said}**")
     lines += [""] if lines[-1] else []
     lines += [
@@ -168,19 +160,17 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _examples(sweep: Sweep) -> list[str]:
-    """How many examples the accuracies are of: a test file may hold fewer than were published."""
-    for run in (run for trial in sweep.trials for run in trial.runs):
-        path = run.directory / PREDICTIONS_NAME
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as content:
-                counts = [
-                    f"{len(content[f'{split}_labels']):,} {name}"
-                    for split, name in (("val", "validation"), ("test", "test"))
-                    if f"{split}_labels" in content
-                ]
-            return [f"Measured on {' and '.join(counts)} examples.", ""]
-    return []
+def _examples(sweep: Sweep, paper: Mapping[str, Any]) -> list[str]:
+    counts, wanted = split_sizes(sweep), paper.get("test_examples")
+    if not counts:
+        return []
+    said = " and ".join(
+        f"{count:,} {'validation' if name == 'val' else name}" for name, count in counts.items()
+    )
+    if wanted and counts.get("test", wanted) != wanted:
+        said += f" examples; **the paper's test set has {wanted:,}**"
+        return [f"Measured on {said}.", ""]
+    return [f"Measured on {said} examples.", ""]
 
 
 def _unpublished(sweep: Sweep, labels: list[str], spec: Mapping[str, Any]) -> list[str]:
@@ -188,11 +178,12 @@ def _unpublished(sweep: Sweep, labels: list[str], spec: Mapping[str, Any]) -> li
     claims = (spec.get("paper") or {}).get("claims") or ()
     metrics = list(dict.fromkeys(claim["metric"] for claim in claims)) or OWN_METRICS
     trials = {trial.label: trial for trial in sweep.trials}
-    said = REDUCED if reduced(spec.get("budget")) else NOT_COMPARABLE
     rows = []
     for label in labels:
-        found = [_spread(metric, values(trials.get(label), metric)) for metric in metrics]
-        rows.append([label, *found, NOT_RUN if set(found) == {"-"} else said])
+        found = [values(trials.get(label), metric) for metric in metrics]
+        said = _incomplete(trials.get(label), max(found, key=len), spec)
+        said = said or _another(sweep, spec) or NOT_COMPARABLE
+        rows.append([label, *map(_spread, metrics, found), said])
     if not rows:
         return []
     head = ["row without a published number", *metrics, "verdict"]
@@ -216,9 +207,12 @@ def _paired(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     head = ["row", "less", *OWN_METRICS]
+    who = "student, with the teacher and the data as they were"
+    if has_teachers_by_seed(sweep.trials):
+        who = "student and its teacher, with the data as they were"
     note = (
-        "Differences within seeds, with their 95 % t interval (n): of new seeds of the student, "
-        "with the teacher and the data as they were. They are not corrected for their number."
+        "Differences within seeds, with their 95 % t interval (n; none where all differ by the "
+        f"same): of new seeds of the {who}. They are not corrected for their number."
     )
     return [note, "", *map(_line, [head, ["---"] * len(head), *rows]), ""]
 

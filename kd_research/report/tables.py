@@ -7,22 +7,18 @@ import io
 from pathlib import Path
 from typing import Any
 
-from kd_research.config import COSTS, METRICS
+from kd_research.measures import COSTS, METRICS, RATIOS, TEST_METRICS
 from kd_research.record import RunRecord
 from kd_research.report.sweep import Sweep, Trial
 
-_TEST_METRICS = [
-    name.replace("val_", "test_") if name.startswith("val_") else f"test_{name}" for name in METRICS
-]
-_RATIOS = ("compression_ratio", "speedup", "energy_ratio")
 # The columns of every table, measured or not; exports and other people's metrics follow them.
 VALUE_COLUMNS = (
     *METRICS,
     "teacher_val_accuracy",
-    *_TEST_METRICS,
+    *TEST_METRICS,
     "teacher_test_accuracy",
     *COSTS,
-    *(f"teacher_{name}" for name in COSTS if name not in _RATIOS),
+    *(f"teacher_{name}" for name in COSTS if name not in RATIOS),
 )
 FIRST_COLUMNS = ("trial", "label", "seed", "state", "on_front")
 LAST_COLUMNS = ("error", "directory")

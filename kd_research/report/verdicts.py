@@ -6,22 +6,27 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
+from kd_research.report.sweep import larger_is_better
+
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
 NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
+UNFINISHED = "unfinished"  # or failed: not of as many seeds as there should be
 
 
 def verdict(metric: str, published: float, mean: float, tolerance: float | None) -> str:
     """Within the tolerance, on its better side, or on its worse; without one, no verdict."""
     if tolerance is None:
         return NOT_COMPARABLE
-    gain = (published - mean) if "errors" in metric else (mean - published)
+    gain = (mean - published) if larger_is_better(metric) else (published - mean)
     if abs(gain) <= tolerance + 1e-12:
         return REPRODUCED
     return BETTER if gain > 0 else NOT_REPRODUCED
 
 
-def claim_verdict(claim: Mapping[str, Any], groups: Mapping[str, tuple[float, ...]]) -> str:
-    """Of a statement about rows; `groups` is label -> the metric of each seed.
+def claim_verdict(
+    claim: Mapping[str, Any], groups: Mapping[str, tuple[float, ...]], num_seeds: int = 1
+) -> str:
+    """Of a statement about rows; `groups` is label -> the metric of each of `num_seeds` seeds.
 
     `better` rows must each have a better mean than each of `worse`, by more than the 95 % interval
     of the difference (Welch), and be at most `factor` times it if that is given; `similar` ones
@@ -31,20 +36,24 @@ def claim_verdict(claim: Mapping[str, Any], groups: Mapping[str, tuple[float, ..
     missing = [label for label in labels if not groups.get(label)]
     if missing:
         return f"{NOT_RUN}: {', '.join(missing)}"
+    partial = {label: len(groups[label]) for label in labels if len(groups[label]) < num_seeds}
+    if partial:
+        counts = ", ".join(f"{label} {count} of {num_seeds}" for label, count in partial.items())
+        return f"{UNFINISHED}: {counts} seeds"
     if claim.get("similar"):
         means = [fmean(groups[label]) for label in claim["similar"]]
         spread = max(means) - min(means)
         held = spread <= claim["tolerance"]
         said = REPRODUCED if held else NOT_REPRODUCED
         return f"{said}: the means differ by {spread:.4g} at most (tolerance {claim['tolerance']})"
-    sign = -1 if "errors" in claim["metric"] else 1
+    sign = 1 if larger_is_better(claim["metric"]) else -1
     worst, unclear = [], []
     for good in claim["better"]:
         for bad in claim["worse"]:
             gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
             width = _half_width(groups[good], groups[bad])
             text = f"{good} against {bad}: {gain:+.4g}"
-            text += "" if width is None else f" ± {width:.3g}"
+            text += " without a spread" if width is None else f" ± {width:.3g}"
             factor = claim.get("factor")
             missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
             if missed:
@@ -56,12 +65,12 @@ def claim_verdict(claim: Mapping[str, Any], groups: Mapping[str, tuple[float, ..
     if worst:
         return f"{NOT_REPRODUCED}: {'; '.join(worst)}"
     if unclear:
-        return f"same direction, but within the interval: {'; '.join(unclear)}"
+        return f"same direction, but not beyond the interval: {'; '.join(unclear)}"
     return REPRODUCED
 
 
 def _half_width(one: tuple[float, ...], other: tuple[float, ...]) -> float | None:
-    """Half of Welch's 95 % interval of the difference of means; None for a single seed."""
+    """Half of Welch's 95 % interval of the difference of means; None without any spread."""
     from scipy.special import stdtrit
 
     if min(len(one), len(other)) < 2:
@@ -69,7 +78,7 @@ def _half_width(one: tuple[float, ...], other: tuple[float, ...]) -> float | Non
     parts = [stdev(group) ** 2 / len(group) for group in (one, other)]
     total = sum(parts)
     if total == 0:
-        return 0.0
+        return None
     degrees = total**2 / sum(
         part**2 / (len(group) - 1) for part, group in zip(parts, (one, other), strict=True)
     )
@@ -79,7 +88,7 @@ def _half_width(one: tuple[float, ...], other: tuple[float, ...]) -> float | Non
 
 def of_another_run(said: str, verdict: str) -> str:
     """A claim's verdict where the paper's rows were not run as they are: never "reproduced"."""
-    if said.startswith(NOT_RUN):
+    if said.startswith((NOT_RUN, UNFINISHED)):
         return said
     if said.startswith(NOT_REPRODUCED):
         return f"{verdict}: in this run it does not hold{said.removeprefix(NOT_REPRODUCED)}"

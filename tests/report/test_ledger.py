@@ -26,6 +26,9 @@ from kd_research.report.verdicts import claim_verdict, of_another_run, verdict
         ("test_errors", 74, 60, 10, "better"),
         ("test_errors", 74, 90, 10, "not reproduced"),
         ("test_errors", 74, 70, None, "not comparable"),
+        ("test_nll", 0.2, 0.6, 0.05, "not reproduced"),
+        ("latency_ms", 9, 1, 0.5, "better"),
+        ("speedup", 2, 1, 0.5, "not reproduced"),
     ],
 )
 def test_verdicts(
@@ -41,7 +44,11 @@ def test_claims_need_every_row_and_more_than_the_interval() -> None:
     assert claim_verdict(claim, far) == "reproduced"
     assert claim_verdict({**claim, "factor": 0.6}, far) == "reproduced"
     assert "0.52 times (at most 0.5)" in claim_verdict({**claim, "factor": 0.5}, far)
-    assert claim_verdict(claim, near).startswith("same direction, but within the interval")
+    assert claim_verdict(claim, near).startswith("same direction, but not beyond the interval")
+    assert claim_verdict({**claim, "metric": "test_nll"}, far) == "reproduced"
+    assert claim_verdict(claim, far, num_seeds=4) == "unfinished: a 3 of 4, b 3 of 4 seeds"
+    equal = {"a": (10.0, 10.0), "b": (11.0, 11.0)}
+    assert claim_verdict(claim, equal).endswith("a against b: +1 without a spread")
     assert claim_verdict(claim, {"a": far["b"], "b": far["a"]}).startswith("not reproduced")
     assert claim_verdict(claim, {"a": (1.0,)}) == "not run: b"
     same = {"metric": "test_errors", "similar": ["a", "b"], "tolerance": 5}
@@ -120,6 +127,34 @@ def test_less_than_the_paper_is_never_reproduced(
     assert entries(load_sweep(tmp_path / "p"), spec)[0].verdict == said
 
 
+def test_rows_without_all_their_seeds_are_no_verdict(tmp_path: Path) -> None:
+    rows = {
+        "kd": {"overrides": {"loss": "kd"}, "expected": {"test_accuracy": 0.5}, "tolerance": 0.1},
+        "ce": {"overrides": {"loss": "ce"}},
+    }
+    claim = {"text": "c", "metric": "val_accuracy", "better": ["kd"], "worse": ["ce"]}
+    write(tmp_path / "p", rows=rows, seeds=3, paper={"claims": [claim]})
+    path = tmp_path / "p" / "trials" / "0001" / "seed-1"
+    write_record(RunRecord("failed", {}, 1, error="broken"), path)
+    ledger = write_report(tmp_path / "p").ledger
+    assert ledger is not None
+    text = ledger.read_text()
+    assert "| unfinished (2 of 3 seeds) |" in text
+    assert "| failed (1 of 3 seeds completed) |" in text
+    assert "Claim: c. **unfinished: kd 2 of 3, ce 1 of 3 seeds**" in text
+    assert "reproduced" not in text
+
+
+def test_another_test_set_than_the_paper_s_is_not_comparable(tmp_path: Path) -> None:
+    write(tmp_path / "p", paper={"test_examples": 10_000})
+    ledger = write_report(tmp_path / "p").ledger
+    assert ledger is not None
+    text = ledger.read_text()
+    assert "4 test examples; **the paper's test set has 10,000**." in text
+    assert "| not comparable |" in text
+    assert "| reproduced |" not in text
+
+
 def test_a_paper_s_protocol_without_numbers_is_reduced_too(tmp_path: Path) -> None:
     rows = {
         "ce": {"overrides": {"loss": "ce"}},
@@ -141,7 +176,7 @@ def test_a_paper_s_protocol_without_numbers_is_reduced_too(tmp_path: Path) -> No
     assert "| kd | ce | +5.00% ± 63.53% (2) | +0.00% ± 0.00% (2) |" in text
     assert "| kd | dkd |" not in text
     assert "\n\n\n" not in text
-    assert "Claim: it helps. **reduced: same direction, but within the interval" in text
+    assert "Claim: it helps. **reduced: same direction, but not beyond the interval" in text
     assert "reproduced" not in text.split("it helps")[1].splitlines()[0]
 
 

@@ -1,0 +1,59 @@
+"""The names of what a run measures, as sweeps and papers may state them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+METRICS = (
+    "val_accuracy",
+    "val_nll",
+    "val_ece",
+    "teacher_agreement",
+    "teacher_kl",
+    "copied_error_share",
+    "accuracy_retention",
+)
+TEST_METRICS = tuple(
+    name.replace("val_", "test_") if name.startswith("val_") else f"test_{name}" for name in METRICS
+)
+COSTS = (
+    "num_params",
+    "model_bytes",
+    "macs",
+    "latency_ms",
+    "latency_p95_ms",
+    "batch_latency_ms",
+    "peak_memory_bytes",
+    "energy_joules",
+    "compression_ratio",
+    "speedup",
+    "energy_ratio",
+)
+RATIOS = COSTS[-3:]
+TRAINING_COSTS = ("train_epoch_seconds", "train_epoch_cpu_seconds", "train_step_bytes")
+_KNOWN = (
+    *METRICS,
+    *TEST_METRICS,
+    *COSTS,
+    *TRAINING_COSTS,
+    "teacher_val_accuracy",
+    "teacher_test_accuracy",
+    *(f"teacher_{name}" for name in COSTS if name not in RATIOS),
+    "test_errors",
+    "teacher_test_errors",
+)
+# What a paper's rule of the epoch, a class, and a shift of some classes' logits add.
+_COUNTED = re.compile(
+    r"(teacher_)?test_errors(_on_\d+)?|test_accuracy_(last|best)_epoch"
+    r"|shift_(frequency|val|test)(_test_errors(_on)?)?"
+)
+
+
+def unknown(name: object) -> str | None:
+    """Why no run can have measured this; None where one can."""
+    if name in _KNOWN or _COUNTED.fullmatch(str(name)):
+        return None
+    close = difflib.get_close_matches(str(name), _KNOWN, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{name!r} is not measured; {hint}there are: {', '.join(_KNOWN)}"
