@@ -52,7 +52,9 @@ def best_shift(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
     gained = (among.long() - others.long())[order].cumsum(0)
     right = torch.cat([gained.new_zeros(1), gained]) + others.sum()
     ends = torch.cat([ordered[:1] - 2, ordered, ordered[-1:] + 2])
-    width = (ends[1:] - ends[:-1]).masked_fill(right < right.max(), -1.0)
+    width = ends[1:] - ends[:-1]
+    right = right.masked_fill(width <= 0, -1)  # between equal margins no shift lies
+    width = width.masked_fill(right < right.max(), -1.0)
     return _between(ordered, int(width.argmax()))
 
 

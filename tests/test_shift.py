@@ -32,6 +32,20 @@ def test_the_best_shift_is_as_good_as_any(seed: int, classes: list[int]) -> None
     assert least < errors(logits, labels, classes, 0.0) or classes != [3]
 
 
+def test_no_shift_lies_between_equal_margins() -> None:
+    for seed in range(20):
+        logits, labels = example(seed)
+        logits = logits.mul(2).round().div(2)
+        tried = margins(logits, [3]).unique()
+        every = [
+            float(tried[0]) - 1,
+            *(tried[1:] + tried[:-1]).div(2).tolist(),
+            float(tried[-1]) + 1,
+        ]
+        least = min(errors(logits, labels, [3], shift) for shift in every)
+        assert errors(logits, labels, [3], best_shift(logits, labels, [3])) == least
+
+
 def test_the_frequencies_come_out() -> None:
     logits, labels = example(0)
     shift = frequency_shift(logits, labels, [1, 3])
