@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_research.data.decode import WrongSizeError, read_image
+from kd_research.data.decode import VERSION, WrongSizeError, read_image
 from kd_research.data.hub import Source, find_columns, fingerprint, open_splits, read_labels
 
 
@@ -109,4 +109,4 @@ def open_stream(
         )
         for split, rows in splits.items()
     }
-    return opened, names, repr([fingerprint(source), list(input_shape), resize])
+    return opened, names, repr([VERSION, fingerprint(source), list(input_shape), resize])
