@@ -28,8 +28,8 @@ from kd_research.data.hub import (
     find_columns,
     fingerprint,
     open_splits,
-    read_labels,
 )
+from kd_research.data.labels import read_labels
 from kd_research.data.store import (
     META_NAME,
     array_digest,

@@ -1,19 +1,15 @@
 """Classification sets through Hugging Face `datasets`: a Hub name, local Parquet or image folders.
 
-Finds the splits, the input and label columns and the class names, and refuses what does not fit
+Finds the splits and the input and label columns, and refuses what does not fit
 with what was found and what to type. Imports `datasets` only when something must be decoded.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kd_research.data.store import FULL, file_digest
 
@@ -225,53 +221,3 @@ def find_columns(source: Source, features: Mapping[str, Any]) -> tuple[str, str,
 
 def _describe(kind: Any) -> str:
     return str(getattr(kind, "dtype", None) or type(kind).__name__)
-
-
-def read_labels(
-    source: Source, splits: Mapping[str, datasets.Dataset], column: str, num_classes: int
-) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
-    """Split -> labels (N,), and the names of the classes.
-
-    Raises:
-        ValueError: the number of classes is not `num_classes`, or a label is out of its range.
-    """
-    import datasets
-
-    kind = splits["train"].features[column]
-    raw = {split: rows.with_format(None)[column][:] for split, rows in splits.items()}
-    if isinstance(kind, datasets.ClassLabel):
-        names = list(kind.names)
-    elif isinstance(raw["train"][0], str):
-        names = sorted(set(raw["train"]))
-        number = {name: position for position, name in enumerate(names)}
-        raw = {split: [number.get(label, -1) for label in labels] for split, labels in raw.items()}
-    else:
-        names = [str(label) for label in range(num_classes)]
-    if len(names) != num_classes:
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise ValueError(
-            f"{source} has {len(names)} classes ({shown}), the configuration says {num_classes}; "
-            f"type dataset.num_classes={len(names)}"
-        )
-    labels = {}
-    for split, values in raw.items():
-        array = np.array([-1 if value is None else value for value in values], dtype=np.int64)
-        outside = Counter(int(value) for value in array[(array < 0) | (array >= num_classes)])
-        if outside:
-            advice = "check dataset.num_classes and dataset.label_column"
-            if split != "train":
-                advice += f"; if the split has no labels, type dataset.splits.{split}=null"
-            raise ValueError(
-                f"{source}: the column {column!r} of the split {split!r} has labels outside 0 to "
-                f"{num_classes - 1}: {dict(outside.most_common(5))} (value: count); {advice}"
-            )
-        labels[split] = array
-    absent = sorted(set(range(num_classes)) - set(labels["train"].tolist()))
-    if absent:
-        shown = ", ".join(names[label] for label in absent[:10])
-        raise ValueError(
-            f"{source}: no training example of class {shown}; the configuration says "
-            f"dataset.num_classes={num_classes}, train has {num_classes - len(absent)}; check that "
-            "dataset.root holds all files (a class is left out of a set by dataset.exclude_classes)"
-        )
-    return labels, names

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kd_research.data.decode import VERSION, WrongSizeError, read_image
-from kd_research.data.hub import Source, find_columns, fingerprint, open_splits, read_labels
+from kd_research.data.hub import Source, find_columns, fingerprint, open_splits
+from kd_research.data.labels import read_labels
 
 
 class EncodedImages:
