@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PREFIXES = {"train": "train", "validation": "validation", "valid": "validation"}
 _PREFIXES |= {"val": "validation", "dev": "validation", "test": "test"}
+_SPLITS = ("train", "validation", "test")
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -91,6 +92,26 @@ def fingerprint(source: Source) -> list[Any]:
     return ["local", digests, *settings]
 
 
+def _refuse_doubles(source: Source, wanted: Mapping[str, str | None]) -> None:
+    """Every split of ours is to be another one of theirs: selection must not see the test split."""
+    unknown = sorted(set(wanted) - set(_SPLITS))
+    if unknown:
+        raise ValueError(
+            f"dataset.splits has {', '.join(unknown)}; its keys are our names, "
+            f"{', '.join(_SPLITS)}: type '++dataset.splits={{test: THEIR_NAME}}'"
+        )
+    taken: dict[str, str] = {}
+    for ours in _SPLITS:
+        theirs = wanted.get(ours, ours)
+        if theirs is not None and theirs in taken:
+            raise ValueError(
+                f"the split {theirs!r} of {source} would be both {taken[theirs]} and {ours}; type "
+                f"++dataset.splits.{ours}=ANOTHER, or =null to do without"
+            )
+        if theirs is not None:
+            taken[theirs] = ours
+
+
 def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
     """Our split name -> rows, images not decoded.
 
@@ -99,7 +120,8 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         cache: a folder for what `datasets` makes of the files.
 
     Raises:
-        FileNotFoundError, ValueError: nothing is there, or a split has no rows or is missing.
+        FileNotFoundError, ValueError: nothing is there, a split has no rows or is missing, or one
+            of theirs would be two of ours.
         OSError: the disk is full.
     """
     import datasets
@@ -107,15 +129,17 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
     if source.root is None and source.path is None:
         raise ValueError("a data set needs dataset.root=FOLDER or dataset.path=HUB_NAME")
     wanted = dict(source.splits or {})
+    if source.root is not None:
+        # a file's name gives the split as we call it, whatever the Hub's set does
+        wanted = {ours: name and _PREFIXES.get(name, name) for ours, name in wanted.items()}
+    _refuse_doubles(source, wanted)
     progress = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         if source.root is not None:
             files = local_files(Path(source.root).expanduser())
             is_folder = files["train"][0].is_dir()
-            # a file's name gives the split as we call it, whatever the Hub's set does
-            wanted = {ours: name and _PREFIXES.get(name, name) for ours, name in wanted.items()}
-            asked = {wanted.get(split, split) for split in ("train", "validation", "test")}
+            asked = {wanted.get(split, split) for split in _SPLITS}
             found = dict(
                 datasets.load_dataset(
                     "imagefolder" if is_folder else "parquet",
@@ -152,7 +176,7 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         if progress:
             datasets.enable_progress_bars()
     splits = {}
-    for ours in ("train", "validation", "test"):
+    for ours in _SPLITS:
         theirs = wanted.get(ours, ours)
         if theirs is None or (theirs not in found and ours not in wanted):
             continue

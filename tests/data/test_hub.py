@@ -245,6 +245,22 @@ def test_a_published_validation_split_can_be_the_test_split(theirs, parquet, tmp
     assert len(splits.test) == 9
 
 
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"validation": "test"}, "'test' of .* would be both validation and test; type "),
+        ({"test": "valid"}, "'validation' of .* would be both validation and test"),
+        ({"train": "test", "validation": None}, "'test' of .* would be both train and test"),
+        ({"foo": "train", "val": "test"}, "dataset.splits has foo, val; its keys are our names"),
+    ],
+)
+def test_no_split_is_two_of_ours(splits, message, parquet, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read(parquet, tmp_path, splits=splits)
+    swapped = read(parquet, tmp_path, splits={"train": "test", "test": "train"})
+    assert (len(swapped.train), len(swapped.test)) == (9, 30)
+
+
 def sentences(root, words=("good film", "bad film", "", "good good")):
     root.mkdir(exist_ok=True)
     features = datasets.Features(
