@@ -45,7 +45,7 @@ def choose(
 
     Args:
         split: the training split.
-        subset: a share in (0, 1), a count, or None for all.
+        subset: a share in (0, 1], a count (int), or None for all.
         exclude_classes: names or numbers.
         only_classes: names or numbers, or None for all.
         num_classes: C.
@@ -53,7 +53,8 @@ def choose(
         seed: of the subset, which is stratified.
 
     Raises:
-        ValueError: an unknown class, nothing left, or a subset larger than what there is.
+        ValueError: an unknown class, nothing left, or a subset that is neither a share nor a count
+            of at most what there is.
     """
     names = [str(name) for name in class_names] if class_names else []
 
@@ -75,13 +76,16 @@ def choose(
         raise ValueError(
             "no training example is left: check dataset.only_classes and dataset.exclude_classes"
         )
-    if subset is None or subset == 1.0 and isinstance(subset, float):
+    if subset is None:
         return split
-    count = round(subset * len(split)) if isinstance(subset, float) and subset < 1 else int(subset)
+    if isinstance(subset, float):
+        count = round(subset * len(split)) if 0 < subset <= 1 else 0
+    else:
+        count = subset if isinstance(subset, int) and not isinstance(subset, bool) else 0
     if not 0 < count <= len(split):
         raise ValueError(
             f"dataset.subset must be a share in (0, 1] or a count in 1 to {len(split)}, "
-            f"got {subset}; try dataset.subset=0.1"
+            f"got {subset!r}; try dataset.subset=0.1"
         )
     return split if count == len(split) else split.part(_stratified(split, count, seed))
 

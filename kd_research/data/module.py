@@ -48,8 +48,8 @@ class DataModule(LightningDataModule):
             None is the training split's own.
         std: per channel, what they are then divided by.
         augment: makes the augmentation from the seed; None leaves the examples as they are.
-        subset: of the training split: a share below 1 or a count, stratified, by `split_seed`;
-            None is all of it.
+        subset: of the training split: a share (float, at most 1) or a count (int), stratified, by
+            `split_seed`; None is all of it.
         exclude_classes: names or numbers of the classes that the training split is to lack.
         only_classes: the only ones that it is to have; None is all.
 
