@@ -69,7 +69,8 @@ def decoded(
         FileNotFoundError, ValueError, OSError: with what was found and what to type.
     """
     shape = list(input_shape) if input_shape is not None else None
-    key = content_key([VERSION, fingerprint(source), num_classes, shape, resize, repr(tokens)])
+    cutting = [repr(tokens), tokens.content if tokens else None]
+    key = content_key([VERSION, fingerprint(source), num_classes, shape, resize, *cutting])
 
     def build(folder: Path) -> None:
         splits = open_splits(source, folder / "cache")

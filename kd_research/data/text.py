@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kd_research.data.store import array_digest, create_array
+from kd_research.data.store import array_digest, create_array, file_digest
 
 if TYPE_CHECKING:
     import datasets
@@ -58,6 +58,12 @@ class Tokens:
                 f"{self.vocab_size} and {self.max_length}"
             )
 
+    @property
+    def content(self) -> str | None:
+        """A digest of the pretrained tokenizer's file, where that is on this machine."""
+        path = None if self.pretrained is None else _tokenizer_file(self.pretrained)
+        return file_digest(path) if path is not None and path.is_file() else None
+
 
 def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tokenizer:
     """The tokenizer that `tokens` describes.
@@ -94,11 +100,15 @@ def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tok
     return tokenizer
 
 
+def _tokenizer_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    return path / TOKENIZER_NAME if path.is_dir() else path
+
+
 def _pretrained(name: str) -> tokenizers.Tokenizer:
     import tokenizers
 
-    path = Path(name).expanduser()
-    path = path / TOKENIZER_NAME if path.is_dir() else path
+    path = _tokenizer_file(name)
     if path.exists():
         return tokenizers.Tokenizer.from_file(str(path))
     try:

@@ -308,6 +308,19 @@ def test_text_that_does_not_fit_is_told(tmp_path):
         Tokens("char")
 
 
+def test_another_tokenizer_at_the_same_place_is_another_store(tmp_path):
+    source, place = sentences(tmp_path / "text"), tmp_path / "tokenizer.json"
+
+    def first_sentence(kind):
+        folder = decode.decoded(source, 2, tmp_path / "store", tokens=Tokens(kind, 300, 8))
+        place.write_bytes((folder / "tokenizer.json").read_bytes())
+        tokens = Tokens("pretrained", 300, 8, str(tmp_path))
+        return sources.text(source, 2, tokens, tmp_path / "store").train.inputs["input_ids"][0]
+
+    words, pieces = first_sentence("word"), first_sentence("bpe")
+    assert words.tolist() != pieces.tolist()
+
+
 def test_the_real_sst2(tmp_path):
     source = Source(root=str(shared("sst2")))
     splits = sources.text(source, 2, Tokens("word", 12000, 64), tmp_path)
