@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_research.data.files import SPLIT_NAMES, local_files
 from kd_research.data.store import FULL, file_digest
 
 if TYPE_CHECKING:
     import datasets
 
-_PREFIXES = {"train": "train", "validation": "validation", "valid": "validation"}
-_PREFIXES |= {"val": "validation", "dev": "validation", "test": "test"}
 _SPLITS = ("train", "validation", "test")
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,10 @@ class Source:
     """Where a data set is and what its parts are called; None means "infer it".
 
     Attributes:
-        root: a local folder with Parquet files (`train-*.parquet`, also below it) or an image
-            folder (`train/CLASS/x.png`); it goes before `path`.
+        root: a local folder with Parquet files (`train-*.parquet`, also in a folder below it) or
+            an image folder (`train/CLASS/x.png`); it goes before `path`.
         path: a Hub name, such as "uoft-cs/cifar10".
-        name: the Hub set's configuration.
+        name: the Hub set's configuration; with `root` the folder below it.
         splits: our split -> theirs; a split whose name is None is left out.
         input_column: the image or text column.
         label_column: the label column.
@@ -47,43 +45,13 @@ class Source:
         return str(self.root) if self.root else f"{self.path}" + (f"/{self.name}" * bool(self.name))
 
 
-def local_files(root: Path) -> dict[str, list[Path]]:
-    """Split -> its Parquet files, or its folder of images, in a folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or nothing in it that is named as a split.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"dataset.root={root} is not a folder (seen from {Path.cwd()}); "
-            "type dataset.root=/where/the/files/are, or dataset.root=null to ask the Hub"
-        )
-    found: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("*.parquet")):
-        prefix = file.stem.replace("_", "-").split("-")[0].lower()
-        if split := _PREFIXES.get(prefix):
-            found.setdefault(split, []).append(file)
-    if not found:
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            split = _PREFIXES.get(folder.name.lower())
-            if split and any(file.suffix.lower() in _IMAGES for file in folder.rglob("*")):
-                found.setdefault(split, []).append(folder)
-    if "train" not in found:
-        names = sorted(path.name for path in root.iterdir())[:10]
-        raise FileNotFoundError(
-            f"no training split in dataset.root={root}: found {names}; expected train*.parquet "
-            "(and test*.parquet), or folders of images train/CLASS/*.png"
-        )
-    return found
-
-
 def fingerprint(source: Source) -> list[Any]:
     """What the content of `source` is known by before it is decoded: a JSON value."""
     settings = [source.name, dict(source.splits or {}), source.input_column, source.label_column]
     if source.root is None:
         return ["hub", source.path, *settings]
     root, digests = Path(source.root).expanduser(), []
-    for split, paths in local_files(root).items():
+    for split, paths in local_files(root, source.name).items():
         for path in paths:
             files = (
                 [path] if path.is_file() else [f for f in sorted(path.rglob("*")) if f.is_file()]
@@ -131,13 +99,13 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
     wanted = dict(source.splits or {})
     if source.root is not None:
         # a file's name gives the split as we call it, whatever the Hub's set does
-        wanted = {ours: name and _PREFIXES.get(name, name) for ours, name in wanted.items()}
+        wanted = {ours: name and SPLIT_NAMES.get(name, name) for ours, name in wanted.items()}
+        files = local_files(Path(source.root).expanduser(), source.name)
     _refuse_doubles(source, wanted)
     progress = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         if source.root is not None:
-            files = local_files(Path(source.root).expanduser())
             is_folder = files["train"][0].is_dir()
             asked = {wanted.get(split, split) for split in _SPLITS}
             found = dict(

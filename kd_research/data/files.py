@@ -1,0 +1,65 @@
+"""A data set's files in a local folder: which split is where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation"}
+SPLIT_NAMES |= {"val": "validation", "dev": "validation", "test": "test"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
+    """Split -> its Parquet files, or its folder of images, in a folder.
+
+    Args:
+        root: the folder; Parquet files may be in one below it, such as `data/`.
+        name: the folder below `root` to look in instead, as the Hub has its configurations.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or nothing in it that is named as a split.
+        ValueError: the files are in several folders, as if they were several sets.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"dataset.root={root} is not a folder (seen from {Path.cwd()}); "
+            "type dataset.root=/where/the/files/are, or dataset.root=null to ask the Hub"
+        )
+    base = root
+    if name is not None:
+        root = base / str(name)
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"dataset.config_name={name} is no folder in dataset.root={base}, which has "
+                f"{_names(base)}; type dataset.config_name=null, or another"
+            )
+    found: dict[str, list[Path]] = {}
+    places: set[Path] = set()
+    for file in sorted(root.rglob("*.parquet")):
+        prefix = file.stem.replace("_", "-").split("-")[0].lower()
+        if split := SPLIT_NAMES.get(prefix):
+            found.setdefault(split, []).append(file)
+            # train/train-0.parquet beside test/test-0.parquet is one set
+            own = file.parent.name.lower() in SPLIT_NAMES and file.parent != root
+            places.add(file.parent.parent if own else file.parent)
+    if len(places) > 1:
+        shown = sorted(str(place.relative_to(base)) for place in places)
+        raise ValueError(
+            f"dataset.root={base} has splits in {len(places)} folders: {', '.join(shown[:10])}; "
+            f"type dataset.config_name={shown[-1]} to take one"
+        )
+    if not found:
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            split = SPLIT_NAMES.get(folder.name.lower())
+            if split and any(file.suffix.lower() in _IMAGES for file in folder.rglob("*")):
+                found.setdefault(split, []).append(folder)
+    if "train" not in found:
+        raise FileNotFoundError(
+            f"no training split in dataset.root={root}: found {_names(root)}; expected "
+            "train*.parquet (and test*.parquet), or folders of images train/CLASS/*.png"
+        )
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())[:10]
