@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation"}
@@ -59,6 +61,28 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
             "train*.parquet (and test*.parquet), or folders of images train/CLASS/*.png"
         )
     return found
+
+
+def refuse_missing_shards(files: Sequence[Path]) -> None:
+    """Let only whole downloads through: `train-00000-of-00002.parquet` needs the other one.
+
+    Raises:
+        ValueError: a numbered file of those that belong together is not there; it names them.
+    """
+    whole = set()
+    for file in files:
+        if numbered := re.fullmatch(r"(.*-)(\d+)(-of-)(\d+)", file.stem):
+            prefix, at, of, count = numbered.groups()
+            whole |= {
+                file.with_name(f"{prefix}{shard:0{len(at)}}{of}{count}{file.suffix}")
+                for shard in range(int(count))
+            }
+    if missing := sorted(whole - set(files)):
+        names = ", ".join(file.name for file in missing[:5]) + ", ..." * (len(missing) > 5)
+        raise ValueError(
+            f"{missing[0].parent} lacks {len(missing)} of {len(whole)} files: {names}; finish the "
+            "download"
+        )
 
 
 def _names(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_research.data.files import SPLIT_NAMES, local_files
+from kd_research.data.files import SPLIT_NAMES, local_files, refuse_missing_shards
 from kd_research.data.store import FULL, file_digest
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         # a file's name gives the split as we call it, whatever the Hub's set does
         wanted = {ours: name and SPLIT_NAMES.get(name, name) for ours, name in wanted.items()}
         files = local_files(Path(source.root).expanduser(), source.name)
+        for ours in _SPLITS:
+            refuse_missing_shards(files.get(wanted.get(ours, ours) or "", []))
     _refuse_doubles(source, wanted)
     progress = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()

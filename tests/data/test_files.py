@@ -52,3 +52,19 @@ def test_rows_are_those_of_the_configuration(tmp_path):
     write_parquet(tmp_path / "set" / "fr", "train", pictures(6), [0, 1, 2] * 2)
     splits = open_splits(Source(str(tmp_path / "set"), name="en"), tmp_path / "cache")
     assert len(splits["train"]) == 3
+
+
+def test_an_incomplete_download_is_told(tmp_path):
+    write_parquet(tmp_path, "train", pictures(3), [0, 1, 2])
+    (tmp_path / "train-00000-of-00001.parquet").rename(tmp_path / "train-00001-of-00003.parquet")
+    write_parquet(tmp_path, "test", pictures(3), [0, 1, 2])
+    missing = "lacks 2 of 3 files: train-00000-of-00003.parquet, train-00002-of-00003.parquet"
+    with pytest.raises(ValueError, match=missing):
+        open_splits(Source(str(tmp_path)), tmp_path / "cache")
+    for shard in (0, 2):
+        write_parquet(tmp_path, "train", pictures(3), [0, 1, 2])
+        file = tmp_path / "train-00000-of-00001.parquet"
+        file.rename(tmp_path / f"train-0000{shard}-of-00003.parquet")
+    touch(tmp_path, "validation-00000-of-00002.parquet")
+    splits = open_splits(Source(str(tmp_path), splits={"validation": None}), tmp_path / "cache")
+    assert len(splits["train"]) == 9
