@@ -1,5 +1,7 @@
 """What the training, validation and test splits are, and how batches are prepared."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -85,6 +87,10 @@ def test_classes_are_left_out_of_the_training_split_alone():
         ({"subset": 2.5}, r"a share in \(0, 1\] or a count in 1 to 300, got 2.5"),
         ({"subset": True}, "got True"),
         ({"subset": "many"}, "got 'many'"),
+        ({"mean": [0.5, 0.5]}, r"dataset.mean must be 3 numbers, .*; try .*=\[0.5,0.5,0.5\]"),
+        ({"mean": 0.5}, "dataset.mean must be 3 numbers"),
+        ({"mean": ["a"]}, "dataset.mean must be 3 numbers"),
+        ({"std": [0.2, 0, 0.2]}, "dataset.std must be 3 numbers above 0"),
         ({"val_fraction": 0.001}, "cannot cut 0.001 of 400 examples off, stratified"),
         ({"input_shape": [1, 6, 6]}, r"try dataset.input_shape=\[3, 6, 6\]"),
         ({"num_classes": 3}, "labels of 'made' run from 0 to 3"),
@@ -93,6 +99,17 @@ def test_classes_are_left_out_of_the_training_split_alone():
 def test_bad_choices_are_told(changes, message):
     with pytest.raises(ValueError, match=message):
         module(**changes)
+
+
+def test_a_constant_channel_is_not_divided_by_its_deviation():
+    measured = replace(source(), mean=[0.5, 0.5, 0.0], std=[0.25, 0.25, 0.0])
+    data = module(source=lambda: measured, mean=None, std=None)
+    given = data.prepare(next(iter(data.batches(data.val)))).inputs
+    assert given.isfinite().all()
+
+
+def test_one_number_stands_for_all_channels():
+    assert module(mean=[0.5], std=[0.2])._scale.numel() == 1
 
 
 def test_an_uneven_subset_keeps_the_shares():
