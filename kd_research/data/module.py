@@ -85,6 +85,7 @@ class DataModule(LightningDataModule):
         self.batch_size, self.seed, self._augment = batch_size, seed, augment
         self.views: int | None = None  # how many views of an example there are; None: one an epoch
         self.channels_last = False
+        _ = self.augment  # a wrong setting is told before the data are read
         splits = source()
         self.class_names = splits.class_names
         train, test = splits.train, splits.test
