@@ -78,7 +78,10 @@ def decoded(
         labels, names = read_labels(source, splits, label_column, num_classes)
         if kind == "image":
             if shape is None:
-                raise ValueError(f"{source} has images; type dataset.input_shape=[3,32,32] or so")
+                raise ValueError(
+                    f"{source} has images in column {column!r}, this data set is configured for "
+                    "text; type dataset=hub, or dataset.input_column=NAME of a text column"
+                )
             meta = _decode_images(source, splits, column, shape, resize, folder)
         else:
             if tokens is None:

@@ -139,7 +139,7 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         reason = str(error.__cause__ or error).strip().splitlines()
         raise ValueError(
             f"the files of {source} cannot be read as one data set: {reason[0]} (...{reason[-1]}); "
-            "every split needs rows, the same columns and whole files; dataset.splits.NAME=null "
+            "every split needs rows, the same columns and whole files; ++dataset.splits.NAME=null "
             "leaves one out"
         ) from error
     finally:
@@ -153,16 +153,17 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         if theirs not in found:
             raise ValueError(
                 f"{source} has no split {theirs!r}, it has {sorted(found)}; "
-                f"type dataset.splits.{ours}=NAME, or =null to do without"
+                f"type ++dataset.splits.{ours}=NAME, or =null to do without"
             )
         if len(found[theirs]) == 0:
             raise ValueError(
-                f"the split {theirs!r} of {source} is empty; type dataset.splits.{ours}=null"
+                f"the split {theirs!r} of {source} is empty; type ++dataset.splits.{ours}=null"
             )
         splits[ours] = found[theirs]
     if "train" not in splits:
         raise ValueError(
-            f"{source} has no split 'train', it has {sorted(found)}; type dataset.splits.train=NAME"
+            f"{source} has no split 'train', it has {sorted(found)}; "
+            "type ++dataset.splits.train=NAME"
         )
     return splits
 

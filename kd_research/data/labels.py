@@ -54,7 +54,7 @@ def read_labels(
         if outside:
             advice = "check dataset.num_classes and dataset.label_column"
             if split != "train":
-                advice += f"; if the split has no labels, type dataset.splits.{split}=null"
+                advice += f"; if the split has no labels, type ++dataset.splits.{split}=null"
             raise ValueError(
                 f"{source}: the column {column!r} of the split {split!r} has labels outside 0 to "
                 f"{num_classes - 1}: {dict(outside.most_common(5))} (value: count); {advice}"

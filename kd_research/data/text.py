@@ -46,15 +46,15 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.kind not in ("word", "bpe", "pretrained"):
-            raise ValueError(f"tokens.kind must be word, bpe or pretrained, got {self.kind!r}")
+            raise ValueError(f"dataset.tokens must be word, bpe or pretrained, got {self.kind!r}")
         if (self.kind == "pretrained") != (self.pretrained is not None):
             raise ValueError(
-                f"tokens.kind={self.kind} with tokens.pretrained={self.pretrained}; "
-                "type both: tokens.kind=pretrained tokens.pretrained=NAME, or neither"
+                f"dataset.tokens={self.kind} with dataset.pretrained={self.pretrained}; "
+                "type both: dataset.tokens=pretrained dataset.pretrained=NAME, or neither"
             )
         if self.vocab_size < 3 or self.max_length < 1:
             raise ValueError(
-                "vocab_size must be >= 3 and max_length >= 1, got "
+                "dataset.vocab_size must be >= 3 and dataset.max_length >= 1, got "
                 f"{self.vocab_size} and {self.max_length}"
             )
 
@@ -116,7 +116,7 @@ def _pretrained(name: str) -> tokenizers.Tokenizer:
     except Exception as error:  # the Rust side raises plain Exception
         raise FileNotFoundError(
             f"no tokenizer {name!r}: neither a folder with {TOKENIZER_NAME} nor found on the Hub "
-            f"({error}); type dataset.tokens.pretrained=FOLDER"
+            f"({error}); type dataset.pretrained=FOLDER"
         ) from error
 
 

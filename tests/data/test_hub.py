@@ -199,7 +199,7 @@ BAD = [
     (two_labels, {}, "2 columns could be the label; there are"),
     (two_labels, {"label_column": "fine"}, "no column 'fine'; there are"),
     (no_images, {}, "no input; there are length (float64), label (int64)"),
-    (empty_split, {}, "dataset.splits.NAME=null leaves one out"),
+    (empty_split, {}, "++dataset.splits.NAME=null leaves one out"),
     (class_without_examples, {}, "no training example of class emu"),
 ]
 
@@ -224,7 +224,7 @@ def test_bad_settings_are_told(parquet, tmp_path):
         read(parquet, tmp_path, classes=10)
     with pytest.raises(ValueError, match=r"resize=true .*or dataset.input_shape=\[3,6,8\]"):
         read(parquet, tmp_path, shape=[3, 32, 32])
-    with pytest.raises(ValueError, match="has no split 'holdout', it has"):
+    with pytest.raises(ValueError, match=r"'holdout', it has .*type \+\+dataset.splits.test=NAME"):
         read(parquet, tmp_path, splits={"test": "holdout"})
     with pytest.raises(FileNotFoundError, match="is not a folder .* type dataset.root="):
         read(tmp_path / "nowhere", tmp_path)
@@ -304,8 +304,15 @@ def test_text_that_does_not_fit_is_told(tmp_path):
     again = sources.text(source, 2, Tokens("pretrained", 5, 8, str(saved)), tmp_path / "store")
     expected = sources.text(source, 2, Tokens("word", 300, 8), tmp_path / "store")
     assert torch.equal(again.train.inputs["input_ids"], expected.train.inputs["input_ids"])
-    with pytest.raises(ValueError, match="tokens.kind must be word, bpe or pretrained"):
+    with pytest.raises(ValueError, match="dataset.tokens must be word, bpe or pretrained"):
         Tokens("char")
+    with pytest.raises(ValueError, match="dataset.tokens=pretrained dataset.pretrained=NAME"):
+        Tokens("pretrained")
+
+
+def test_images_under_a_configuration_of_text_are_told(parquet, tmp_path):
+    with pytest.raises(ValueError, match="has images in column 'img'.*type dataset=hub,"):
+        sources.text(Source(root=str(parquet)), 3, Tokens(), tmp_path / "store")
 
 
 def test_another_tokenizer_at_the_same_place_is_another_store(tmp_path):
