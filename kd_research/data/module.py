@@ -51,7 +51,8 @@ class DataModule(LightningDataModule):
         augment: makes the augmentation from the seed; None leaves the examples as they are.
         subset: of the training split: a share (float, at most 1) or a count (int), stratified, by
             `split_seed`; None is all of it.
-        exclude_classes: names or numbers of the classes that the training split is to lack.
+        exclude_classes: names or numbers of the classes that the training split is to lack, or a
+            single one.
         only_classes: the only ones that it is to have; None is all.
 
     Raises:
@@ -74,8 +75,8 @@ class DataModule(LightningDataModule):
         std: Sequence[float] | None = None,
         augment: Callable[..., Augment] | None = None,
         subset: float | int | None = None,
-        exclude_classes: Sequence[str | int] = (),
-        only_classes: Sequence[str | int] | None = None,
+        exclude_classes: Sequence[str | int] | str | int | None = (),
+        only_classes: Sequence[str | int] | str | int | None = None,
         decoded_shape: Sequence[int] | None = None,
     ):
         super().__init__()
@@ -90,7 +91,7 @@ class DataModule(LightningDataModule):
         self.class_names = splits.class_names
         train, test = splits.train, splits.test
         if test is None:
-            train, test = cut(train, test_fraction, split_seed)
+            train, test = cut(train, test_fraction, split_seed, "test_fraction")
         if splits.val is None:
             self.train, self.val = cut(train, val_fraction, split_seed)
         else:
