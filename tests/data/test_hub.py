@@ -106,6 +106,14 @@ def test_what_a_killed_process_left_is_not_read(parquet, tmp_path):
     assert not half.exists()
 
 
+@pytest.mark.parametrize("left", ['{"kind": "ima', "{}", "[1]", None])
+def test_a_damaged_or_foreign_meta_is_as_none(left, parquet, tmp_path):
+    content = read(parquet, tmp_path).content
+    (meta,) = (tmp_path / "store").glob(f"*/{store.META_NAME}")
+    meta.write_bytes(b"\xff") if left is None else meta.write_text(left)
+    assert read(parquet, tmp_path).content == content
+
+
 def test_a_damaged_array_is_told(parquet, tmp_path):
     read(parquet, tmp_path)
     (array,) = (tmp_path / "store").glob("*/train-inputs.npy")
