@@ -95,7 +95,7 @@ def _inside(
 def _refused(augment: Augment, name: str, kind: str, example: str) -> ValueError:
     return ValueError(
         f"augment.{name} must be {kind}, got {getattr(augment, name)}; "
-        f"try dataset.augment.{name}={example}"
+        f"try ++dataset.augment.{name}={example}"
     )
 
 
