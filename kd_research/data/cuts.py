@@ -37,7 +37,7 @@ def cut(
             f"dataset.{setting} must be above 0 and below 1, got {fraction}; "
             f"try dataset.{setting}=0.1"
         )
-    classes, counts = split.labels.unique(return_counts=True)
+    classes, counts = torch.unique(split.labels, return_counts=True)
     what = f"cannot cut {fraction} of {len(split)} examples off, stratified"
     if len(split) == 0:
         raise ValueError(f"{what}: there are none")

@@ -181,5 +181,7 @@ def test_nothing_is_nothing():
 )
 def test_values_of_another_kind_are_refused(name, values, message):
     for value in values:
-        with pytest.raises(ValueError, match=f"augment.{name} must be {message}.*try .+dataset.augm"):
+        with pytest.raises(
+            ValueError, match=f"augment.{name} must be {message}.*try .+dataset.augm"
+        ):
             Augment(**{name: value})
