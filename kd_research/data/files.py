@@ -1,10 +1,12 @@
-"""A data set's files in a local folder: which split is where."""
+"""A data set's files in a local folder: which split is where, and what they are known by."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from kd_research.data.store import file_digest
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation"}
 SPLIT_NAMES |= {"val": "validation", "dev": "validation", "test": "test"}
@@ -83,6 +85,31 @@ def refuse_missing_shards(files: Sequence[Path]) -> None:
             f"{missing[0].parent} lacks {len(missing)} of {len(whole)} files: {names}; finish the "
             "download"
         )
+
+
+def known_by(
+    files: Mapping[str, Sequence[Path]], whole_up_to: int = 1 << 30
+) -> list[list[str | int]]:
+    """What the content of each file is known by, for the paths of each split.
+
+    Above `whole_up_to` bytes in all, that is its place, size and time of change: every start of a
+    run asks, and would read all of a large folder of images.
+    """
+    stats = [
+        (split, path, file, file.stat())
+        for split, paths in files.items()
+        for path in paths
+        for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+        if file.is_file()
+    ]
+    if sum(stat.st_size for *_, stat in stats) > whole_up_to:
+        return [
+            [split, str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns]
+            for split, path, file, stat in stats
+        ]
+    return [
+        [split, str(file.relative_to(path)), file_digest(file)] for split, path, file, _ in stats
+    ]
 
 
 def _names(folder: Path) -> list[str]:

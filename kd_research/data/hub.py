@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_research.data.files import SPLIT_NAMES, local_files, refuse_missing_shards
-from kd_research.data.store import FULL, file_digest
+from kd_research.data.files import SPLIT_NAMES, known_by, local_files, refuse_missing_shards
+from kd_research.data.store import FULL
 
 if TYPE_CHECKING:
     import datasets
@@ -50,14 +50,8 @@ def fingerprint(source: Source) -> list[Any]:
     settings = [source.name, dict(source.splits or {}), source.input_column, source.label_column]
     if source.root is None:
         return ["hub", source.path, *settings]
-    root, digests = Path(source.root).expanduser(), []
-    for split, paths in local_files(root, source.name).items():
-        for path in paths:
-            files = (
-                [path] if path.is_file() else [f for f in sorted(path.rglob("*")) if f.is_file()]
-            )
-            digests += [[split, str(f.relative_to(path)), file_digest(f)] for f in files]
-    return ["local", digests, *settings]
+    files = local_files(Path(source.root).expanduser(), source.name)
+    return ["local", known_by(files), *settings]
 
 
 def _refuse_doubles(source: Source, wanted: Mapping[str, str | None]) -> None:

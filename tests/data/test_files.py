@@ -1,10 +1,13 @@
 """Which local files make a split: one configuration's, and all of its shards."""
 
+import os
+
 import pytest
 from conftest_data import pictures, write_parquet
 from PIL import Image
 
-from kd_research.data.files import local_files
+from kd_research.data import files
+from kd_research.data.files import known_by, local_files
 from kd_research.data.hub import Source, open_splits
 
 
@@ -68,3 +71,19 @@ def test_an_incomplete_download_is_told(tmp_path):
     touch(tmp_path, "validation-00000-of-00002.parquet")
     splits = open_splits(Source(str(tmp_path), splits={"validation": None}), tmp_path / "cache")
     assert len(splits["train"]) == 9
+
+
+def test_a_large_folder_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "cat").mkdir()
+    for name in "ab":
+        (tmp_path / "cat" / name).write_bytes(b"123456")
+    splits = {"train": [tmp_path]}
+    small = known_by(splits)
+    os.utime(tmp_path / "cat" / "a", ns=(1, 1))
+    assert known_by(splits) == small, "the content alone counts"
+    monkeypatch.setattr(files, "file_digest", lambda _: pytest.fail("read"))
+    large = known_by(splits, whole_up_to=11)
+    assert known_by(splits, whole_up_to=11) == large
+    os.utime(tmp_path / "cat" / "a", ns=(2, 2))
+    changed = known_by(splits, whole_up_to=11)
+    assert [new == old for new, old in zip(changed, large, strict=True)] == [False, True]
