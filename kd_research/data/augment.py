@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_research.data import crops
+from kd_research.data.checks import are_numbers, is_number, is_whole
 
 # Columns of an example's draws: each use has its own, so that turning one on moves no other.
 _CROP_Y, _CROP_X, _FLIP, _HOLE_Y, _HOLE_X, _PARTNER, _WEIGHT, _BOX_Y, _BOX_X = range(9)
@@ -91,6 +92,13 @@ def _inside(
     return (in_y.unsqueeze(2) & in_x.unsqueeze(1)).unsqueeze(1)
 
 
+def _refused(augment: Augment, name: str, kind: str, example: str) -> ValueError:
+    return ValueError(
+        f"augment.{name} must be {kind}, got {getattr(augment, name)}; "
+        f"try ++dataset.augment.{name}={example}"
+    )
+
+
 @dataclass(frozen=True)
 class Augment:
     """What is done to a training example; the defaults do nothing.
@@ -112,7 +120,7 @@ class Augment:
             called once per example, with torch's random state set for it and put back after.
 
     Raises:
-        ValueError: a number below 0, or shares that are none.
+        ValueError: a value that is not of its kind, with what to type.
     """
 
     seed: int = 0
@@ -126,14 +134,25 @@ class Augment:
     _beta: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("crop", "cutout", "mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"augment.{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("crop", "cutout"):
+            if not is_whole(getattr(self, name)):
+                raise _refused(self, name, "a whole number of pixels >= 0", "4")
+        for name in ("mixup", "cutmix"):
+            if not is_number(value := getattr(self, name)) or value < 0:
+                raise _refused(self, name, "a number >= 0", "0.2")
+        if not isinstance(self.flip, bool):
+            raise _refused(self, "flip", "true or false", "true")
+        if self.colour is not None and not callable(self.colour):
+            raise _refused(
+                self,
+                "colour",
+                "something to call",
+                "{_target_: kornia.augmentation.RandomChannelShuffle}",
+            )
         area = self.resized_crop
-        if area is not None and (len(area) != 2 or not 0 < area[0] <= area[1] <= 1):
-            raise ValueError(
-                "augment.resized_crop must be two shares in (0, 1], the smaller first, got "
-                f"{[*area]}; try [0.08,1]"
+        if area is not None and not (are_numbers(area, 2) and 0 < area[0] <= area[1] <= 1):
+            raise _refused(
+                self, "resized_crop", "two shares in (0, 1], the smaller first", "[0.08,1]"
             )
         for name in ("mixup", "cutmix"):
             if shape := getattr(self, name):

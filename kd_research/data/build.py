@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.data import sources
+from kd_research.data.checks import are_numbers, is_whole
 from kd_research.data.hub import Source
 from kd_research.data.module import DataModule
 from kd_research.data.text import Tokens
@@ -52,8 +53,30 @@ def images(
         settings: DataModule's.
 
     Raises:
-        ValueError: `decode_size` without `resize`, or below the sides of `input_shape`.
+        ValueError: `input_shape` is none of an image, a number is not whole, or `decode_size` is
+            without `resize` or below the sides of `input_shape`.
     """
+    given = list(input_shape) if isinstance(input_shape, Sequence) else input_shape
+    if not are_numbers(given, 3) or not all(is_whole(side, 1) for side in given):
+        raise ValueError(
+            "dataset.input_shape must be three whole numbers, [channels,height,width], got "
+            f"{given}; try dataset.input_shape=[3,32,32]"
+        )
+    if given[0] not in (1, 3):
+        raise ValueError(
+            f"dataset.input_shape={given} has {given[0]} channels, images have 1 (grey) or 3 "
+            "(RGB), and they come first; try dataset.input_shape=[3,32,32]"
+        )
+    if not is_whole(stream_workers):
+        raise ValueError(
+            f"dataset.stream_workers must be a whole number >= 0, got {stream_workers}; "
+            "try dataset.stream_workers=8"
+        )
+    if decode_size is not None and not is_whole(decode_size, 1):
+        raise ValueError(
+            f"dataset.decode_size must be a whole number >= 1, or null, got {decode_size}; "
+            f"try dataset.decode_size={max(given[1:])}"
+        )
     if decode_size is not None and (not resize or decode_size < max(input_shape[1:])):
         raise ValueError(
             f"dataset.decode_size={decode_size} needs dataset.resize=true and no less than the "
@@ -106,7 +129,14 @@ def text(
         num_classes: C.
         store: the folder of decoded sets.
         settings: DataModule's.
+
+    Raises:
+        ValueError: an augmentation is given.
     """
+    if settings.get("augment") is not None:
+        raise ValueError(
+            "dataset.augment is for images, this data set is text: type none of its settings"
+        )
     source = Source(root, path, config_name, dict(splits), input_column, label_column)
     description = Tokens(tokens, vocab_size, max_length, pretrained)
     load = partial(sources.text, source, num_classes, description, Path(store))

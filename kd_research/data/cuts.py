@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from sklearn.model_selection import train_test_split
 
+from kd_research.data.checks import is_number, is_whole
 from kd_research.data.sources import Split
 
 
-def cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def cut(
+    split: Split, fraction: float, seed: int, setting: str = "val_fraction"
+) -> tuple[Split, Split]:
     """The split without, and with only, a stratified `fraction` of its examples.
 
+    Args:
+        split: what is cut.
+        fraction: above 0 and below 1.
+        seed: of the choice, at least 0.
+        setting: what `fraction` is called, for messages.
+
     Raises:
-        ValueError: a class has fewer than two examples, or the part fewer than there are classes.
+        ValueError: a class has fewer than two examples, a part has fewer than there are classes, or
+            a number is out of its range.
     """
-    try:
-        kept, taken = train_test_split(
-            torch.arange(len(split)).numpy(),
-            test_size=fraction,
-            random_state=seed,
-            stratify=split.labels.numpy(),
-        )
-    except ValueError as error:
+    if not is_whole(seed) or seed >= 1 << 32:
         raise ValueError(
-            f"cannot cut {fraction} of {len(split)} examples off, stratified: {error}; "
-            "try a larger dataset.val_fraction"
-        ) from None
+            f"dataset.split_seed must be a whole number from 0 to 2^32 - 1, got {seed}; "
+            "try dataset.split_seed=0"
+        )
+    if not is_number(fraction) or not 0 < fraction < 1:
+        raise ValueError(
+            f"dataset.{setting} must be above 0 and below 1, got {fraction}; "
+            f"try dataset.{setting}=0.1"
+        )
+    classes, counts = torch.unique(split.labels, return_counts=True)
+    what = f"cannot cut {fraction} of {len(split)} examples off, stratified"
+    if len(split) == 0:
+        raise ValueError(f"{what}: there are none")
+    if counts.min() < 2:
+        raise ValueError(
+            f"{what}: class {int(classes[counts.argmin()])} has a single example, a cut needs two "
+            "of each; add examples or take the class out of the files"
+        )
+    num = math.ceil(fraction * len(split))
+    if min(num, len(split) - num) < len(classes):
+        raise ValueError(
+            f"{what}: that leaves parts of {len(split) - num} and {num} for {len(classes)} "
+            f"classes; try a {'larger' if fraction < 0.5 else 'smaller'} dataset.{setting}"
+        )
+    kept, taken = train_test_split(
+        torch.arange(len(split)).numpy(),
+        test_size=fraction,
+        random_state=seed,
+        stratify=split.labels.numpy(),
+    )
     kept, taken = torch.from_numpy(kept).sort().values, torch.from_numpy(taken).sort().values
     return split.part(kept), split.part(taken)
 
@@ -35,8 +65,8 @@ def cut(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 def choose(
     split: Split,
     subset: float | int | None,
-    exclude_classes: Sequence[str | int],
-    only_classes: Sequence[str | int] | None,
+    exclude_classes: Sequence[str | int] | str | int | None,
+    only_classes: Sequence[str | int] | str | int | None,
     num_classes: int,
     class_names: Sequence[str] | None,
     seed: int,
@@ -45,15 +75,16 @@ def choose(
 
     Args:
         split: the training split.
-        subset: a share in (0, 1), a count, or None for all.
-        exclude_classes: names or numbers.
-        only_classes: names or numbers, or None for all.
+        subset: a share in (0, 1], a count (int), or None for all.
+        exclude_classes: names or numbers, or a single one, or None.
+        only_classes: the same; None for all.
         num_classes: C.
         class_names: their names, if they have some.
         seed: of the subset, which is stratified.
 
     Raises:
-        ValueError: an unknown class, nothing left, or a subset larger than what there is.
+        ValueError: an unknown class, nothing left, or a subset that is neither a share nor a count
+            of at most what there is.
     """
     names = [str(name) for name in class_names] if class_names else []
 
@@ -65,9 +96,11 @@ def choose(
         known = ", ".join(names) if names else f"0 to {num_classes - 1}"
         raise ValueError(f"dataset has no class {given!r}; there are {known}")
 
-    excluded = {number(given) for given in exclude_classes}
-    wanted = set(range(num_classes)) if only_classes is None else set(map(number, only_classes))
-    wanted -= excluded
+    def numbers(given: Sequence[str | int] | str | int | None) -> set[int]:
+        return set(map(number, [given] if isinstance(given, (str, int)) else given or []))
+
+    wanted = set(range(num_classes)) if only_classes is None else numbers(only_classes)
+    wanted -= numbers(exclude_classes)
     if len(wanted) < num_classes:
         mask = torch.isin(split.labels, torch.tensor(sorted(wanted), dtype=torch.int64))
         split = split.part(mask.nonzero().squeeze(1))
@@ -75,13 +108,16 @@ def choose(
         raise ValueError(
             "no training example is left: check dataset.only_classes and dataset.exclude_classes"
         )
-    if subset is None or subset == 1.0 and isinstance(subset, float):
+    if subset is None:
         return split
-    count = round(subset * len(split)) if isinstance(subset, float) and subset < 1 else int(subset)
+    if isinstance(subset, float):
+        count = round(subset * len(split)) if 0 < subset <= 1 else 0
+    else:
+        count = subset if isinstance(subset, int) and not isinstance(subset, bool) else 0
     if not 0 < count <= len(split):
         raise ValueError(
             f"dataset.subset must be a share in (0, 1] or a count in 1 to {len(split)}, "
-            f"got {subset}; try dataset.subset=0.1"
+            f"got {subset!r}; try dataset.subset=0.1"
         )
     return split if count == len(split) else split.part(_stratified(split, count, seed))
 

@@ -28,8 +28,8 @@ from kd_research.data.hub import (
     find_columns,
     fingerprint,
     open_splits,
-    read_labels,
 )
+from kd_research.data.labels import read_labels
 from kd_research.data.store import (
     META_NAME,
     array_digest,
@@ -43,7 +43,7 @@ from kd_research.record import write_json
 if TYPE_CHECKING:
     import datasets
 
-_VERSION = 1  # of what is in a decoded folder; a change makes every set anew
+VERSION = 2  # of what is in a decoded folder; a change makes every set anew
 _CHUNK = 512
 
 
@@ -69,7 +69,8 @@ def decoded(
         FileNotFoundError, ValueError, OSError: with what was found and what to type.
     """
     shape = list(input_shape) if input_shape is not None else None
-    key = content_key([_VERSION, fingerprint(source), num_classes, shape, resize, repr(tokens)])
+    cutting = [repr(tokens), tokens.content if tokens else None]
+    key = content_key([VERSION, fingerprint(source), num_classes, shape, resize, *cutting])
 
     def build(folder: Path) -> None:
         splits = open_splits(source, folder / "cache")
@@ -77,7 +78,10 @@ def decoded(
         labels, names = read_labels(source, splits, label_column, num_classes)
         if kind == "image":
             if shape is None:
-                raise ValueError(f"{source} has images; type dataset.input_shape=[3,32,32] or so")
+                raise ValueError(
+                    f"{source} has images in column {column!r}, this data set is configured for "
+                    "text; type dataset=hub, or dataset.input_column=NAME of a text column"
+                )
             meta = _decode_images(source, splits, column, shape, resize, folder)
         else:
             if tokens is None:
@@ -182,15 +186,18 @@ def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDAr
         shape: (C, H, W) to give; C is 1 (grey) or 3 (RGB).
         resize: whether other sizes are brought to H x W (bicubic, the centre).
 
+    It is turned upright as its EXIF data say, and 16 bits a pixel are brought to 8.
+
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or its pixels have no known range.
         WrongSizeError: it has another size, and may not be resized.
     """
     channels, height, width = shape
     stream = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
     try:
         with Image.open(stream) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError:  # whose own words are the address of our buffer
         raise OSError(f"{cell['path'] or 'its content'} is no image that Pillow knows") from None
     if image.size != (width, height):
@@ -199,6 +206,18 @@ def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDAr
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with bytes as pixels; Pillow itself would cut 16 bits off at 255."""
+    if image.mode.startswith("I;16"):
+        pixels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise OSError(
+            f"pixels of mode {image.mode} (32 bits) have no known range; save it with 8 or 16 bits"
+        )
+    return image
 
 
 def _report(

@@ -1,28 +1,23 @@
 """Classification sets through Hugging Face `datasets`: a Hub name, local Parquet or image folders.
 
-Finds the splits, the input and label columns and the class names, and refuses what does not fit
+Finds the splits and the input and label columns, and refuses what does not fit
 with what was found and what to type. Imports `datasets` only when something must be decoded.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kd_research.data.store import FULL, file_digest
+from kd_research.data.files import SPLIT_NAMES, known_by, local_files, refuse_missing_shards
+from kd_research.data.store import FULL
 
 if TYPE_CHECKING:
     import datasets
 
-_PREFIXES = {"train": "train", "validation": "validation", "valid": "validation"}
-_PREFIXES |= {"val": "validation", "dev": "validation", "test": "test"}
-_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,10 @@ class Source:
     """Where a data set is and what its parts are called; None means "infer it".
 
     Attributes:
-        root: a local folder with Parquet files (`train-*.parquet`, also below it) or an image
-            folder (`train/CLASS/x.png`); it goes before `path`.
+        root: a local folder with Parquet files (`train-*.parquet`, also in a folder below it) or
+            an image folder (`train/CLASS/x.png`); it goes before `path`.
         path: a Hub name, such as "uoft-cs/cifar10".
-        name: the Hub set's configuration.
+        name: the Hub set's configuration; with `root` the folder below it.
         splits: our split -> theirs; a split whose name is None is left out.
         input_column: the image or text column.
         label_column: the label column.
@@ -50,49 +45,33 @@ class Source:
         return str(self.root) if self.root else f"{self.path}" + (f"/{self.name}" * bool(self.name))
 
 
-def local_files(root: Path) -> dict[str, list[Path]]:
-    """Split -> its Parquet files, or its folder of images, in a folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or nothing in it that is named as a split.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"dataset.root={root} is not a folder (seen from {Path.cwd()}); "
-            "type dataset.root=/where/the/files/are, or dataset.root=null to ask the Hub"
-        )
-    found: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("*.parquet")):
-        prefix = file.stem.replace("_", "-").split("-")[0].lower()
-        if split := _PREFIXES.get(prefix):
-            found.setdefault(split, []).append(file)
-    if not found:
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            split = _PREFIXES.get(folder.name.lower())
-            if split and any(file.suffix.lower() in _IMAGES for file in folder.rglob("*")):
-                found.setdefault(split, []).append(folder)
-    if "train" not in found:
-        names = sorted(path.name for path in root.iterdir())[:10]
-        raise FileNotFoundError(
-            f"no training split in dataset.root={root}: found {names}; expected train*.parquet "
-            "(and test*.parquet), or folders of images train/CLASS/*.png"
-        )
-    return found
-
-
 def fingerprint(source: Source) -> list[Any]:
     """What the content of `source` is known by before it is decoded: a JSON value."""
     settings = [source.name, dict(source.splits or {}), source.input_column, source.label_column]
     if source.root is None:
         return ["hub", source.path, *settings]
-    root, digests = Path(source.root).expanduser(), []
-    for split, paths in local_files(root).items():
-        for path in paths:
-            files = (
-                [path] if path.is_file() else [f for f in sorted(path.rglob("*")) if f.is_file()]
+    files = local_files(Path(source.root).expanduser(), source.name)
+    return ["local", known_by(files), *settings]
+
+
+def _refuse_doubles(source: Source, wanted: Mapping[str, str | None]) -> None:
+    """Every split of ours is to be another one of theirs: selection must not see the test split."""
+    unknown = sorted(set(wanted) - set(_SPLITS))
+    if unknown:
+        raise ValueError(
+            f"dataset.splits has {', '.join(unknown)}; its keys are our names, "
+            f"{', '.join(_SPLITS)}: type '++dataset.splits={{test: THEIR_NAME}}'"
+        )
+    taken: dict[str, str] = {}
+    for ours in _SPLITS:
+        theirs = wanted.get(ours, ours)
+        if theirs is not None and theirs in taken:
+            raise ValueError(
+                f"the split {theirs!r} of {source} would be both {taken[theirs]} and {ours}; type "
+                f"++dataset.splits.{ours}=ANOTHER, or =null to do without"
             )
-            digests += [[split, str(f.relative_to(path)), file_digest(f)] for f in files]
-    return ["local", digests, *settings]
+        if theirs is not None:
+            taken[theirs] = ours
 
 
 def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
@@ -103,7 +82,8 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         cache: a folder for what `datasets` makes of the files.
 
     Raises:
-        FileNotFoundError, ValueError: nothing is there, or a split has no rows or is missing.
+        FileNotFoundError, ValueError: nothing is there, a split has no rows or is missing, or one
+            of theirs would be two of ours.
         OSError: the disk is full.
     """
     import datasets
@@ -111,15 +91,19 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
     if source.root is None and source.path is None:
         raise ValueError("a data set needs dataset.root=FOLDER or dataset.path=HUB_NAME")
     wanted = dict(source.splits or {})
+    if source.root is not None:
+        # a file's name gives the split as we call it, whatever the Hub's set does
+        wanted = {ours: name and SPLIT_NAMES.get(name, name) for ours, name in wanted.items()}
+        files = local_files(Path(source.root).expanduser(), source.name)
+        for ours in _SPLITS:
+            refuse_missing_shards(files.get(wanted.get(ours, ours) or "", []))
+    _refuse_doubles(source, wanted)
     progress = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         if source.root is not None:
-            files = local_files(Path(source.root).expanduser())
             is_folder = files["train"][0].is_dir()
-            # a file's name gives the split as we call it, whatever the Hub's set does
-            wanted = {ours: name and _PREFIXES.get(name, name) for ours, name in wanted.items()}
-            asked = {wanted.get(split, split) for split in ("train", "validation", "test")}
+            asked = {wanted.get(split, split) for split in _SPLITS}
             found = dict(
                 datasets.load_dataset(
                     "imagefolder" if is_folder else "parquet",
@@ -149,30 +133,31 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         reason = str(error.__cause__ or error).strip().splitlines()
         raise ValueError(
             f"the files of {source} cannot be read as one data set: {reason[0]} (...{reason[-1]}); "
-            "every split needs rows, the same columns and whole files; dataset.splits.NAME=null "
+            "every split needs rows, the same columns and whole files; ++dataset.splits.NAME=null "
             "leaves one out"
         ) from error
     finally:
         if progress:
             datasets.enable_progress_bars()
     splits = {}
-    for ours in ("train", "validation", "test"):
+    for ours in _SPLITS:
         theirs = wanted.get(ours, ours)
         if theirs is None or (theirs not in found and ours not in wanted):
             continue
         if theirs not in found:
             raise ValueError(
                 f"{source} has no split {theirs!r}, it has {sorted(found)}; "
-                f"type dataset.splits.{ours}=NAME, or =null to do without"
+                f"type ++dataset.splits.{ours}=NAME, or =null to do without"
             )
         if len(found[theirs]) == 0:
             raise ValueError(
-                f"the split {theirs!r} of {source} is empty; type dataset.splits.{ours}=null"
+                f"the split {theirs!r} of {source} is empty; type ++dataset.splits.{ours}=null"
             )
         splits[ours] = found[theirs]
     if "train" not in splits:
         raise ValueError(
-            f"{source} has no split 'train', it has {sorted(found)}; type dataset.splits.train=NAME"
+            f"{source} has no split 'train', it has {sorted(found)}; "
+            "type ++dataset.splits.train=NAME"
         )
     return splits
 
@@ -225,53 +210,3 @@ def find_columns(source: Source, features: Mapping[str, Any]) -> tuple[str, str,
 
 def _describe(kind: Any) -> str:
     return str(getattr(kind, "dtype", None) or type(kind).__name__)
-
-
-def read_labels(
-    source: Source, splits: Mapping[str, datasets.Dataset], column: str, num_classes: int
-) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
-    """Split -> labels (N,), and the names of the classes.
-
-    Raises:
-        ValueError: the number of classes is not `num_classes`, or a label is out of its range.
-    """
-    import datasets
-
-    kind = splits["train"].features[column]
-    raw = {split: rows.with_format(None)[column][:] for split, rows in splits.items()}
-    if isinstance(kind, datasets.ClassLabel):
-        names = list(kind.names)
-    elif isinstance(raw["train"][0], str):
-        names = sorted(set(raw["train"]))
-        number = {name: position for position, name in enumerate(names)}
-        raw = {split: [number.get(label, -1) for label in labels] for split, labels in raw.items()}
-    else:
-        names = [str(label) for label in range(num_classes)]
-    if len(names) != num_classes:
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise ValueError(
-            f"{source} has {len(names)} classes ({shown}), the configuration says {num_classes}; "
-            f"type dataset.num_classes={len(names)}"
-        )
-    labels = {}
-    for split, values in raw.items():
-        array = np.array([-1 if value is None else value for value in values], dtype=np.int64)
-        outside = Counter(int(value) for value in array[(array < 0) | (array >= num_classes)])
-        if outside:
-            advice = "check dataset.num_classes and dataset.label_column"
-            if split != "train":
-                advice += f"; if the split has no labels, type dataset.splits.{split}=null"
-            raise ValueError(
-                f"{source}: the column {column!r} of the split {split!r} has labels outside 0 to "
-                f"{num_classes - 1}: {dict(outside.most_common(5))} (value: count); {advice}"
-            )
-        labels[split] = array
-    absent = sorted(set(range(num_classes)) - set(labels["train"].tolist()))
-    if absent:
-        shown = ", ".join(names[label] for label in absent[:10])
-        raise ValueError(
-            f"{source}: no training example of class {shown}; the configuration says "
-            f"dataset.num_classes={num_classes}, train has {num_classes - len(absent)}; check that "
-            "dataset.root holds all files (a class is left out of a set by dataset.exclude_classes)"
-        )
-    return labels, names

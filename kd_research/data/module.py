@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kd_research.data.augment import Augment
 from kd_research.data.batches import Batches
+from kd_research.data.checks import are_numbers
 from kd_research.data.crops import centre
 from kd_research.data.cuts import choose, cut
 from kd_research.data.sources import Split, Splits
@@ -46,15 +47,17 @@ class DataModule(LightningDataModule):
             evaluation takes its centre. None is `input_shape`.
         mean: per channel, subtracted from the inputs, of which bytes are divided by 255 first;
             None is the training split's own.
-        std: per channel, what they are then divided by.
+        std: per channel, what they are then divided by; a measured 0 counts as 1.
         augment: makes the augmentation from the seed; None leaves the examples as they are.
-        subset: of the training split: a share below 1 or a count, stratified, by `split_seed`;
-            None is all of it.
-        exclude_classes: names or numbers of the classes that the training split is to lack.
+        subset: of the training split: a share (float, at most 1) or a count (int), stratified, by
+            `split_seed`; None is all of it.
+        exclude_classes: names or numbers of the classes that the training split is to lack, or a
+            single one.
         only_classes: the only ones that it is to have; None is all.
 
     Raises:
-        ValueError: the data do not have the stated shape or classes, or a split is empty.
+        ValueError: the data do not have the stated shape or classes, a split is empty, or `mean` or
+            `std` are no numbers for these channels.
     """
 
     def __init__(
@@ -72,8 +75,8 @@ class DataModule(LightningDataModule):
         std: Sequence[float] | None = None,
         augment: Callable[..., Augment] | None = None,
         subset: float | int | None = None,
-        exclude_classes: Sequence[str | int] = (),
-        only_classes: Sequence[str | int] | None = None,
+        exclude_classes: Sequence[str | int] | str | int | None = (),
+        only_classes: Sequence[str | int] | str | int | None = None,
         decoded_shape: Sequence[int] | None = None,
     ):
         super().__init__()
@@ -83,11 +86,12 @@ class DataModule(LightningDataModule):
         self.batch_size, self.seed, self._augment = batch_size, seed, augment
         self.views: int | None = None  # how many views of an example there are; None: one an epoch
         self.channels_last = False
+        _ = self.augment  # a wrong setting is told before the data are read
         splits = source()
         self.class_names = splits.class_names
         train, test = splits.train, splits.test
         if test is None:
-            train, test = cut(train, test_fraction, split_seed)
+            train, test = cut(train, test_fraction, split_seed, "test_fraction")
         if splits.val is None:
             self.train, self.val = cut(train, val_fraction, split_seed)
         else:
@@ -109,18 +113,35 @@ class DataModule(LightningDataModule):
                 "a streamed set needs dataset.mean and dataset.std, a number per channel; "
                 "try ImageNet's: [0.485,0.456,0.406] and [0.229,0.224,0.225]"
             )
-        self._normaliser(mean or splits.mean, std or splits.std)
+        measured = splits.std and [value or 1.0 for value in splits.std]  # 0: a constant channel
+        self._normaliser(mean or splits.mean, std or measured)
 
     def _normaliser(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Make normalisation one pass over the batch: x * scale + shift."""
         self._scale, self._shift = torch.ones(()), torch.zeros(())
         if mean is None or std is None or self.input_shape is None:
             return
+        self._check_moments(mean, std)
         shape = (-1, *[1] * (len(self.input_shape) - 1))
         unit = 255.0 if self.train.dtype == torch.uint8 else 1.0
         deviation = torch.tensor(list(std), dtype=torch.float64).view(shape)
         self._scale = (1 / (unit * deviation)).float()
         self._shift = (-torch.tensor(list(mean)).view(shape) / deviation).float()
+
+    def _check_moments(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        assert self.input_shape is not None
+        num = self.input_shape[0]
+        fits = {
+            "mean": are_numbers(mean, 1, num),
+            "std": are_numbers(std, 1, num) and all(value > 0 for value in std),
+        }
+        for name, given, example in (("mean", mean, "0.5"), ("std", std, "0.25")):
+            if not fits[name]:
+                raise ValueError(
+                    f"dataset.{name} must be {num} numbers{' above 0' * (name == 'std')}, one per "
+                    f"channel, or a list of a single one for all, got {given}; "
+                    f"try dataset.{name}=[{','.join([example] * num)}]"
+                )
 
     def _check(self) -> None:
         problems = []

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 META_NAME = "meta.json"
+_META_KEYS = {"kind", "splits", "class_names"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
 
 
@@ -57,14 +58,15 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Pat
     """`directory`, made by `build(temporary folder)` if it is not there yet.
 
     Args:
-        directory: the final place; its `meta.json`, which `build` writes last, says it is whole.
+        directory: the final place; its `meta.json`, which `build` writes last, says it is whole;
+            one that cannot be read, or is another's, counts as none.
         build: fills the folder that it is given.
         what: for the log: "decoding mnist".
 
     Raises:
         OSError: the disk is full; the message says how to go on.
     """
-    if (directory / META_NAME).exists():
+    if _is_whole(directory):
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(directory.with_name(f"{directory.name}.lock"))
@@ -74,12 +76,20 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Pat
         log.info("waiting for another process that is %s (%s)", what, directory)
         lock.acquire()
     try:
-        if not (directory / META_NAME).exists():
+        if not _is_whole(directory):
             log.info("%s into %s, once on this machine", what, directory)
             _build(directory, build, what)
     finally:
         lock.release()
     return directory
+
+
+def _is_whole(directory: Path) -> bool:
+    try:
+        meta = json.loads((directory / META_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(meta, dict) and meta.keys() >= _META_KEYS
 
 
 def _build(directory: Path, build: Callable[[Path], None], what: str) -> None:
@@ -90,7 +100,7 @@ def _build(directory: Path, build: Callable[[Path], None], what: str) -> None:
     temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
         build(temporary)
-        if directory.exists():  # without meta.json: not ours, or damaged
+        if directory.exists():  # without a meta.json of ours: not ours, or damaged
             shutil.rmtree(directory)
         os.replace(temporary, directory)
     except OSError as error:

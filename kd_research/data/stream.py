@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_research.data.decode import WrongSizeError, read_image
-from kd_research.data.hub import Source, find_columns, fingerprint, open_splits, read_labels
+from kd_research.data.decode import VERSION, WrongSizeError, read_image
+from kd_research.data.hub import Source, find_columns, fingerprint, open_splits
+from kd_research.data.labels import read_labels
 
 
 class EncodedImages:
@@ -109,4 +110,4 @@ def open_stream(
         )
         for split, rows in splits.items()
     }
-    return opened, names, repr([fingerprint(source), list(input_shape), resize])
+    return opened, names, repr([VERSION, fingerprint(source), list(input_shape), resize])

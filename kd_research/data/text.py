@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kd_research.data.store import array_digest, create_array
+from kd_research.data.store import array_digest, create_array, file_digest
 
 if TYPE_CHECKING:
     import datasets
@@ -46,17 +46,23 @@ class Tokens:
 
     def __post_init__(self) -> None:
         if self.kind not in ("word", "bpe", "pretrained"):
-            raise ValueError(f"tokens.kind must be word, bpe or pretrained, got {self.kind!r}")
+            raise ValueError(f"dataset.tokens must be word, bpe or pretrained, got {self.kind!r}")
         if (self.kind == "pretrained") != (self.pretrained is not None):
             raise ValueError(
-                f"tokens.kind={self.kind} with tokens.pretrained={self.pretrained}; "
-                "type both: tokens.kind=pretrained tokens.pretrained=NAME, or neither"
+                f"dataset.tokens={self.kind} with dataset.pretrained={self.pretrained}; "
+                "type both: dataset.tokens=pretrained dataset.pretrained=NAME, or neither"
             )
         if self.vocab_size < 3 or self.max_length < 1:
             raise ValueError(
-                "vocab_size must be >= 3 and max_length >= 1, got "
+                "dataset.vocab_size must be >= 3 and dataset.max_length >= 1, got "
                 f"{self.vocab_size} and {self.max_length}"
             )
+
+    @property
+    def content(self) -> str | None:
+        """A digest of the pretrained tokenizer's file, where that is on this machine."""
+        path = None if self.pretrained is None else _tokenizer_file(self.pretrained)
+        return file_digest(path) if path is not None and path.is_file() else None
 
 
 def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tokenizer:
@@ -94,11 +100,15 @@ def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tok
     return tokenizer
 
 
+def _tokenizer_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    return path / TOKENIZER_NAME if path.is_dir() else path
+
+
 def _pretrained(name: str) -> tokenizers.Tokenizer:
     import tokenizers
 
-    path = Path(name).expanduser()
-    path = path / TOKENIZER_NAME if path.is_dir() else path
+    path = _tokenizer_file(name)
     if path.exists():
         return tokenizers.Tokenizer.from_file(str(path))
     try:
@@ -106,7 +116,7 @@ def _pretrained(name: str) -> tokenizers.Tokenizer:
     except Exception as error:  # the Rust side raises plain Exception
         raise FileNotFoundError(
             f"no tokenizer {name!r}: neither a folder with {TOKENIZER_NAME} nor found on the Hub "
-            f"({error}); type dataset.tokens.pretrained=FOLDER"
+            f"({error}); type dataset.pretrained=FOLDER"
         ) from error
 
 

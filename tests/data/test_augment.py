@@ -167,7 +167,21 @@ def test_nothing_is_nothing():
     assert Augment().recolour(pixels, index, 0) is pixels
 
 
-@pytest.mark.parametrize("name", ["crop", "cutout", "mixup", "cutmix"])
-def test_negative_sizes_are_refused(name):
-    with pytest.raises(ValueError, match=f"augment.{name} must be >= 0, got -1"):
-        Augment(**{name: -1})
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("crop", [-1, 2.5, "abc", True], "a whole number of pixels >= 0"),
+        ("cutout", [-1, 2.5], "a whole number of pixels >= 0"),
+        ("mixup", [-1, "abc", float("nan"), True], "a number >= 0"),
+        ("cutmix", [-1, "abc"], "a number >= 0"),
+        ("flip", ["abc", 0.5], "true or false"),
+        ("colour", ["abc"], "something to call"),
+        ("resized_crop", [0.5, "ab", [0.1, "b"]], r"two shares in \(0, 1\]"),
+    ],
+)
+def test_values_of_another_kind_are_refused(name, values, message):
+    for value in values:
+        with pytest.raises(
+            ValueError, match=f"augment.{name} must be {message}.*try .+dataset.augm"
+        ):
+            Augment(**{name: value})

@@ -60,7 +60,7 @@ def test_a_crop_is_a_function_of_seed_view_and_index():
     assert not torch.equal(augment.move(given, index, 6, (8, 8)), together)
     assert augment.changes
     for wrong in ([0.5], [0.0, 1.0], [0.9, 0.5], [0.5, 2.0]):
-        with pytest.raises(ValueError, match=r"two shares in \(0, 1\].*try \[0.08,1\]"):
+        with pytest.raises(ValueError, match=r"two shares in \(0, 1\].*resized_crop=\[0.08,1\]"):
             Augment(resized_crop=wrong)
 
 

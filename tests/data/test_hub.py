@@ -106,6 +106,14 @@ def test_what_a_killed_process_left_is_not_read(parquet, tmp_path):
     assert not half.exists()
 
 
+@pytest.mark.parametrize("left", ['{"kind": "ima', "{}", "[1]", None])
+def test_a_damaged_or_foreign_meta_is_as_none(left, parquet, tmp_path):
+    content = read(parquet, tmp_path).content
+    (meta,) = (tmp_path / "store").glob(f"*/{store.META_NAME}")
+    meta.write_bytes(b"\xff") if left is None else meta.write_text(left)
+    assert read(parquet, tmp_path).content == content
+
+
 def test_a_damaged_array_is_told(parquet, tmp_path):
     read(parquet, tmp_path)
     (array,) = (tmp_path / "store").glob("*/train-inputs.npy")
@@ -199,7 +207,7 @@ BAD = [
     (two_labels, {}, "2 columns could be the label; there are"),
     (two_labels, {"label_column": "fine"}, "no column 'fine'; there are"),
     (no_images, {}, "no input; there are length (float64), label (int64)"),
-    (empty_split, {}, "dataset.splits.NAME=null leaves one out"),
+    (empty_split, {}, "++dataset.splits.NAME=null leaves one out"),
     (class_without_examples, {}, "no training example of class emu"),
 ]
 
@@ -224,7 +232,7 @@ def test_bad_settings_are_told(parquet, tmp_path):
         read(parquet, tmp_path, classes=10)
     with pytest.raises(ValueError, match=r"resize=true .*or dataset.input_shape=\[3,6,8\]"):
         read(parquet, tmp_path, shape=[3, 32, 32])
-    with pytest.raises(ValueError, match="has no split 'holdout', it has"):
+    with pytest.raises(ValueError, match=r"'holdout', it has .*type \+\+dataset.splits.test=NAME"):
         read(parquet, tmp_path, splits={"test": "holdout"})
     with pytest.raises(FileNotFoundError, match="is not a folder .* type dataset.root="):
         read(tmp_path / "nowhere", tmp_path)
@@ -243,6 +251,22 @@ def test_a_published_validation_split_can_be_the_test_split(theirs, parquet, tmp
     splits = read(parquet, tmp_path, splits={"validation": None, "test": theirs})
     assert splits.val is None
     assert len(splits.test) == 9
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"validation": "test"}, "'test' of .* would be both validation and test; type "),
+        ({"test": "valid"}, "'validation' of .* would be both validation and test"),
+        ({"train": "test", "validation": None}, "'test' of .* would be both train and test"),
+        ({"foo": "train", "val": "test"}, "dataset.splits has foo, val; its keys are our names"),
+    ],
+)
+def test_no_split_is_two_of_ours(splits, message, parquet, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read(parquet, tmp_path, splits=splits)
+    swapped = read(parquet, tmp_path, splits={"train": "test", "test": "train"})
+    assert (len(swapped.train), len(swapped.test)) == (9, 30)
 
 
 def sentences(root, words=("good film", "bad film", "", "good good")):
@@ -288,8 +312,28 @@ def test_text_that_does_not_fit_is_told(tmp_path):
     again = sources.text(source, 2, Tokens("pretrained", 5, 8, str(saved)), tmp_path / "store")
     expected = sources.text(source, 2, Tokens("word", 300, 8), tmp_path / "store")
     assert torch.equal(again.train.inputs["input_ids"], expected.train.inputs["input_ids"])
-    with pytest.raises(ValueError, match="tokens.kind must be word, bpe or pretrained"):
+    with pytest.raises(ValueError, match="dataset.tokens must be word, bpe or pretrained"):
         Tokens("char")
+    with pytest.raises(ValueError, match="dataset.tokens=pretrained dataset.pretrained=NAME"):
+        Tokens("pretrained")
+
+
+def test_images_under_a_configuration_of_text_are_told(parquet, tmp_path):
+    with pytest.raises(ValueError, match="has images in column 'img'.*type dataset=hub,"):
+        sources.text(Source(root=str(parquet)), 3, Tokens(), tmp_path / "store")
+
+
+def test_another_tokenizer_at_the_same_place_is_another_store(tmp_path):
+    source, place = sentences(tmp_path / "text"), tmp_path / "tokenizer.json"
+
+    def first_sentence(kind):
+        folder = decode.decoded(source, 2, tmp_path / "store", tokens=Tokens(kind, 300, 8))
+        place.write_bytes((folder / "tokenizer.json").read_bytes())
+        tokens = Tokens("pretrained", 300, 8, str(tmp_path))
+        return sources.text(source, 2, tokens, tmp_path / "store").train.inputs["input_ids"][0]
+
+    words, pieces = first_sentence("word"), first_sentence("bpe")
+    assert words.tolist() != pieces.tolist()
 
 
 def test_the_real_sst2(tmp_path):

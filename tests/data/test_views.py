@@ -1,10 +1,12 @@
 """What the training, validation and test splits are, and how batches are prepared."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kd_research.data.augment import Augment
-from kd_research.data.cuts import choose
+from kd_research.data.cuts import choose, cut
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split, Splits, synthetic
 from kd_research.interfaces import Batch
@@ -82,7 +84,21 @@ def test_classes_are_left_out_of_the_training_split_alone():
         ({"only_classes": ["ant"], "exclude_classes": ["ant"]}, "no training example is left"),
         ({"subset": 301}, "a count in 1 to 300, got 301; try dataset.subset=0.1"),
         ({"subset": 0}, "got 0"),
-        ({"val_fraction": 0.001}, "cannot cut 0.001 of 400 examples off, stratified"),
+        ({"subset": 2.5}, r"a share in \(0, 1\] or a count in 1 to 300, got 2.5"),
+        ({"subset": True}, "got True"),
+        ({"subset": "many"}, "got 'many'"),
+        ({"mean": [0.5, 0.5]}, r"dataset.mean must be 3 numbers, .*; try .*=\[0.5,0.5,0.5\]"),
+        ({"mean": 0.5}, "dataset.mean must be 3 numbers"),
+        ({"mean": ["a"]}, "dataset.mean must be 3 numbers"),
+        ({"std": [0.2, 0, 0.2]}, "dataset.std must be 3 numbers above 0"),
+        (
+            {"val_fraction": 0.001},
+            "cut 0.001 of 400 .* of 399 and 1 .* larger dataset.val_fr",
+        ),
+        ({"val_fraction": 0.999}, "parts of 0 and 400 for 4 classes; try a smaller dataset.val_fr"),
+        ({"split_seed": -1}, "dataset.split_seed must be a whole number from 0 .*got -1"),
+        ({"split_seed": "abc"}, "dataset.split_seed must be a whole number .*got abc"),
+        ({"exclude_classes": "cat"}, "no class 'cat'"),
         ({"input_shape": [1, 6, 6]}, r"try dataset.input_shape=\[3, 6, 6\]"),
         ({"num_classes": 3}, "labels of 'made' run from 0 to 3"),
     ],
@@ -90,6 +106,33 @@ def test_classes_are_left_out_of_the_training_split_alone():
 def test_bad_choices_are_told(changes, message):
     with pytest.raises(ValueError, match=message):
         module(**changes)
+
+
+def test_what_cannot_be_cut_is_told():
+    split = Split(torch.zeros(21, 1), torch.tensor([0, 1] * 10 + [2]))
+    with pytest.raises(ValueError, match="class 2 has a single example, a cut needs two of each"):
+        cut(split, 0.2, 0)
+    with pytest.raises(ValueError, match="try a larger dataset.test_fraction"):
+        cut(split.part(torch.arange(20)), 0.01, 0, "test_fraction")
+    with pytest.raises(ValueError, match="cannot cut 0.2 of 0 examples off, .*: there are none"):
+        cut(split.part(torch.arange(0)), 0.2, 0)
+
+
+@pytest.mark.parametrize("given", [3, "dog", ["dog"], [3]])
+def test_a_single_class_is_a_list_of_one(given):
+    assert module(exclude_classes=given).train.labels.unique().tolist() == [0, 1, 2]
+    assert module(only_classes=given).train.labels.unique().tolist() == [3]
+
+
+def test_a_constant_channel_is_not_divided_by_its_deviation():
+    measured = replace(source(), mean=[0.5, 0.5, 0.0], std=[0.25, 0.25, 0.0])
+    data = module(source=lambda: measured, mean=None, std=None)
+    given = data.prepare(next(iter(data.batches(data.val)))).inputs
+    assert given.isfinite().all()
+
+
+def test_one_number_stands_for_all_channels():
+    assert module(mean=[0.5], std=[0.2])._scale.numel() == 1
 
 
 def test_an_uneven_subset_keeps_the_shares():

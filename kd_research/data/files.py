@@ -1,0 +1,116 @@
+"""A data set's files in a local folder: which split is where, and what they are known by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kd_research.data.store import file_digest
+
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation"}
+SPLIT_NAMES |= {"val": "validation", "dev": "validation", "test": "test"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
+    """Split -> its Parquet files, or its folder of images, in a folder.
+
+    Args:
+        root: the folder; Parquet files may be in one below it, such as `data/`.
+        name: the folder below `root` to look in instead, as the Hub has its configurations.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or nothing in it that is named as a split.
+        ValueError: the files are in several folders, as if they were several sets.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"dataset.root={root} is not a folder (seen from {Path.cwd()}); "
+            "type dataset.root=/where/the/files/are, or dataset.root=null to ask the Hub"
+        )
+    base = root
+    if name is not None:
+        root = base / str(name)
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"dataset.config_name={name} is no folder in dataset.root={base}, which has "
+                f"{_names(base)}; type dataset.config_name=null, or another"
+            )
+    found: dict[str, list[Path]] = {}
+    places: set[Path] = set()
+    for file in sorted(root.rglob("*.parquet")):
+        prefix = file.stem.replace("_", "-").split("-")[0].lower()
+        if split := SPLIT_NAMES.get(prefix):
+            found.setdefault(split, []).append(file)
+            # train/train-0.parquet beside test/test-0.parquet is one set
+            own = file.parent.name.lower() in SPLIT_NAMES and file.parent != root
+            places.add(file.parent.parent if own else file.parent)
+    if len(places) > 1:
+        shown = sorted(str(place.relative_to(base)) for place in places)
+        raise ValueError(
+            f"dataset.root={base} has splits in {len(places)} folders: {', '.join(shown[:10])}; "
+            f"type dataset.config_name={shown[-1]} to take one"
+        )
+    if not found:
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            split = SPLIT_NAMES.get(folder.name.lower())
+            if split and any(file.suffix.lower() in _IMAGES for file in folder.rglob("*")):
+                found.setdefault(split, []).append(folder)
+    if "train" not in found:
+        raise FileNotFoundError(
+            f"no training split in dataset.root={root}: found {_names(root)}; expected "
+            "train*.parquet (and test*.parquet), or folders of images train/CLASS/*.png"
+        )
+    return found
+
+
+def refuse_missing_shards(files: Sequence[Path]) -> None:
+    """Let only whole downloads through: `train-00000-of-00002.parquet` needs the other one.
+
+    Raises:
+        ValueError: a numbered file of those that belong together is not there; it names them.
+    """
+    whole = set()
+    for file in files:
+        if numbered := re.fullmatch(r"(.*-)(\d+)(-of-)(\d+)", file.stem):
+            prefix, at, of, count = numbered.groups()
+            whole |= {
+                file.with_name(f"{prefix}{shard:0{len(at)}}{of}{count}{file.suffix}")
+                for shard in range(int(count))
+            }
+    if missing := sorted(whole - set(files)):
+        names = ", ".join(file.name for file in missing[:5]) + ", ..." * (len(missing) > 5)
+        raise ValueError(
+            f"{missing[0].parent} lacks {len(missing)} of {len(whole)} files: {names}; finish the "
+            "download"
+        )
+
+
+def known_by(
+    files: Mapping[str, Sequence[Path]], whole_up_to: int = 1 << 30
+) -> list[list[str | int]]:
+    """What the content of each file is known by, for the paths of each split.
+
+    Above `whole_up_to` bytes in all, that is its place, size and time of change: every start of a
+    run asks, and would read all of a large folder of images.
+    """
+    stats = [
+        (split, path, file, file.stat())
+        for split, paths in files.items()
+        for path in paths
+        for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+        if file.is_file()
+    ]
+    if sum(stat.st_size for *_, stat in stats) > whole_up_to:
+        return [
+            [split, str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns]
+            for split, path, file, stat in stats
+        ]
+    return [
+        [split, str(file.relative_to(path)), file_digest(file)] for split, path, file, _ in stats
+    ]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())[:10]
