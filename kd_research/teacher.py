@@ -29,9 +29,11 @@ from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.record import METRICS_NAME, write_json
 
-RECIPE_VERSION = 2  # raise it when a change of code changes the teacher that a recipe gives
+RECIPE_VERSION = 3  # raise it when a change of code changes the teacher that a recipe gives
 WEIGHTS_NAME = "weights.pt"
 NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
+# Of the trainer's options, those that say where and how visibly it works.
+NOT_TRAINING = ("accelerator", "devices", "strategy", "enable_progress_bar", "profiler")
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,17 @@ def obtain(
         path = Path(recipe["checkpoint"])
         load_weights(module, path)
         return Teacher(freeze(module), fingerprint(module), path)
+    options = trainer_options(config)
     content = {
         "version": RECIPE_VERSION,
-        "recipe": {key: value for key, value in recipe.items() if key not in NOT_RECIPE},
+        "recipe": {
+            key: value for key, value in recipe.items() if key not in (*NOT_RECIPE, "trainer")
+        },
+        "trainer": {key: value for key, value in options.items() if key not in NOT_TRAINING},
         "data": data.fingerprint(),
         "batch_size": data.batch_size,
         "augment": dataset.get("augment"),
         "channels_last": config["channels_last"],
-        "precision": config["trainer"].get("precision"),
     }
     if taught_by is not None:
         content |= {"loss": config["loss"], "taught_by": taught_by.fingerprint}
@@ -182,6 +187,12 @@ def obtain(
     return Teacher(freeze(module), fingerprint(module), path)
 
 
+def trainer_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer that the teacher gets: the student's, on one device, but for its own settings."""
+    own = config["teacher"]["trainer"]
+    return {**config["trainer"], "devices": 1, "strategy": "auto", **own}
+
+
 def _train(
     module: nn.Module,
     config: Mapping[str, Any],
@@ -194,7 +205,7 @@ def _train(
 
     A training of the same key that was cut off in the directory goes on.
     """
-    recipe, trainer = config["teacher"], config["trainer"]
+    recipe = config["teacher"]
     scheduler = recipe["scheduler"]
     stage = Distiller(
         module,
@@ -212,9 +223,9 @@ def _train(
             stream.write(json.dumps(row) + "\n")
 
     seed_everything(recipe["seed"], verbose=False)
-    options = {**trainer, "devices": 1, "strategy": "auto", **recipe["trainer"]}
+    seeded, options = data.with_seed(recipe["seed"]), trainer_options(config)
     try:
-        selection = fit(stage, data.with_seed(recipe["seed"]), options, directory, log, key)
+        selection = fit(stage, seeded, options, directory, log, key)
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
     accuracy = scores(predict(module, data, data.val), data.val.labels)["accuracy"]
