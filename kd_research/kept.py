@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def keep(
     config: Mapping[str, Any],
     data: DataModule,
-    teacher_fingerprint: str,
+    teacher_key: Any,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> SoftTargets | None:
     """The store for a run's teacher on its training split, or None where the teacher runs live.
@@ -33,7 +33,7 @@ def keep(
     Args:
         config: the whole resolved configuration.
         data: the data, its views set.
-        teacher_fingerprint: of the teacher's weights.
+        teacher_key: the teacher's `key`.
         shapes: name -> shape of one example's output.
 
     Raises:
@@ -49,7 +49,7 @@ def keep(
     try:
         return SoftTargets(
             Path(config["output_dir"]) / "soft_targets",
-            [teacher_fingerprint, data.fingerprint(), view, config["channels_last"]],
+            [teacher_key, data.fingerprint(), view, config["channels_last"]],
             len(data.train),
             shapes,
             num_views,
@@ -67,7 +67,7 @@ def keep(
 def evaluation_logits(
     config: Mapping[str, Any],
     data: DataModule,
-    teacher_fingerprint: str,
+    teacher_key: Any,
     split_name: str,
     predict: Callable[[Tensor], Tensor],
 ) -> Tensor:
@@ -78,7 +78,7 @@ def evaluation_logits(
     Args:
         config: the whole resolved configuration.
         data: the data.
-        teacher_fingerprint: of the teacher's weights.
+        teacher_key: the teacher's `key`.
         split_name: "val" or "test".
         predict: positions in the split, (M,) int64 -> the teacher's logits for those, (M, C).
     """
@@ -88,7 +88,7 @@ def evaluation_logits(
     try:
         kept = SoftTargets(
             Path(config["output_dir"]) / "soft_targets",
-            [teacher_fingerprint, data.fingerprint(), split_name, config["channels_last"]],
+            [teacher_key, data.fingerprint(), split_name, config["channels_last"]],
             len(every),
             {LOGITS: (data.num_classes,)},
             num_views=1,

@@ -68,8 +68,8 @@ class Parts:
         module.build(example, len(self.data.train))
         self.data.views = self.config["soft_targets"]["views"]
         if self.teacher and module.teacher_shapes:
-            fingerprint = self.teacher.fingerprint
-            module.kept = keep(self.config, self.data, fingerprint, module.teacher_shapes)
+            key = self.teacher.key
+            module.kept = keep(self.config, self.data, key, module.teacher_shapes)
         if module.kept and self.config["soft_targets"]["fill"] == "ahead":
             fill(module.kept, self.data, module.run_teacher)
         return module
@@ -98,7 +98,7 @@ class Parts:
         return evaluation_logits(
             self.config,
             self.data,
-            self.teacher.fingerprint,
+            self.teacher.key,
             split_name,
             lambda rows: predict(
                 teacher, self.data, split if len(rows) == len(split) else split.part(rows)

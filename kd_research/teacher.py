@@ -44,11 +44,18 @@ class Teacher:
         module: in eval mode, without gradients.
         fingerprint: SHA-256 of its weights.
         path: the file that they came from.
+        model: the configuration that `module` was built by; of several teachers, a list.
     """
 
     module: nn.Module
     fingerprint: str
     path: Path
+    model: Any
+
+    @property
+    def key(self) -> list[Any]:
+        """A JSON value with all that decides its outputs: the same weights may be of two models."""
+        return [self.fingerprint, self.model]
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -158,7 +165,7 @@ def obtain(
     if recipe["checkpoint"] is not None:
         path = Path(recipe["checkpoint"])
         load_weights(module, path)
-        return Teacher(freeze(module), fingerprint(module), path)
+        return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
     options = trainer_options(config)
     content = {
         "version": RECIPE_VERSION,
@@ -172,7 +179,7 @@ def obtain(
         "channels_last": config["channels_last"],
     }
     if taught_by is not None:
-        content |= {"loss": config["loss"], "taught_by": taught_by.fingerprint}
+        content |= {"loss": config["loss"], "taught_by": taught_by.key}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     directory = Path(config["output_dir"]) / "teachers" / f"{data.name}-{key}"
     path = directory / WEIGHTS_NAME
@@ -184,7 +191,7 @@ def obtain(
             write_json(directory / "content.json", content)
             _train(module, config, data, directory, taught_by, key)
             save_weights(module, path)
-    return Teacher(freeze(module), fingerprint(module), path)
+    return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
 
 
 def trainer_options(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -306,3 +306,23 @@ def test_a_whole_view_asks_no_teacher(tmp_path):
     made.start_epoch(1)
     got = made.outputs(torch.arange(50), lambda rows: pytest.fail("asked again"))
     assert torch.equal(got.logits, given.logits)
+
+
+def test_the_same_weights_of_another_model_are_another_teacher(tmp_path):
+    torch.save({"2.weight": torch.randn(10, 64), "2.bias": torch.zeros(10)}, tmp_path / "given.pt")
+
+    def logits_and_key(slope):
+        config = resolved(tmp_path, f"teacher.checkpoint={tmp_path / 'given.pt'}")
+        linear = {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10}
+        layers = [
+            {"_target_": "torch.nn.Flatten"},
+            {"_target_": "torch.nn.LeakyReLU", "negative_slope": slope},
+            linear,
+        ]
+        config["teacher"]["model"] = {"_target_": "torch.nn.Sequential", "_args_": layers}
+        made = Parts(config)
+        return made.teacher_logits("val"), made.module.kept.key
+
+    (plain, first), (steep, second) = logits_and_key(0.0), logits_and_key(9.0)
+    assert first != second
+    assert not torch.equal(plain, steep)
