@@ -101,14 +101,19 @@ def evaluation_logits(
 
 
 def fill(
-    kept: SoftTargets, data: DataModule, teach: Callable[[Inputs], Output], views: int | None = None
+    kept: SoftTargets,
+    data: DataModule,
+    teach: Callable[[Inputs], Output],
+    device: torch.device,
+    views: int | None = None,
 ) -> None:
     """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
 
     Args:
         kept: the store.
         data: the data.
-        teach: prepared inputs -> the teacher's output.
+        teach: prepared inputs -> the teacher's output, both on `device`.
+        device: the teacher's.
         views: how many, from the first; None is all.
     """
     with filelock.FileLock(kept.directory / "fill.lock"):
@@ -119,8 +124,9 @@ def fill(
                 index = missing[start : start + data.batch_size]
                 examples = data.train.take(index)
                 batch = Batch(examples.inputs, examples.labels, index)
+                batch = data.transfer_batch_to_device(batch, device, 0)
                 inputs = data.prepare(batch, data.view(view)).inputs
-                kept.outputs(index, partial(_all, teach, inputs))
+                kept.outputs(batch.index, partial(_all, teach, inputs))
 
 
 def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:

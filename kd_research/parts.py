@@ -22,6 +22,8 @@ from kd_research.evaluate import predict, scores
 from kd_research.interfaces import Batch, Inputs
 from kd_research.kept import evaluation_logits, fill, keep
 
+CPU = torch.device("cpu")
+
 
 class Parts:
     """Data, teacher, student and the module that distils one into the other.
@@ -31,10 +33,11 @@ class Parts:
 
     Args:
         config: the resolved configuration, plain containers.
+        device: where the teacher is left, and works before the fit; the student stays on the CPU.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
-        self.config = config
+    def __init__(self, config: Mapping[str, Any], device: torch.device = CPU):
+        self.config, self.device = config, device
         torch.set_num_threads(config["num_threads"])
         _keep_freed_memory()
         self.data: DataModule = _make(
@@ -66,12 +69,14 @@ class Parts:
         )
         example = self.example(self.data.batch_size)
         module.build(example, len(self.data.train))
+        if self.teacher:
+            self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
         if self.teacher and module.teacher_shapes:
             key = self.teacher.key
             module.kept = keep(self.config, self.data, key, module.teacher_shapes)
         if module.kept and self.config["soft_targets"]["fill"] == "ahead":
-            fill(module.kept, self.data, module.run_teacher)
+            fill(module.kept, self.data, module.run_teacher, self.device)
         return module
 
     def example(self, size: int) -> Batch:

@@ -235,7 +235,9 @@ def _train(
         selection = fit(stage, seeded, options, directory, log, key)
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
+    module.to(stage.trainer.strategy.root_device)  # the fit left it on the CPU
     accuracy = scores(predict(module, data, data.val), data.val.labels)["accuracy"]
+    module.cpu()
     write_json(
         directory / "teacher.json", {"selection": selection.as_dict(), "val_accuracy": accuracy}
     )

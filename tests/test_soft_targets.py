@@ -326,3 +326,16 @@ def test_the_same_weights_of_another_model_are_another_teacher(tmp_path):
     (plain, first), (steep, second) = logits_and_key(0.0), logits_and_key(9.0)
     assert first != second
     assert not torch.equal(plain, steep)
+
+
+def test_the_teacher_works_where_the_fit_will_be(tmp_path, monkeypatch):
+    meta, asked = torch.device("meta"), set()  # as a GPU, but there is one everywhere
+
+    def outputs(self, index, compute):
+        asked.add((index.device, compute(index).logits.device))
+
+    monkeypatch.setattr(SoftTargets, "outputs", outputs)
+    made = Parts(resolved(tmp_path, "soft_targets.fill=ahead"), meta)
+    assert asked == {(meta, meta)}
+    assert {parameter.device for parameter in made.teacher.module.parameters()} == {meta}
+    assert {parameter.device.type for parameter in made.student.parameters()} == {"cpu"}
