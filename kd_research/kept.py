@@ -40,8 +40,6 @@ def keep(
         ValueError: a setting that does not fit; or the store is too large for the stated views.
     """
     settings = config["soft_targets"]
-    if settings["fill"] not in ("lazy", "ahead"):
-        raise ValueError(f"soft_targets.fill must be lazy or ahead, got {settings['fill']!r}")
     if not settings["keep"]:
         return None
     num_views = data.num_views or config["trainer"]["max_epochs"]
