@@ -44,19 +44,24 @@ class Parts:
             "dataset", lambda: instantiate(config["dataset"], seed=config["seed"])
         )
         self.data.channels_last = config["channels_last"]
+        self._make_student()  # what is wrong with it is told before a teacher is trained
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             self.teacher = _make("teacher", lambda: chain.obtain(config, self.data))
         start = _make("student.pretraining", lambda: chain.pretrained(config))
         seed_everything(config["seed"], verbose=False)
-        self.student: nn.Module = _make("student", lambda: instantiate(config["student"]["model"]))
+        self.student = self._make_student()
         if start is not None:
             self.student.load_state_dict(start.module.state_dict())
         if config["channels_last"]:
-            self.student.to(memory_format=torch.channels_last)
+            self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Distiller = _make("loss", self._assemble)
         if config["compile"]:
             self.student.compile()
+
+    def _make_student(self) -> nn.Module:
+        module: nn.Module = _make("student", lambda: instantiate(self.config["student"]["model"]))
+        return module
 
     def _assemble(self) -> Distiller:
         scheduler, loss = self.config["scheduler"], self.config["loss"]

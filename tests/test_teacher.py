@@ -157,3 +157,10 @@ def test_the_teacher_of_a_wrong_model_is_a_configuration_error(tiny: Compose) ->
     config["teacher"]["model"] = config["student"]["model"] | {"width": -3}
     with pytest.raises(ConfigError, match="teacher: an MLP needs width >= 1"):
         Parts(config)
+
+
+def test_a_wrong_student_is_told_before_a_teacher_is_trained(tiny: Compose, tmp_path: Path) -> None:
+    config = plain(tiny(f"output_dir={tmp_path}", "student=resnet8", "student.model.depth=9"))
+    with pytest.raises(ConfigError, match="^student: .*depth"):
+        Parts(config)
+    assert not (tmp_path / "teachers").exists()
