@@ -46,6 +46,7 @@ COSTS = (
 PATH_KEYS = (
     "output_dir",
     "teacher.checkpoint",
+    "student.checkpoint",
     "dataset.root",
     "student.pretraining.dataset.root",
 )

@@ -103,11 +103,17 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
                     f"{who}.model.{key} is {given!s}, but the dataset's is {expected!s}: teacher, "
                     f"student and data must agree; leave {who}.model.{key} out"
                 )
-    path = config.teacher.get("checkpoint")
-    if path is not None and not Path(path).exists():
+    for who in ("teacher", "student"):
+        path = config[who].get("checkpoint")
+        if path is not None and not Path(path).exists():
+            yield (
+                f"{who}.checkpoint={path} does not exist; give a file written by torch.save or "
+                f"Lightning, a run's folder, or null to train the {who} from random weights"
+            )
+    if config.student.get("checkpoint") is not None and config.student.get("pretraining"):
         yield (
-            f"teacher.checkpoint={path} does not exist; give a file written by torch.save or "
-            "Lightning, a run's folder, or null to train the teacher"
+            "student.checkpoint and student.pretraining both say what the student starts from; "
+            "type student.checkpoint=null or student.pretraining=null"
         )
 
 

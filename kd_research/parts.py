@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +61,15 @@ class Parts:
             self.student.compile()
 
     def _make_student(self) -> nn.Module:
-        module: nn.Module = _make("student", lambda: instantiate(self.config["student"]["model"]))
+        own = self.config["student"]
+
+        def build() -> nn.Module:
+            module: nn.Module = instantiate(own["model"])
+            if own.get("checkpoint") is not None:
+                teachers.load_weights(module, Path(own["checkpoint"]))
+            return module
+
+        module: nn.Module = _make("student", build)
         return module
 
     def _assemble(self) -> Distiller:

@@ -121,8 +121,8 @@ def _check_architecture(module: nn.Module, state: Mapping[str, Tensor], path: Pa
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise ValueError(
             f"checkpoint {path} is of another architecture than {type(module).__name__}: "
-            f"{'; '.join(problems[:4])}{more}. Give the model's own settings, "
-            "as in teacher.model.width=..., or another teacher.checkpoint"
+            f"{'; '.join(problems[:4])}{more}. Give the model the settings that it was trained "
+            "with, as in teacher.model.width=... or student.model.width=..., or another checkpoint"
         )
 
 

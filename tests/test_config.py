@@ -76,6 +76,11 @@ def test_the_default_is_right() -> None:
             ["teacher.model.num_classes is 7, but", "student.model.input_shape is [3, 8, 8], but"],
         ),
         (["teacher.checkpoint=/nowhere"], ["teacher.checkpoint=/nowhere does not exist"]),
+        (["student.checkpoint=/nowhere"], ["student.checkpoint=/nowhere does not exist"]),
+        (
+            ["student.checkpoint=/", "student.pretraining={seed: 1}"],
+            ["student.checkpoint and student.pretraining both say what the student starts from"],
+        ),
         (
             ["student.model.width=0", "trainer.max_epochs=2.5", "optimizer.lr=-1"],
             [
@@ -188,7 +193,8 @@ def test_a_saved_configuration_is_complete(tmp_path: Path) -> None:
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = composed("teacher.checkpoint=here.pt", "output_dir=out")
+    config = composed("teacher.checkpoint=here.pt", "student.checkpoint=there.pt", "output_dir=out")
     settle(config)
     assert config.teacher.checkpoint == str(tmp_path / "here.pt")
+    assert config.student.checkpoint == str(tmp_path / "there.pt")
     assert config.output_dir == str(tmp_path / "out")
