@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_research import hydra_plugin, parts, soft_targets, trial
+from kd_research import hydra_plugin, parts, row_file, soft_targets, trial
 from kd_research.config import ROOT, register_resolvers
 from kd_research.interfaces import Output
 from kd_research.parts import Parts
@@ -339,3 +339,19 @@ def test_the_teacher_works_where_the_fit_will_be(tmp_path, monkeypatch):
     assert asked == {(meta, meta)}
     assert {parameter.device for parameter in made.teacher.module.parameters()} == {meta}
     assert {parameter.device.type for parameter in made.student.parameters()} == {"cpu"}
+
+
+def test_a_view_is_checked_in_pieces(tmp_path, monkeypatch):
+    made, sizes = store(tmp_path), []
+    ask(made, outputs(), [3, 40])
+    whole = row_file.RowFile._checksums
+
+    def checksums(self, rows, index):
+        sizes.append(rows.numel())
+        return whole(self, rows, index)
+
+    monkeypatch.setattr(row_file, "CHUNK_WORDS", 100)
+    monkeypatch.setattr(row_file.RowFile, "_checksums", checksums)
+    assert made.missing().tolist() == [row for row in range(50) if row not in (3, 40)]
+    assert max(sizes) <= 100
+    assert sum(sizes) == made._file.rows.numel()
