@@ -83,8 +83,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         path: a state dict, a Lightning checkpoint, or a run's folder.
 
     Raises:
-        ValueError: no such file, not a checkpoint, or one of another architecture; the message
-            names the tensors.
+        ValueError: no such file, not a checkpoint, one of another architecture, or weights that
+            are not finite; the message names the tensors.
     """
     path = path / WEIGHTS_NAME if path.is_dir() else path
     try:
@@ -103,6 +103,14 @@ def load_weights(module: nn.Module, path: Path) -> None:
         prefix = "student."
         state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     _check_architecture(module, state, path)
+    trained = {name for name, _ in module.named_parameters()}  # a buffer may be a mask of -inf
+    bad = [n for n, t in state.items() if t.isnan().any() or (n in trained and t.isinf().any())]
+    if bad:
+        more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+        raise ValueError(
+            f"checkpoint {path} holds weights that are not finite: {', '.join(bad[:4])}{more}; "
+            "its training failed, give another checkpoint"
+        )
     module.load_state_dict(state)
 
 

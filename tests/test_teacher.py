@@ -124,6 +124,10 @@ class Foreign:
         (MLP([1, 8, 8], 10, width=6, depth=3).state_dict(), "it has layers.2.0.weight"),
         (nn.Linear(2, 2).state_dict(), "lacks layers.0.0.weight"),
         ({"epoch": 3}, "holds no state dict"),
+        (
+            {**MLP([1, 8, 8], 10, width=6).state_dict(), "head.bias": torch.full((10,), torch.nan)},
+            r"given.pt holds weights that are not finite: head.bias; its training failed",
+        ),
         (Foreign(), "not a checkpoint that can be loaded safely"),
         (b"not a checkpoint at all", "not a checkpoint that can be loaded safely"),
         (None, "there is no checkpoint"),
