@@ -46,7 +46,8 @@ def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
         parts = [teachers.obtain(with_changes(changes), data) for changes in members.values()]
         module = freeze(Ensemble(part.module for part in parts))
         folder = Path(config["output_dir"]) / "teachers"
-        teacher = teachers.Teacher(module, teachers.fingerprint(module), folder)
+        models = [part.model for part in parts]
+        teacher = teachers.Teacher(module, teachers.fingerprint(module), folder, models)
     else:
         teacher = teachers.obtain(config, data)
     for position, model in enumerate((recipe.get("assistants") or {}).values(), start=1):

@@ -7,9 +7,8 @@ what to type instead.
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_research.config_checks import is_number, value_problems
 from kd_research.measures import COSTS as COSTS
 from kd_research.measures import METRICS as METRICS
 from kd_research.record import write_text
@@ -26,22 +26,12 @@ from kd_research.resolvers import register_resolvers as register_resolvers
 PATH_KEYS = (
     "output_dir",
     "teacher.checkpoint",
+    "student.checkpoint",
     "dataset.root",
     "student.pretraining.dataset.root",
 )
 TRACKING_MODES = ("offline", "online", "disabled", "tensorboard", "csv")
 DIRECTIONS = ("maximize", "minimize")
-# Keys that hold counts, wherever they stand.
-COUNTS = (
-    "width",
-    "depth",
-    "max_epochs",
-    "batch_size",
-    "n_trials",
-    "seeds",
-    "num_threads",
-    "num_runs",
-)
 
 
 class ConfigError(Exception):
@@ -129,9 +119,7 @@ def _problems(config: DictConfig) -> Iterator[str]:
     if missing:
         yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
         return
-    yield from _number_problems(config)
-    yield from _loss_problems(config)
-    yield from _model_problems(config)
+    yield from value_problems(config)
     mode = _get(config, "tracking.mode")
     if mode is not None and mode not in TRACKING_MODES:
         yield (
@@ -143,78 +131,6 @@ def _problems(config: DictConfig) -> Iterator[str]:
             "tracking=tensorboard needs TensorBoard; install kd_research[tensorboard], or try "
             "tracking=csv"
         )
-
-
-def _number_problems(config: DictConfig) -> Iterator[str]:
-    for key, value in _leaves(config):
-        name = key.rsplit(".", 1)[-1]
-        if name in COUNTS and (not isinstance(value, int) or value < (0 if name == "depth" else 1)):
-            least = 0 if name == "depth" else 1
-            yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={least + 1}"
-        elif name in ("lr",) and not _is_number(value, above=0):
-            yield f"{key} must be > 0, got {value!r}; try {key}=0.001"
-        elif name in ("val_fraction", "test_fraction") and not (
-            _is_number(value, above=0) and value < 1
-        ):
-            yield f"{key} must be above 0 and below 1, got {value!r}; try {key}=0.2"
-        elif name in ("dropout", "input_dropout") and not (_is_number(value) and 0 <= value < 1):
-            yield f"{key} must be at least 0 and below 1, got {value!r}; try {key}=0.5"
-
-
-def _loss_problems(config: DictConfig) -> Iterator[str]:
-    loss = config.loss
-    temperature, weight = loss.get("temperature", 1.0), loss.get("lambda", 0.0)
-    if not _is_number(temperature, above=0):
-        yield f"loss.temperature must be > 0, got {temperature!r}; try loss.temperature=4"
-    # Where the labels' weight is 1 - lambda, lambda is a share.
-    ce_text = str(OmegaConf.to_container(loss, resolve=False)["ce_weight"])  # type: ignore[index,call-overload]
-    is_share = "one_minus" in ce_text
-    if not _is_number(weight) or weight < 0 or (is_share and weight > 1):
-        allowed = "from 0 to 1" if is_share else ">= 0"
-        yield f"loss.lambda must be {allowed}, got {weight!r}; try loss.lambda=0.9"
-    elif "_target_" not in ce_text and (not _is_number(loss.ce_weight) or loss.ce_weight < 0):
-        yield f"loss.ce_weight must be >= 0, got {loss.ce_weight!r}; try loss.ce_weight=1"
-    for name, term in loss.terms.items():
-        if _is_number(term.weight) and term.weight < 0 and term.weight != weight:
-            yield f"loss.terms.{name}.weight must be >= 0, got {term.weight!r}"
-
-
-def _model_problems(config: DictConfig) -> Iterator[str]:
-    for who in ("teacher", "student"):
-        model = config[who].model
-        if not model:
-            continue
-        for key in ("num_classes", "input_shape"):
-            given, expected = model.get(key), config.dataset.get(key)
-            if given is not None and expected is not None and given != expected:
-                yield (
-                    f"{who}.model.{key} is {given!s}, but the dataset's is {expected!s}: teacher, "
-                    f"student and data must agree; leave {who}.model.{key} out"
-                )
-    path = config.teacher.get("checkpoint")
-    if path is not None and not Path(path).exists():
-        yield (
-            f"teacher.checkpoint={path} does not exist; give a file written by torch.save or "
-            "Lightning, a run's folder, or null to train the teacher"
-        )
-
-
-def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    for name, value in plain.items() if isinstance(plain, Mapping) else ():
-        key = str(name)
-        if (prefix, key) == ("sweep.", "space"):
-            continue
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _is_number(value: Any, above: float | None = None) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and (above is None or value > above)
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -256,7 +172,7 @@ def check_sweep(config: DictConfig) -> None:
         )
     for name in ("hopeless", "early_stopping"):
         value = sweep[name]
-        if value is not None and not (_is_number(value, above=0) and value < 1):
+        if value is not None and not (is_number(value, above=0) and value < 1):
             problems.append(
                 f"sweep.{name} must be a confidence between 0 and 1, or null, got {value!r}; "
                 f"try sweep.{name}=0.95"

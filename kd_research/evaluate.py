@@ -139,8 +139,8 @@ class Evaluation:
     Attributes:
         metrics: for the record; what needs a teacher is None without one.
         details: for evaluation.json, by split: intervals, reliability, per_class_accuracy, the
-            teacher's own of these, and teacher_confusion, (C, C) counts, the teacher's class the
-            row and the student's the column.
+            teacher's own of these, class_names (None where there are none), and teacher_confusion,
+            (C, C) counts, the teacher's class the row and the student's the column.
         predictions: for predictions.npz: (N,) arrays val_labels, val_student, val_teacher and
             test_labels, ...: the classes.
     """
@@ -207,6 +207,7 @@ def evaluate(
                 metrics[f"{prefix}accuracy_retention"] = accuracy / teacher_accuracy
             predictions[f"{name}_teacher"] = teacher_logits.argmax(1).numpy()
         details[name] = _details(logits, teacher_logits, labels)
+        details[name]["class_names"] = data.class_names and list(data.class_names)
     return Evaluation(metrics, details, predictions)
 
 

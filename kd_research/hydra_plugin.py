@@ -66,7 +66,7 @@ def register() -> None:
     for path in sorted((ROOT / "conf" / "model").glob("*.yaml")):
         model: dict[str, Any] = {"/model@model": path.stem}
         store.store(group="teacher", name=path.stem, node={"defaults": ["none", model]})
-        student = {"defaults": [model, "_self_"], "pretraining": None}
+        student = {"defaults": [model, "_self_"], "checkpoint": None, "pretraining": None}
         store.store(group="student", name=path.stem, node=student)
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def keep(
     config: Mapping[str, Any],
     data: DataModule,
-    teacher_fingerprint: str,
+    teacher_key: Any,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> SoftTargets | None:
     """The store for a run's teacher on its training split, or None where the teacher runs live.
@@ -33,15 +33,13 @@ def keep(
     Args:
         config: the whole resolved configuration.
         data: the data, its views set.
-        teacher_fingerprint: of the teacher's weights.
+        teacher_key: the teacher's `key`.
         shapes: name -> shape of one example's output.
 
     Raises:
         ValueError: a setting that does not fit; or the store is too large for the stated views.
     """
     settings = config["soft_targets"]
-    if settings["fill"] not in ("lazy", "ahead"):
-        raise ValueError(f"soft_targets.fill must be lazy or ahead, got {settings['fill']!r}")
     if not settings["keep"]:
         return None
     num_views = data.num_views or config["trainer"]["max_epochs"]
@@ -49,7 +47,7 @@ def keep(
     try:
         return SoftTargets(
             Path(config["output_dir"]) / "soft_targets",
-            [teacher_fingerprint, data.fingerprint(), view, config["channels_last"]],
+            [teacher_key, data.fingerprint(), view, config["channels_last"]],
             len(data.train),
             shapes,
             num_views,
@@ -67,7 +65,7 @@ def keep(
 def evaluation_logits(
     config: Mapping[str, Any],
     data: DataModule,
-    teacher_fingerprint: str,
+    teacher_key: Any,
     split_name: str,
     predict: Callable[[Tensor], Tensor],
 ) -> Tensor:
@@ -78,7 +76,7 @@ def evaluation_logits(
     Args:
         config: the whole resolved configuration.
         data: the data.
-        teacher_fingerprint: of the teacher's weights.
+        teacher_key: the teacher's `key`.
         split_name: "val" or "test".
         predict: positions in the split, (M,) int64 -> the teacher's logits for those, (M, C).
     """
@@ -88,7 +86,7 @@ def evaluation_logits(
     try:
         kept = SoftTargets(
             Path(config["output_dir"]) / "soft_targets",
-            [teacher_fingerprint, data.fingerprint(), split_name, config["channels_last"]],
+            [teacher_key, data.fingerprint(), split_name, config["channels_last"]],
             len(every),
             {LOGITS: (data.num_classes,)},
             num_views=1,
@@ -101,14 +99,19 @@ def evaluation_logits(
 
 
 def fill(
-    kept: SoftTargets, data: DataModule, teach: Callable[[Inputs], Output], views: int | None = None
+    kept: SoftTargets,
+    data: DataModule,
+    teach: Callable[[Inputs], Output],
+    device: torch.device,
+    views: int | None = None,
 ) -> None:
     """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
 
     Args:
         kept: the store.
         data: the data.
-        teach: prepared inputs -> the teacher's output.
+        teach: prepared inputs -> the teacher's output, both on `device`.
+        device: the teacher's.
         views: how many, from the first; None is all.
     """
     with filelock.FileLock(kept.directory / "fill.lock"):
@@ -119,8 +122,9 @@ def fill(
                 index = missing[start : start + data.batch_size]
                 examples = data.train.take(index)
                 batch = Batch(examples.inputs, examples.labels, index)
+                batch = data.transfer_batch_to_device(batch, device, 0)
                 inputs = data.prepare(batch, data.view(view)).inputs
-                kept.outputs(index, partial(_all, teach, inputs))
+                kept.outputs(batch.index, partial(_all, teach, inputs))
 
 
 def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:

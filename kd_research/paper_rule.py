@@ -11,12 +11,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kd_research.config_checks import PAPER_RULES
 from kd_research.data.module import DataModule
 from kd_research.distill import Distiller
 from kd_research.evaluate import predict, scores
 from kd_research.per_epoch import PerEpoch
-
-RULES = ("last_epoch", "best_epoch")
 
 
 class PaperRule(PerEpoch, Callback):
@@ -31,8 +30,8 @@ class PaperRule(PerEpoch, Callback):
     """
 
     def __init__(self, rule: str, data: DataModule):
-        if rule not in RULES:
-            raise ValueError(f"paper_rule must be null, {' or '.join(RULES)}, got {rule!r}")
+        if rule not in PAPER_RULES:
+            raise ValueError(f"paper_rule must be null, {' or '.join(PAPER_RULES)}, got {rule!r}")
         self.rule, self.data, self.accuracies = rule, data, list[float]()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

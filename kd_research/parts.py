@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from kd_research.evaluate import predict, scores
 from kd_research.interfaces import Batch, Inputs
 from kd_research.kept import evaluation_logits, fill, keep
 
+CPU = torch.device("cpu")
+
 
 class Parts:
     """Data, teacher, student and the module that distils one into the other.
@@ -31,29 +34,43 @@ class Parts:
 
     Args:
         config: the resolved configuration, plain containers.
+        device: where the teacher is left, and works before the fit; the student stays on the CPU.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
-        self.config = config
+    def __init__(self, config: Mapping[str, Any], device: torch.device = CPU):
+        self.config, self.device = config, device
         torch.set_num_threads(config["num_threads"])
         _keep_freed_memory()
         self.data: DataModule = _make(
             "dataset", lambda: instantiate(config["dataset"], seed=config["seed"])
         )
         self.data.channels_last = config["channels_last"]
+        self._make_student()  # what is wrong with it is told before a teacher is trained
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             self.teacher = _make("teacher", lambda: chain.obtain(config, self.data))
         start = _make("student.pretraining", lambda: chain.pretrained(config))
         seed_everything(config["seed"], verbose=False)
-        self.student: nn.Module = _make("student", lambda: instantiate(config["student"]["model"]))
+        self.student = self._make_student()
         if start is not None:
             self.student.load_state_dict(start.module.state_dict())
         if config["channels_last"]:
-            self.student.to(memory_format=torch.channels_last)
+            self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Distiller = _make("loss", self._assemble)
         if config["compile"]:
             self.student.compile()
+
+    def _make_student(self) -> nn.Module:
+        own = self.config["student"]
+
+        def build() -> nn.Module:
+            module: nn.Module = instantiate(own["model"])
+            if own.get("checkpoint") is not None:
+                teachers.load_weights(module, Path(own["checkpoint"]))
+            return module
+
+        module: nn.Module = _make("student", build)
+        return module
 
     def _assemble(self) -> Distiller:
         scheduler, loss = self.config["scheduler"], self.config["loss"]
@@ -66,12 +83,14 @@ class Parts:
         )
         example = self.example(self.data.batch_size)
         module.build(example, len(self.data.train))
+        if self.teacher:
+            self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
         if self.teacher and module.teacher_shapes:
-            fingerprint = self.teacher.fingerprint
-            module.kept = keep(self.config, self.data, fingerprint, module.teacher_shapes)
+            key = self.teacher.key
+            module.kept = keep(self.config, self.data, key, module.teacher_shapes)
         if module.kept and self.config["soft_targets"]["fill"] == "ahead":
-            fill(module.kept, self.data, module.run_teacher)
+            fill(module.kept, self.data, module.run_teacher, self.device)
         return module
 
     def example(self, size: int) -> Batch:
@@ -98,7 +117,7 @@ class Parts:
         return evaluation_logits(
             self.config,
             self.data,
-            self.teacher.fingerprint,
+            self.teacher.key,
             split_name,
             lambda rows: predict(
                 teacher, self.data, split if len(rows) == len(split) else split.part(rows)

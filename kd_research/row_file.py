@@ -22,6 +22,7 @@ from torch import Tensor
 from kd_research.data.augment import hash_bits
 
 log = logging.getLogger(__name__)
+CHUNK_WORDS = 1 << 21  # of a file that is checked whole, at a time: 16 MiB
 
 
 class RowFile:
@@ -64,7 +65,13 @@ class RowFile:
 
     def missing(self) -> Tensor:
         """(M,) int64: the rows that are not there, or damaged."""
-        bad = self.rows[:, -1] != self._checksums(self.rows, torch.arange(len(self.rows)))
+        num_rows, words = self.rows.shape
+        bad = torch.empty(num_rows, dtype=torch.bool)
+        size = max(1, CHUNK_WORDS // words)
+        for start in range(0, num_rows, size):
+            rows = self.rows[start : start + size]
+            index = torch.arange(start, start + len(rows))
+            bad[index] = rows[:, -1] != self._checksums(rows, index)
         damaged = int((bad & (self.rows[:, -1] != 0)).sum())
         if damaged:
             log.warning("%d damaged rows in %s are computed again", damaged, self.path)

@@ -29,9 +29,11 @@ from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.record import METRICS_NAME, write_json
 
-RECIPE_VERSION = 2  # raise it when a change of code changes the teacher that a recipe gives
+RECIPE_VERSION = 3  # raise it when a change of code changes the teacher that a recipe gives
 WEIGHTS_NAME = "weights.pt"
 NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
+# Of the trainer's options, those that say where and how visibly it works.
+NOT_TRAINING = ("accelerator", "devices", "strategy", "enable_progress_bar", "profiler")
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,18 @@ class Teacher:
         module: in eval mode, without gradients.
         fingerprint: SHA-256 of its weights.
         path: the file that they came from.
+        model: the configuration that `module` was built by; of several teachers, a list.
     """
 
     module: nn.Module
     fingerprint: str
     path: Path
+    model: Any
+
+    @property
+    def key(self) -> list[Any]:
+        """A JSON value with all that decides its outputs: the same weights may be of two models."""
+        return [self.fingerprint, self.model]
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -74,8 +83,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         path: a state dict, a Lightning checkpoint, or a run's folder.
 
     Raises:
-        ValueError: no such file, not a checkpoint, or one of another architecture; the message
-            names the tensors.
+        ValueError: no such file, not a checkpoint, one of another architecture, or weights that
+            are not finite; the message names the tensors.
     """
     path = path / WEIGHTS_NAME if path.is_dir() else path
     try:
@@ -94,6 +103,14 @@ def load_weights(module: nn.Module, path: Path) -> None:
         prefix = "student."
         state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     _check_architecture(module, state, path)
+    trained = {name for name, _ in module.named_parameters()}  # a buffer may be a mask of -inf
+    bad = [n for n, t in state.items() if t.isnan().any() or (n in trained and t.isinf().any())]
+    if bad:
+        more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+        raise ValueError(
+            f"checkpoint {path} holds weights that are not finite: {', '.join(bad[:4])}{more}; "
+            "its training failed, give another checkpoint"
+        )
     module.load_state_dict(state)
 
 
@@ -112,8 +129,8 @@ def _check_architecture(module: nn.Module, state: Mapping[str, Tensor], path: Pa
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise ValueError(
             f"checkpoint {path} is of another architecture than {type(module).__name__}: "
-            f"{'; '.join(problems[:4])}{more}. Give the model's own settings, "
-            "as in teacher.model.width=..., or another teacher.checkpoint"
+            f"{'; '.join(problems[:4])}{more}. Give the model the settings that it was trained "
+            "with, as in teacher.model.width=... or student.model.width=..., or another checkpoint"
         )
 
 
@@ -156,18 +173,21 @@ def obtain(
     if recipe["checkpoint"] is not None:
         path = Path(recipe["checkpoint"])
         load_weights(module, path)
-        return Teacher(freeze(module), fingerprint(module), path)
+        return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
+    options = trainer_options(config)
     content = {
         "version": RECIPE_VERSION,
-        "recipe": {key: value for key, value in recipe.items() if key not in NOT_RECIPE},
+        "recipe": {
+            key: value for key, value in recipe.items() if key not in (*NOT_RECIPE, "trainer")
+        },
+        "trainer": {key: value for key, value in options.items() if key not in NOT_TRAINING},
         "data": data.fingerprint(),
         "batch_size": data.batch_size,
         "augment": dataset.get("augment"),
         "channels_last": config["channels_last"],
-        "precision": config["trainer"].get("precision"),
     }
     if taught_by is not None:
-        content |= {"loss": config["loss"], "taught_by": taught_by.fingerprint}
+        content |= {"loss": config["loss"], "taught_by": taught_by.key}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     directory = Path(config["output_dir"]) / "teachers" / f"{data.name}-{key}"
     path = directory / WEIGHTS_NAME
@@ -179,7 +199,13 @@ def obtain(
             write_json(directory / "content.json", content)
             _train(module, config, data, directory, taught_by, key)
             save_weights(module, path)
-    return Teacher(freeze(module), fingerprint(module), path)
+    return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
+
+
+def trainer_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer that the teacher gets: the student's, on one device, but for its own settings."""
+    own = config["teacher"]["trainer"]
+    return {**config["trainer"], "devices": 1, "strategy": "auto", **own}
 
 
 def _train(
@@ -194,7 +220,7 @@ def _train(
 
     A training of the same key that was cut off in the directory goes on.
     """
-    recipe, trainer = config["teacher"], config["trainer"]
+    recipe = config["teacher"]
     scheduler = recipe["scheduler"]
     stage = Distiller(
         module,
@@ -212,12 +238,14 @@ def _train(
             stream.write(json.dumps(row) + "\n")
 
     seed_everything(recipe["seed"], verbose=False)
-    options = {**trainer, "devices": 1, "strategy": "auto", **recipe["trainer"]}
+    seeded, options = data.with_seed(recipe["seed"]), trainer_options(config)
     try:
-        selection = fit(stage, data.with_seed(recipe["seed"]), options, directory, log, key)
+        selection = fit(stage, seeded, options, directory, log, key)
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
+    module.to(stage.trainer.strategy.root_device)  # the fit left it on the CPU
     accuracy = scores(predict(module, data, data.val), data.val.labels)["accuracy"]
+    module.cpu()
     write_json(
         directory / "teacher.json", {"selection": selection.as_dict(), "val_accuracy": accuracy}
     )

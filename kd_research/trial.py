@@ -106,8 +106,8 @@ def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], None]) -> RunRecord:
     """The run itself; raises where it fails."""
-    make_trainer(config["trainer"], directory)  # a refused option is told before a teacher is made
-    parts = Parts(config)
+    trainer = make_trainer(config["trainer"], directory)  # tells a refused option before a teacher
+    parts = Parts(config, trainer.strategy.root_device)
     first = is_first_process()
     log_path = directory / METRICS_NAME
     fit_identity = identity(config)
@@ -220,8 +220,7 @@ def prepare(arguments: list[str]) -> int:
     try:
         directory = Path(arguments[0])
         config = _plain(configs.load(directory / CONFIG_NAME))
-        make_trainer(config["trainer"], directory)
-        parts = Parts(config)
+        parts = Parts(config, make_trainer(config["trainer"], directory).strategy.root_device)
         if parts.teacher:
             accuracy, size = parts.teacher_accuracy(), num_params(parts.teacher.module)
             print(f"teacher: validation accuracy {accuracy:.4f} (1 seed), {size:,} parameters")

@@ -120,3 +120,17 @@ def test_a_student_may_start_from_itself_on_other_data(tiny: Compose) -> None:
     assert "student.pretraining: it lacks optimizer; it has dataset," in told.value.problems[0]
     last = told.value.problems[-1]
     assert last == "student.pretraining: dataset.num_classes is 5, but the student's data has 10"
+
+
+def test_a_student_may_start_from_a_file(tiny: Compose, tmp_path: Path) -> None:
+    given = Parts(plain(tiny("seed=3"))).student
+    path = tmp_path / "weights.pt"
+    torch.save(given.state_dict(), path)
+    for name in (path, tmp_path):  # a file, and a run's folder
+        started = Parts(plain(tiny(f"student.checkpoint={name}"))).student
+        assert teachers.fingerprint(started) == teachers.fingerprint(given)
+        assert all(parameter.requires_grad for parameter in started.parameters())
+    other = tiny(f"output_dir={tmp_path}", f"student.checkpoint={path}", "student.model.width=9")
+    with pytest.raises(ConfigError, match=r"^student: checkpoint .* is of another architecture"):
+        Parts(plain(other))
+    assert not (tmp_path / "teachers").exists(), "told before a teacher is trained"

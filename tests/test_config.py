@@ -76,6 +76,11 @@ def test_the_default_is_right() -> None:
             ["teacher.model.num_classes is 7, but", "student.model.input_shape is [3, 8, 8], but"],
         ),
         (["teacher.checkpoint=/nowhere"], ["teacher.checkpoint=/nowhere does not exist"]),
+        (["student.checkpoint=/nowhere"], ["student.checkpoint=/nowhere does not exist"]),
+        (
+            ["student.checkpoint=/", "student.pretraining={seed: 1}"],
+            ["student.checkpoint and student.pretraining both say what the student starts from"],
+        ),
         (
             ["student.model.width=0", "trainer.max_epochs=2.5", "optimizer.lr=-1"],
             [
@@ -93,6 +98,49 @@ def test_the_default_is_right() -> None:
                 "dataset.input_shape has no value; type dataset.input_shape=",
                 "dataset.num_classes has no value; type dataset.num_classes=",
             ],
+        ),
+        (
+            [f"soft_targets.{value}" for value in ("views=0", "top_k=abc", "max_gb=null")],
+            [
+                "soft_targets.views must be a whole number >= 1, or null, got 0; try",
+                "soft_targets.top_k must be a whole number >= 1, or null, got 'abc'; try",
+                "soft_targets.max_gb must be a number > 0, got None; try soft_targets.max_gb=8",
+            ],
+        ),
+        (
+            [f"soft_targets.{value}" for value in ("keep=abc", "fill=never", "dtype=int8")],
+            [
+                "soft_targets.keep must be true or false, got 'abc'; try soft_targets.keep=true",
+                "soft_targets.fill must be lazy or ahead, got 'never'; try soft_targets.fill=lazy",
+                "soft_targets.dtype must be float32 or float16, got 'int8'; try",
+            ],
+        ),
+        (["soft_targets.views=2.5"], ["soft_targets.views must be a whole number >= 1, or null"]),
+        (["soft_targets.top_k=10"], ["soft_targets.top_k must be below the 10 classes, got 10"]),
+        (["soft_targets.top_k=9", "soft_targets.views=2", "soft_targets.max_gb=0.5"], []),
+        (
+            ["seed=-1", "teacher.seed=abc"],
+            ["seed must be a whole number from 0 to", "teacher.seed must be a whole number from"],
+        ),
+        (
+            ["trainer.precision=bf16-true", "+teacher.trainer.precision=64"],
+            [
+                "trainer.precision must leave the inputs float32, got 'bf16-true'; try",
+                "teacher.trainer.precision must leave the inputs float32, got 64; try",
+            ],
+        ),
+        (["trainer.precision=bf16-mixed", "paper_rule=best_epoch", "shift_classes=[3]"], []),
+        (["paper_rule=first_epoch"], ["paper_rule must be null, last_epoch or best_epoch, got"]),
+        (["shift_classes=[12]"], ["shift_classes must be a list of some, not all, of the classes"]),
+        (["shift_classes=[0.5]"], ["shift_classes must be a list of some, not all, of the class"]),
+        (["shift_classes=3"], ["shift_classes must be a list of some, not all, of the classes 0"]),
+        (
+            ["shift_classes=[0,1,2,3,4,5,6,7,8,9]"],
+            ["shift_classes must be a list of some, not all, of the classes 0 to 9, got [0, 1, 2"],
+        ),
+        (
+            ["dataset=sst2", "teacher=bilstm", "student=bilstm", "student.model.vocab_size=7"],
+            ["student.model.vocab_size is 7, but the dataset's is 12000"],
         ),
         (["seed=${nothing}"], ["Interpolation key 'nothing' not found"]),
     ],
@@ -145,7 +193,8 @@ def test_a_saved_configuration_is_complete(tmp_path: Path) -> None:
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = composed("teacher.checkpoint=here.pt", "output_dir=out")
+    config = composed("teacher.checkpoint=here.pt", "student.checkpoint=there.pt", "output_dir=out")
     settle(config)
     assert config.teacher.checkpoint == str(tmp_path / "here.pt")
+    assert config.student.checkpoint == str(tmp_path / "there.pt")
     assert config.output_dir == str(tmp_path / "out")

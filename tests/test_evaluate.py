@@ -116,6 +116,11 @@ def test_evaluation_covers_each_split_once(data, tmp_path):
     found.write(tmp_path)
     details = json.loads((tmp_path / "evaluation.json").read_text())
     counts = confusion_matrix(data.val.inputs.argmin(1), data.val.inputs.argmax(1), labels=range(5))
+    assert details["val"]["class_names"] is None
+    data.class_names = ("ant", "bee", "cat", "dog", "eel")
+    named = evaluate(Fixed(), None, data).details["test"]
+    assert len(named["per_class_accuracy"]) == len(named["class_names"])
+    assert named["class_names"] == ["ant", "bee", "cat", "dog", "eel"]
     assert details["val"]["teacher_confusion"] == counts.tolist()
     low, high = details["test"]["intervals"]["accuracy"]
     assert low < found.metrics["test_accuracy"] < high

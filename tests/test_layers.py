@@ -60,7 +60,9 @@ def test_losses_and_models_stand_alone(folder: str) -> None:
                 assert name.split(".")[0] in {"torch", *sys.stdlib_module_names}, (path, name)
 
 
-@pytest.mark.parametrize("module", ["run", "report", "record", "config", "pareto", "plan"])
+@pytest.mark.parametrize(
+    "module", ["run", "report", "record", "config", "config_checks", "pareto", "plan"]
+)
 def test_light_modules_import_neither_torch_nor_wandb(module: str) -> None:
     code = (
         f"import kd_research.{module}, sys; "

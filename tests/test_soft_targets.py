@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_research import hydra_plugin, parts, soft_targets, trial
+from kd_research import hydra_plugin, parts, row_file, soft_targets, trial
 from kd_research.config import ROOT, register_resolvers
 from kd_research.interfaces import Output
 from kd_research.parts import Parts
@@ -306,3 +306,52 @@ def test_a_whole_view_asks_no_teacher(tmp_path):
     made.start_epoch(1)
     got = made.outputs(torch.arange(50), lambda rows: pytest.fail("asked again"))
     assert torch.equal(got.logits, given.logits)
+
+
+def test_the_same_weights_of_another_model_are_another_teacher(tmp_path):
+    torch.save({"2.weight": torch.randn(10, 64), "2.bias": torch.zeros(10)}, tmp_path / "given.pt")
+
+    def logits_and_key(slope):
+        config = resolved(tmp_path, f"teacher.checkpoint={tmp_path / 'given.pt'}")
+        linear = {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10}
+        layers = [
+            {"_target_": "torch.nn.Flatten"},
+            {"_target_": "torch.nn.LeakyReLU", "negative_slope": slope},
+            linear,
+        ]
+        config["teacher"]["model"] = {"_target_": "torch.nn.Sequential", "_args_": layers}
+        made = Parts(config)
+        return made.teacher_logits("val"), made.module.kept.key
+
+    (plain, first), (steep, second) = logits_and_key(0.0), logits_and_key(9.0)
+    assert first != second
+    assert not torch.equal(plain, steep)
+
+
+def test_the_teacher_works_where_the_fit_will_be(tmp_path, monkeypatch):
+    meta, asked = torch.device("meta"), set()  # as a GPU, but there is one everywhere
+
+    def outputs(self, index, compute):
+        asked.add((index.device, compute(index).logits.device))
+
+    monkeypatch.setattr(SoftTargets, "outputs", outputs)
+    made = Parts(resolved(tmp_path, "soft_targets.fill=ahead"), meta)
+    assert asked == {(meta, meta)}
+    assert {parameter.device for parameter in made.teacher.module.parameters()} == {meta}
+    assert {parameter.device.type for parameter in made.student.parameters()} == {"cpu"}
+
+
+def test_a_view_is_checked_in_pieces(tmp_path, monkeypatch):
+    made, sizes = store(tmp_path), []
+    ask(made, outputs(), [3, 40])
+    whole = row_file.RowFile._checksums
+
+    def checksums(self, rows, index):
+        sizes.append(rows.numel())
+        return whole(self, rows, index)
+
+    monkeypatch.setattr(row_file, "CHUNK_WORDS", 100)
+    monkeypatch.setattr(row_file.RowFile, "_checksums", checksums)
+    assert made.missing().tolist() == [row for row in range(50) if row not in (3, 40)]
+    assert max(sizes) <= 100
+    assert sum(sizes) == made._file.rows.numel()

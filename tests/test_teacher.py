@@ -49,15 +49,30 @@ def test_content_decides_which_teacher(
     assert first is not None
     with monkeypatch.context() as patch:
         patch.setattr(teachers, "_train", lambda *_: pytest.fail("trained again"))
-        other_student = tiny(here, "seed=7", "loss=logit_mse", "student.model.width=9")
+        other_student = tiny(
+            here,
+            "seed=7",
+            "loss=logit_mse",
+            "student.model.width=9",
+            "trainer.max_epochs=1",  # the teacher states its own
+            "trainer.enable_progress_bar=null",
+            "trainer.accelerator=cpu",
+        )
         again = Parts(plain(other_student)).teacher
         assert again is not None
         assert again.fingerprint == first.fingerprint
-    for other in ("teacher.seed=1", "teacher.model.width=5", "teacher.optimizer.lr=0.1"):
+    others = (
+        "teacher.seed=1",
+        "teacher.model.width=5",
+        "teacher.optimizer.lr=0.1",
+        "trainer.gradient_clip_val=0.001",  # the student's, which the teacher inherits
+        "+trainer.limit_train_batches=1",
+    )
+    for other in others:
         found = Parts(plain(tiny(here, other))).teacher
         assert found is not None
         assert found.fingerprint != first.fingerprint
-    assert len(list((tmp_path / "teachers").iterdir())) == 4
+    assert len(list((tmp_path / "teachers").iterdir())) == 1 + len(others)
 
 
 def test_a_half_trained_teacher_is_trained_again(
@@ -109,6 +124,10 @@ class Foreign:
         (MLP([1, 8, 8], 10, width=6, depth=3).state_dict(), "it has layers.2.0.weight"),
         (nn.Linear(2, 2).state_dict(), "lacks layers.0.0.weight"),
         ({"epoch": 3}, "holds no state dict"),
+        (
+            {**MLP([1, 8, 8], 10, width=6).state_dict(), "head.bias": torch.full((10,), torch.nan)},
+            r"given.pt holds weights that are not finite: head.bias; its training failed",
+        ),
         (Foreign(), "not a checkpoint that can be loaded safely"),
         (b"not a checkpoint at all", "not a checkpoint that can be loaded safely"),
         (None, "there is no checkpoint"),
@@ -142,3 +161,10 @@ def test_the_teacher_of_a_wrong_model_is_a_configuration_error(tiny: Compose) ->
     config["teacher"]["model"] = config["student"]["model"] | {"width": -3}
     with pytest.raises(ConfigError, match="teacher: an MLP needs width >= 1"):
         Parts(config)
+
+
+def test_a_wrong_student_is_told_before_a_teacher_is_trained(tiny: Compose, tmp_path: Path) -> None:
+    config = plain(tiny(f"output_dir={tmp_path}", "student=resnet8", "student.model.depth=9"))
+    with pytest.raises(ConfigError, match="^student: .*depth"):
+        Parts(config)
+    assert not (tmp_path / "teachers").exists()

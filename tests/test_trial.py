@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from tiny import Compose
 
 from kd_research import trial
-from kd_research.config import save
+from kd_research.config import ConfigError, save
 from kd_research.parts import Parts
 from kd_research.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, read_record
 
@@ -171,6 +172,24 @@ def test_a_sweep_is_told_of_a_refused_trainer_before_its_trials(
     save(tiny("+trainer.nope=1"), tmp_path / CONFIG_NAME)
     assert trial.prepare([str(tmp_path)]) == 2
     assert "trainer: Trainer.__init__() got an unexpected keyword" in capsys.readouterr().out
+
+
+def test_the_parts_are_made_for_the_fits_device(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def parts(config: object, device: torch.device) -> None:
+        asked.append(device.type)
+        raise ConfigError(["enough"])
+
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    monkeypatch.setattr(trial, "make_trainer", lambda *_: trainer)
+    monkeypatch.setattr(trial, "Parts", parts)
+    save(tiny(), tmp_path / CONFIG_NAME)
+    assert trial.prepare([str(tmp_path)]) == 2
+    assert trial.run(tiny(), tmp_path).error == "enough"
+    assert asked == ["meta", "meta"]
 
 
 def test_weights_of_every_thread_count_stay_the_process_default(tiny: Compose) -> None:

@@ -1,0 +1,183 @@
+"""Checks of one configuration's values: numbers, losses, models, teacher outputs.
+
+Imports neither torch nor lightning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+PAPER_RULES = ("last_epoch", "best_epoch")
+FILLS = ("lazy", "ahead")
+DTYPES = ("float32", "float16")
+LOW_OR_DOUBLE = ("16-true", "bf16-true", "64-true", "64")
+MAX_SEED = 2**32 - 1
+# Keys that hold counts, wherever they stand.
+COUNTS = (
+    "width",
+    "depth",
+    "max_epochs",
+    "batch_size",
+    "n_trials",
+    "seeds",
+    "num_threads",
+    "num_runs",
+)
+
+
+def value_problems(config: DictConfig) -> Iterator[str]:
+    """What is wrong with the values of a configuration that resolves, a line a problem."""
+    yield from _number_problems(config)
+    yield from _loss_problems(config)
+    yield from _model_problems(config)
+    yield from _soft_targets_problems(config.get("soft_targets") or {})
+    yield from _class_problems(config)
+    rule = config.get("paper_rule")
+    if rule is not None and rule not in PAPER_RULES:
+        yield (
+            f"paper_rule must be null, {' or '.join(PAPER_RULES)}, got {rule!r}; "
+            "try paper_rule=last_epoch"
+        )
+
+
+def _number_problems(config: DictConfig) -> Iterator[str]:
+    for key, value in _leaves(config):
+        name = key.rsplit(".", 1)[-1]
+        if name in COUNTS and (not isinstance(value, int) or value < (0 if name == "depth" else 1)):
+            least = 0 if name == "depth" else 1
+            yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={least + 1}"
+        elif name in ("lr",) and not is_number(value, above=0):
+            yield f"{key} must be > 0, got {value!r}; try {key}=0.001"
+        elif name in ("val_fraction", "test_fraction") and not (
+            is_number(value, above=0) and value < 1
+        ):
+            yield f"{key} must be above 0 and below 1, got {value!r}; try {key}=0.2"
+        elif name in ("dropout", "input_dropout") and not (is_number(value) and 0 <= value < 1):
+            yield f"{key} must be at least 0 and below 1, got {value!r}; try {key}=0.5"
+        elif _is_seed(key) and not (_is_whole(value) and 0 <= value <= MAX_SEED):
+            yield f"{key} must be a whole number from 0 to {MAX_SEED}, got {value!r}; try {key}=0"
+        elif key.endswith("trainer.precision") and str(value) in LOW_OR_DOUBLE:
+            yield (
+                f"{key} must leave the inputs float32, got {value!r}; try {key}=32-true, "
+                f"{key}=bf16-mixed or {key}=16-mixed"
+            )
+
+
+def _is_seed(key: str) -> bool:
+    parts = key.split(".")
+    return parts[-1] == "seed" and (len(parts) == 1 or parts[0] in ("teacher", "student"))
+
+
+def _loss_problems(config: DictConfig) -> Iterator[str]:
+    loss = config.loss
+    temperature, weight = loss.get("temperature", 1.0), loss.get("lambda", 0.0)
+    if not is_number(temperature, above=0):
+        yield f"loss.temperature must be > 0, got {temperature!r}; try loss.temperature=4"
+    # Where the labels' weight is 1 - lambda, lambda is a share.
+    ce_text = str(OmegaConf.to_container(loss, resolve=False)["ce_weight"])  # type: ignore[index,call-overload]
+    is_share = "one_minus" in ce_text
+    if not is_number(weight) or weight < 0 or (is_share and weight > 1):
+        allowed = "from 0 to 1" if is_share else ">= 0"
+        yield f"loss.lambda must be {allowed}, got {weight!r}; try loss.lambda=0.9"
+    elif "_target_" not in ce_text and (not is_number(loss.ce_weight) or loss.ce_weight < 0):
+        yield f"loss.ce_weight must be >= 0, got {loss.ce_weight!r}; try loss.ce_weight=1"
+    for name, term in loss.terms.items():
+        if is_number(term.weight) and term.weight < 0 and term.weight != weight:
+            yield f"loss.terms.{name}.weight must be >= 0, got {term.weight!r}"
+
+
+def _model_problems(config: DictConfig) -> Iterator[str]:
+    for who in ("teacher", "student"):
+        model = config[who].model
+        if not model:
+            continue
+        for key in ("num_classes", "input_shape", "vocab_size"):
+            given, expected = model.get(key), config.dataset.get(key)
+            if given is not None and expected is not None and given != expected:
+                yield (
+                    f"{who}.model.{key} is {given!s}, but the dataset's is {expected!s}: teacher, "
+                    f"student and data must agree; leave {who}.model.{key} out"
+                )
+    for who in ("teacher", "student"):
+        path = config[who].get("checkpoint")
+        if path is not None and not Path(path).exists():
+            yield (
+                f"{who}.checkpoint={path} does not exist; give a file written by torch.save or "
+                f"Lightning, a run's folder, or null to train the {who} from random weights"
+            )
+    if config.student.get("checkpoint") is not None and config.student.get("pretraining"):
+        yield (
+            "student.checkpoint and student.pretraining both say what the student starts from; "
+            "type student.checkpoint=null or student.pretraining=null"
+        )
+
+
+def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
+    allowed: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+        "keep": (lambda v: isinstance(v, bool), "true or false", "true"),
+        "views": (_is_count_or_null, "a whole number >= 1, or null", "null"),
+        "fill": (lambda v: v in FILLS, " or ".join(FILLS), "lazy"),
+        "dtype": (lambda v: v in DTYPES, " or ".join(DTYPES), "float32"),
+        "top_k": (_is_count_or_null, "a whole number >= 1, or null", "null"),
+        "max_gb": (lambda v: is_number(v, above=0), "a number > 0", "8"),
+    }
+    for name, (is_right, what, example) in allowed.items():
+        if name in settings and not is_right(settings[name]):
+            key = f"soft_targets.{name}"
+            yield f"{key} must be {what}, got {settings[name]!r}; try {key}={example}"
+
+
+def _class_problems(config: DictConfig) -> Iterator[str]:
+    num_classes = config.dataset.get("num_classes")
+    top_k = OmegaConf.select(config, "soft_targets.top_k")
+    if _is_count(num_classes) and _is_count(top_k) and top_k >= num_classes:
+        yield (
+            f"soft_targets.top_k must be below the {num_classes} classes, got {top_k}; "
+            "type soft_targets.top_k=null to keep all logits"
+        )
+    given = config.get("shift_classes")
+    if given is None or not _is_count(num_classes):
+        return
+    classes = list(given) if OmegaConf.is_list(given) else [given]
+    whole = all(_is_whole(each) and 0 <= each < num_classes for each in classes)
+    if not OmegaConf.is_list(given) or not whole or len(set(classes)) == num_classes:
+        yield (
+            f"shift_classes must be a list of some, not all, of the classes 0 to "
+            f"{num_classes - 1}, got {given}; try shift_classes=[0], or [] for no shift"
+        )
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    for name, value in plain.items() if isinstance(plain, Mapping) else ():
+        key = str(name)
+        if (prefix, key) == ("sweep.", "space"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def is_number(value: Any, above: float | None = None) -> bool:
+    """Whether it is finite, no truth value, and above `above`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and (above is None or value > above)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_count_or_null(value: Any) -> bool:
+    return value is None or _is_count(value)
