@@ -72,11 +72,11 @@ def corrected_tests(
         for other in against
         if name != other and other in values
     }
-    # The first baseline against the second is the second against the first: tested once.
+    # Of two baselines the later is tested against the earlier, which is the same test.
     once = {
         pair: gap
         for pair, gap in pairs.items()
-        if gap and not (pair[::-1] in pairs and against.index(pair[1]) > 0 and pair[0] in against)
+        if gap and not (pair[::-1] in pairs and against.index(pair[1]) > against.index(pair[0]))
     }
     asked = [pair for pair, gap in once.items() if gap.p_value is not None]
     corrected = holm([float(once[pair].p_value or 0.0) for pair in asked])

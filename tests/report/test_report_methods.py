@@ -52,6 +52,8 @@ def test_holm_by_hand() -> None:
 def test_two_baselines_are_tested_against_each_other_once() -> None:
     values = {"kd": {0: 1.0, 1: 2.0}, "ce": {0: 1.0, 1: 1.5}, "x": {0: 3.0, 1: 3.5}}
     assert set(corrected_tests(values, ["kd", "ce"])) == {("ce", "kd"), ("x", "kd"), ("x", "ce")}
+    of_three = corrected_tests(values, ["kd", "ce", "x"])
+    assert set(of_three) == {("ce", "kd"), ("x", "kd"), ("x", "ce")}
 
 
 def write(directory: Path, number: int, label: str | None, seeds: dict[int, Any]) -> None:
