@@ -247,6 +247,7 @@ class Plan:
         """Write sweep.yaml: what the sweep was asked for, and by which command."""
         stated: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
         stated["space"] = {item.key: item.expression for item in self.space}
+        stated["n_trials"] = self.n_trials
         stated["changed"] = fixed_rows.changed([str(text) for text in self.fixed])
         stated["command"] = " ".join(["python -m kd_research.run", *sys.argv[1:]])
         write_text(self.directory / SWEEP_NAME, OmegaConf.to_yaml(OmegaConf.create(stated)))
