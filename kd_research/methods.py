@@ -125,13 +125,17 @@ class Comparison:
         except Exception as error:  # Hydra's and OmegaConf's own types
             raise ConfigError([str(error).strip().splitlines()[0]]) from error
         config.hydra.sweep.dir = str(self.directory / TUNING / name)
-        config.read_test, config.paper_rule, config.shift_classes = False, None, []
         stated: Any = OmegaConf.to_container(config.sweep)
         settings = {key: value for key, value in stated.items() if key not in FINAL_KEYS}
         settings["space"] = {**(settings["space"] or {}), **method.space}
         settings["name"] = f"{settings['name']}/{TUNING}/{name}"
-        OmegaConf.update(config, "sweep", settings, merge=False)
-        plan = Plan(self.loader, config, [*self.arguments, *groups])
+        unread = {"read_test": False, "paper_rule": None, "shift_classes": []}
+        besides = {**keys, **unread, "sweep": settings}
+        rows.apply(config, besides)
+        try:
+            plan = Plan(self.loader, config, [*self.arguments, *groups], besides)
+        except ValueError as error:  # a key of the method's, which some choice of a group lacks
+            raise ConfigError([str(error)]) from error
         plan.start_from = [_as_given(plan)]
         problems = spaces.outside(plan.start_from, plan.space)
         if problems:

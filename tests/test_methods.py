@@ -98,6 +98,23 @@ def test_the_best_setting_and_fresh_seeds_become_the_final_rows(tmp_path: Path) 
     assert (tmp_path / "sweeps" / "s" / "sweep.yaml").is_file()  # the report reads it by now
 
 
+def test_a_group_in_the_space_leaves_the_rest_of_a_tuning_as_it_is(tmp_path: Path) -> None:
+    group = "+sweep.methods.kd.space={optimizer:'choice(adamw,sgd)'}"
+    given = [*BASE, group, "paper_rule=last_epoch", f"output_dir={tmp_path}"]
+    tuning = make_plan(*given, kind=Comparison).tunings["kd"]
+    sgd = tuning.compose({"optimizer": "sgd", "loss.temperature": 3.0})
+    assert (sgd.optimizer._target_, sgd.loss.temperature) == ("torch.optim.SGD", 3.0)
+    assert (sgd.read_test, sgd.paper_rule, sgd.loss["lambda"]) == (False, None, 0.5)
+    assert sgd.sweep == tuning.config.sweep
+    lacking = [
+        "+sweep.methods.kd.overrides={scheduler.T_max:5}",
+        "+sweep.methods.kd.space={scheduler:'choice(cosine,multistep)'}",
+        "+sweep.methods.kd.space={scheduler.gamma:'interval(0.1,0.9)'}",
+    ]
+    with pytest.raises(ConfigError, match=r"sweep.methods.kd: unknown key scheduler.T_max"):
+        make_plan(*given, *lacking, kind=Comparison)
+
+
 def test_what_is_wrong_with_methods_is_told_at_once(tmp_path: Path) -> None:
     first = ["+sweep.methods.x.space={}", "sweep.against=[kd,nope]", "+sweep.methods.kd.weight=1"]
     with pytest.raises(ConfigError) as told:
