@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -60,6 +61,7 @@ class Comparison:
         self.fixed = spaces.fixed(arguments)
         self.directory = Path(config.hydra.sweep.dir)
         self.methods, problems = read(config)
+        problems += _clashes(self.methods, arguments)
         if problems:
             raise ConfigError(problems)
         self.tunings: dict[str, Plan] = {}
@@ -170,6 +172,27 @@ def read(config: DictConfig) -> tuple[dict[str, Method], list[str]]:
             "'sweep.objectives={val_accuracy: maximize}'"
         )
     return methods, problems
+
+
+def _clashes(methods: Mapping[str, Method], arguments: list[str]) -> list[str]:
+    """What the command line and a method both set: one would be tuned with, the other run."""
+    problems = []
+    for item in OverridesParser.create().parse_overrides(arguments):
+        key, value = item.key_or_group, str(item.input_line).partition("=")[2] or "..."
+        names = [
+            name
+            for name, method in methods.items()
+            if key in {stated.lstrip("+") for stated in (*method.overrides, *method.space)}
+        ]
+        content = f"space={{{key}: '{value}'}}"
+        if not item.is_sweep_override():
+            content = f"overrides={{{key}: {value}}}"
+        if names:
+            problems.append(
+                f"{item.input_line}: {key} is set by sweep.methods.{', '.join(names)}; leave it "
+                f'out, or give it to the method, as in "+sweep.methods.{names[0]}.{content}"'
+            )
+    return problems
 
 
 def _as_given(plan: Plan) -> dict[str, spaces.Value]:

@@ -115,6 +115,26 @@ def test_a_group_in_the_space_leaves_the_rest_of_a_tuning_as_it_is(tmp_path: Pat
         make_plan(*given, *lacking, kind=Comparison)
 
 
+def test_the_command_line_sets_nothing_that_a_method_sets(tmp_path: Path) -> None:
+    given = [*BASE, f"output_dir={tmp_path}"]
+    clashing = ["~pool.program", "loss.lambda=0.9", "loss=dkd", "loss.temperature=interval(2,5)"]
+    with pytest.raises(ConfigError) as told:
+        make_plan(*given, *clashing, kind=Comparison)
+    assert [line.split(" is set by ")[0] for line in told.value.problems] == [
+        "loss.lambda=0.9: loss.lambda",
+        "loss=dkd: loss",
+        "loss.temperature=interval(2,5): loss.temperature",
+    ]
+    assert "loss is set by sweep.methods.ce, kd; leave it out" in told.value.problems[1]
+    assert not (tmp_path / "sweeps" / "s").exists()
+    instead = [line.split('"')[1] for line in told.value.problems]
+    comparison = make_plan(*given, instead[0], instead[2], kind=Comparison)
+    final = comparison.final({"ce": {}, "kd": {}})
+    assert final.compose({"row": "kd"}).loss["lambda"] == 0.9
+    assert comparison.tunings["kd"].config.loss["lambda"] == 0.9
+    assert comparison.tunings["kd"].space[1].expression == "interval(2,5)"
+
+
 def test_what_is_wrong_with_methods_is_told_at_once(tmp_path: Path) -> None:
     first = ["+sweep.methods.x.space={}", "sweep.against=[kd,nope]", "+sweep.methods.kd.weight=1"]
     with pytest.raises(ConfigError) as told:
