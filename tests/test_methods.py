@@ -143,6 +143,28 @@ def test_what_is_wrong_with_methods_is_told_at_once(tmp_path: Path) -> None:
     assert "sweep.methods.x needs overrides" in text
     assert "sweep.methods.kd has no weight" in text
     assert "sweep.against: nope is no method; there are: ce, kd" in text
+    null = ["sweep.against=kd", "sweep.objectives=null", "sweep.metric=test_acuracy"]
+    with pytest.raises(ConfigError) as told:
+        make_plan(
+            *BASE, *null, "sweep.final_seeds=0", "++sweep.methods.kd.space=x", kind=Comparison
+        )
+    for line, start in zip(
+        told.value.problems,
+        [
+            "sweep.methods.kd.space must be keys and what is searched, got 'x'; try ",
+            "sweep.against must be a list of methods, got 'kd'; try sweep.against=[kd]",
+            "sweep.metric: unknown metric test_acuracy; did you mean test_accuracy? there are: ",
+            "sweep.final_seeds must be a whole number >= 1, got 0; try sweep.final_seeds=10",
+            "sweep.methods tunes for one objective, got sweep.objectives=None; try ",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(start)
+    with pytest.raises(ConfigError) as told:
+        make_plan("sweep=methods", "sweep.methods=null", "sweep.against=null", kind=Comparison)
+    first, second = told.value.problems
+    assert first.startswith("sweep.methods must name the methods, got None; try '+sweep.methods.kd")
+    assert second.startswith("sweep.against must be a list of methods, got None; try sweep.against")
     wrong = [
         "+sweep.methods.dkd.overrides={loss:dkd,loss.temperature:40}",
         "+sweep.methods.dkd.space={loss.temperature:'interval(1,20)'}",
