@@ -8,11 +8,13 @@ sweeps: the same command goes on after a kill, and finds nothing to do when all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,10 +25,18 @@ from kd_research.plan import Plan
 from kd_research.record import SWEEP_NAME
 from kd_research.report import load_sweep
 from kd_research.report.methods import TUNING
-from kd_research.report.tables import best
+from kd_research.report.tables import VALUE_COLUMNS, best
 from kd_research.sweeper import run_sweep
 
 KEYS = ("overrides", "space")
+METRICS = (  # of the final runs, which can be compared
+    *VALUE_COLUMNS,
+    "test_accuracy_last_epoch",
+    "test_accuracy_best_epoch",
+    "train_epoch_seconds",
+    "train_epoch_cpu_seconds",
+    "train_step_bytes",
+)
 FINAL_KEYS = ("methods", "against", "metric", "final_seeds")  # of sweep, not of a tuning
 
 
@@ -60,6 +70,7 @@ class Comparison:
         self.fixed = spaces.fixed(arguments)
         self.directory = Path(config.hydra.sweep.dir)
         self.methods, problems = read(config)
+        problems += _clashes(self.methods, arguments)
         if problems:
             raise ConfigError(problems)
         self.tunings: dict[str, Plan] = {}
@@ -68,12 +79,9 @@ class Comparison:
                 self.tunings[name] = self._tuning(name, method)
             except ConfigError as error:
                 problems += [f"sweep.methods.{name}: {line}" for line in error.problems]
-        try:
-            untuned = self.final({name: {} for name in self.methods})
-        except ConfigError as error:
-            problems += error.problems
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
+        untuned = self.final({name: {} for name in self.methods})
         if not (self.directory / SWEEP_NAME).exists():
             untuned.write()  # so that the report reads the folder while the tuning runs
 
@@ -125,13 +133,17 @@ class Comparison:
         except Exception as error:  # Hydra's and OmegaConf's own types
             raise ConfigError([str(error).strip().splitlines()[0]]) from error
         config.hydra.sweep.dir = str(self.directory / TUNING / name)
-        config.read_test, config.paper_rule, config.shift_classes = False, None, []
         stated: Any = OmegaConf.to_container(config.sweep)
         settings = {key: value for key, value in stated.items() if key not in FINAL_KEYS}
         settings["space"] = {**(settings["space"] or {}), **method.space}
         settings["name"] = f"{settings['name']}/{TUNING}/{name}"
-        OmegaConf.update(config, "sweep", settings, merge=False)
-        plan = Plan(self.loader, config, [*self.arguments, *groups])
+        unread: dict[str, Any] = {"read_test": False, "paper_rule": None, "shift_classes": []}
+        besides = {**keys, **unread, "sweep": settings}
+        rows.apply(config, besides)
+        try:
+            plan = Plan(self.loader, config, [*self.arguments, *groups], besides)
+        except ValueError as error:  # a key of the method's, which some choice of a group lacks
+            raise ConfigError([str(error)]) from error
         plan.start_from = [_as_given(plan)]
         problems = spaces.outside(plan.start_from, plan.space)
         if problems:
@@ -143,8 +155,13 @@ class Comparison:
 
 def read(config: DictConfig) -> tuple[dict[str, Method], list[str]]:
     """The methods, and what is wrong with them before anything is composed, a line each."""
-    stated: Any = OmegaConf.to_container(config.sweep.methods, resolve=True)
-    methods, problems = {}, []
+    stated, methods, problems = _stated(config, "methods"), {}, []
+    if not isinstance(stated, dict) or not stated:
+        problems.append(
+            f"sweep.methods must name the methods, got {stated!r}; try "
+            "'+sweep.methods.kd.overrides={loss: kd}'"
+        )
+        stated = {}
     for name, method in stated.items():
         at = f"sweep.methods.{name}"
         if not isinstance(method, dict) or not isinstance(method.get("overrides"), dict):
@@ -153,19 +170,73 @@ def read(config: DictConfig) -> tuple[dict[str, Method], list[str]]:
         unknown = [key for key in method if key not in KEYS]
         if unknown:
             problems.append(f"{at} has no {unknown[0]}; a method has {', '.join(KEYS)}")
-        methods[str(name)] = Method(method["overrides"], method.get("space") or {})
-    problems += [
-        f"sweep.against: {name} is no method; there are: {', '.join(methods)}"
-        for name in config.sweep.against
-        if name not in stated
-    ]
-    if len(config.sweep.objectives) != 1:
-        problems.append(
-            "sweep.methods tunes for one objective, got "
-            f"{', '.join(map(str, config.sweep.objectives))}; try "
-            "'sweep.objectives={val_accuracy: maximize}'"
+        space = method.get("space") or {}
+        if not isinstance(space, dict):
+            problems.append(
+                f"{at}.space must be keys and what is searched, got {space!r}; try "
+                f"\"+{at}.space={{loss.temperature: 'interval(1, 20)'}}\""
+            )
+            continue
+        methods[str(name)] = Method(method["overrides"], space)
+    return methods, [*problems, *_comparing_problems(config, stated)]
+
+
+def _stated(config: DictConfig, key: str) -> Any:
+    node = OmegaConf.select(config, f"sweep.{key}", default=None)
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _comparing_problems(config: DictConfig, methods: Mapping[Any, Any]) -> Iterator[str]:
+    """What is wrong with what the methods are tuned for, compared by, and tested against."""
+    against, metric = _stated(config, "against"), str(_stated(config, "metric"))
+    names = list(map(str, methods))
+    if isinstance(against, list):
+        for name in against:
+            if str(name) not in names:
+                yield f"sweep.against: {name} is no method; there are: {', '.join(names)}"
+    else:
+        one = against if against in names else ", ".join(names[:1])
+        yield f"sweep.against must be a list of methods, got {against!r}; try sweep.against=[{one}]"
+    if metric not in METRICS and not metric.startswith("shift_"):
+        close = difflib.get_close_matches(metric, METRICS, n=1)
+        hint = f"did you mean {close[0]}? " if close else "try sweep.metric=test_accuracy; "
+        yield f"sweep.metric: unknown metric {metric}; {hint}there are: {', '.join(METRICS)}"
+    seeds = _stated(config, "final_seeds")
+    if not isinstance(seeds, int) or seeds < 1:
+        at = "sweep.final_seeds"
+        yield f"{at} must be a whole number >= 1, got {seeds!r}; try {at}=10"
+    objectives = _stated(config, "objectives")
+    if not isinstance(objectives, dict) or not objectives:
+        yield (
+            f"sweep.methods tunes for one objective, got sweep.objectives={objectives}; try "
+            "'+sweep.objectives={val_accuracy: maximize}'"
         )
-    return methods, problems
+    elif len(objectives) > 1:
+        yield (
+            f"sweep.methods tunes for one objective, got {', '.join(map(str, objectives))}; take "
+            f"the others out, as in ~sweep.objectives.{list(objectives)[-1]}"
+        )
+
+
+def _clashes(methods: Mapping[str, Method], arguments: list[str]) -> list[str]:
+    """What the command line and a method both set: one would be tuned with, the other run."""
+    problems = []
+    for item in OverridesParser.create().parse_overrides(arguments):
+        key, value = item.key_or_group, str(item.input_line).partition("=")[2] or "..."
+        names = [
+            name
+            for name, method in methods.items()
+            if key in {stated.lstrip("+") for stated in (*method.overrides, *method.space)}
+        ]
+        content = f"space={{{key}: '{value}'}}"
+        if not item.is_sweep_override():
+            content = f"overrides={{{key}: {value}}}"
+        if names:
+            problems.append(
+                f"{item.input_line}: {key} is set by sweep.methods.{', '.join(names)}; leave it "
+                f'out, or give it to the method, as in "+sweep.methods.{names[0]}.{content}"'
+            )
+    return problems
 
 
 def _as_given(plan: Plan) -> dict[str, spaces.Value]:

@@ -49,24 +49,27 @@ class Plan:
         config: the composed configuration, fixed overrides applied.
         arguments: all overrides of the command line; those in sweep syntax extend the space, a
             fixed one takes its key out of it.
+        besides: key -> value, which `config` has too: they hold with every choice of groups.
 
     Raises:
         ConfigError: with every problem of the configuration, the sweep and its space.
     """
 
-    def __init__(self, loader: Any, config: DictConfig, arguments: list[str]):
+    def __init__(
+        self, loader: Any, config: DictConfig, arguments: list[str], besides: Mapping[str, Any] = {}
+    ):
         self.loader, self.master, self.config = loader, config, _without_hydra(config)
         settle(self.config)
-        self.directory = Path(config.hydra.sweep.dir)
+        self.directory, self.besides = Path(config.hydra.sweep.dir), besides
         self._groups: dict[str, bool] = {}
         self._choices: dict[str, DictConfig] = {}
         self._composed: dict[tuple[tuple[str, spaces.Value], ...], DictConfig] = {}
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [item.input_line for item in overrides if not item.is_sweep_override()]
-        taken = {item.key_or_group for item in overrides if not item.is_sweep_override()}
+        self.taken = {item.key_or_group for item in overrides if not item.is_sweep_override()}
         space = OmegaConf.select(self.config, "sweep.space", default=None)
         stated: Any = OmegaConf.to_container(space, resolve=True) if space else {}
-        expressions = {str(key): value for key, value in stated.items() if key not in taken}
+        expressions = {str(key): value for key, value in stated.items() if key not in self.taken}
         if any(item.key_or_group == "sweep.space" and item.value() == {} for item in overrides):
             expressions = {}  # OmegaConf merges mappings: {} would leave the default space
         for item in overrides:
@@ -78,7 +81,6 @@ class Plan:
         options = {key: loader.get_group_options(key.split("@")[0]) for key in names}
         groups = {key: names for key, names in options.items() if names}
         self.space, problems = spaces.parse(expressions, groups)
-        self.taken = taken
         self.rows, row_problems = fixed_rows.read(self.config)
         problems += row_problems
         if self.rows:
@@ -239,6 +241,7 @@ class Plan:
             composed = _without_hydra(
                 self.loader.load_sweep_config(self.master, self.fixed + chosen)
             )
+            fixed_rows.apply(composed, self.besides)
             settle(composed)
             self._composed[groups] = composed
         return self._composed[groups]
@@ -247,6 +250,7 @@ class Plan:
         """Write sweep.yaml: what the sweep was asked for, and by which command."""
         stated: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
         stated["space"] = {item.key: item.expression for item in self.space}
+        stated["n_trials"] = self.n_trials
         stated["changed"] = fixed_rows.changed([str(text) for text in self.fixed])
         stated["command"] = " ".join(["python -m kd_research.run", *sys.argv[1:]])
         write_text(self.directory / SWEEP_NAME, OmegaConf.to_yaml(OmegaConf.create(stated)))

@@ -98,6 +98,43 @@ def test_the_best_setting_and_fresh_seeds_become_the_final_rows(tmp_path: Path) 
     assert (tmp_path / "sweeps" / "s" / "sweep.yaml").is_file()  # the report reads it by now
 
 
+def test_a_group_in_the_space_leaves_the_rest_of_a_tuning_as_it_is(tmp_path: Path) -> None:
+    group = "+sweep.methods.kd.space={optimizer:'choice(adamw,sgd)'}"
+    given = [*BASE, group, "paper_rule=last_epoch", f"output_dir={tmp_path}"]
+    tuning = make_plan(*given, kind=Comparison).tunings["kd"]
+    sgd = tuning.compose({"optimizer": "sgd", "loss.temperature": 3.0})
+    assert (sgd.optimizer._target_, sgd.loss.temperature) == ("torch.optim.SGD", 3.0)
+    assert (sgd.read_test, sgd.paper_rule, sgd.loss["lambda"]) == (False, None, 0.5)
+    assert sgd.sweep == tuning.config.sweep
+    lacking = [
+        "+sweep.methods.kd.overrides={scheduler.T_max:5}",
+        "+sweep.methods.kd.space={scheduler:'choice(cosine,multistep)'}",
+        "+sweep.methods.kd.space={scheduler.gamma:'interval(0.1,0.9)'}",
+    ]
+    with pytest.raises(ConfigError, match=r"sweep.methods.kd: unknown key scheduler.T_max"):
+        make_plan(*given, *lacking, kind=Comparison)
+
+
+def test_the_command_line_sets_nothing_that_a_method_sets(tmp_path: Path) -> None:
+    given = [*BASE, f"output_dir={tmp_path}"]
+    clashing = ["~pool.program", "loss.lambda=0.9", "loss=dkd", "loss.temperature=interval(2,5)"]
+    with pytest.raises(ConfigError) as told:
+        make_plan(*given, *clashing, kind=Comparison)
+    assert [line.split(" is set by ")[0] for line in told.value.problems] == [
+        "loss.lambda=0.9: loss.lambda",
+        "loss=dkd: loss",
+        "loss.temperature=interval(2,5): loss.temperature",
+    ]
+    assert "loss is set by sweep.methods.ce, kd; leave it out" in told.value.problems[1]
+    assert not (tmp_path / "sweeps" / "s").exists()
+    instead = [line.split('"')[1] for line in told.value.problems]
+    comparison = make_plan(*given, instead[0], instead[2], kind=Comparison)
+    final = comparison.final({"ce": {}, "kd": {}})
+    assert final.compose({"row": "kd"}).loss["lambda"] == 0.9
+    assert comparison.tunings["kd"].config.loss["lambda"] == 0.9
+    assert comparison.tunings["kd"].space[1].expression == "interval(2,5)"
+
+
 def test_what_is_wrong_with_methods_is_told_at_once(tmp_path: Path) -> None:
     first = ["+sweep.methods.x.space={}", "sweep.against=[kd,nope]", "+sweep.methods.kd.weight=1"]
     with pytest.raises(ConfigError) as told:
@@ -106,6 +143,28 @@ def test_what_is_wrong_with_methods_is_told_at_once(tmp_path: Path) -> None:
     assert "sweep.methods.x needs overrides" in text
     assert "sweep.methods.kd has no weight" in text
     assert "sweep.against: nope is no method; there are: ce, kd" in text
+    null = ["sweep.against=kd", "sweep.objectives=null", "sweep.metric=test_acuracy"]
+    with pytest.raises(ConfigError) as told:
+        make_plan(
+            *BASE, *null, "sweep.final_seeds=0", "++sweep.methods.kd.space=x", kind=Comparison
+        )
+    for line, start in zip(
+        told.value.problems,
+        [
+            "sweep.methods.kd.space must be keys and what is searched, got 'x'; try ",
+            "sweep.against must be a list of methods, got 'kd'; try sweep.against=[kd]",
+            "sweep.metric: unknown metric test_acuracy; did you mean test_accuracy? there are: ",
+            "sweep.final_seeds must be a whole number >= 1, got 0; try sweep.final_seeds=10",
+            "sweep.methods tunes for one objective, got sweep.objectives=None; try ",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(start)
+    with pytest.raises(ConfigError) as told:
+        make_plan("sweep=methods", "sweep.methods=null", "sweep.against=null", kind=Comparison)
+    first, second = told.value.problems
+    assert first.startswith("sweep.methods must name the methods, got None; try '+sweep.methods.kd")
+    assert second.startswith("sweep.against must be a list of methods, got None; try sweep.against")
     wrong = [
         "+sweep.methods.dkd.overrides={loss:dkd,loss.temperature:40}",
         "+sweep.methods.dkd.space={loss.temperature:'interval(1,20)'}",

@@ -2,11 +2,12 @@
 
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from sweep_commands import make_plan
+from sweep_commands import folder, make_plan, scripted
 
 from kd_research.config import ConfigError
 from kd_research.plan import differences
 from kd_research.probe import notes
+from kd_research.record import RunRecord
 
 
 def space(plan):
@@ -174,3 +175,17 @@ def test_a_key_of_no_choice_and_an_endless_grid_are_told():
 def test_a_sampler_that_hears_of_no_limits_says_so(sampler, deaf):
     plan = make_plan(f"sampler={sampler}", "sweep.constraints=['num_params <= 900']")
     assert len([note for note in notes(plan) if "num_params <= 900" in note]) == deaf
+
+
+def test_a_sweep_of_rows_is_of_as_many_trials_as_rows(tmp_path):
+    def run(directory):
+        return [], RunRecord("completed", {}, 0, {"val_accuracy": 0.5})
+
+    rows = ["+sweep.rows.a.overrides={loss:ce}", "+sweep.rows.b.overrides={loss:kd}"]
+    what = [tmp_path, run, "sweep=rows", "sweep.seeds=1", *rows]
+    stopped, _ = scripted(*what, stop_after=0)
+    assert stopped.n_trials == 2
+    path = folder(tmp_path) / "sweep.yaml"
+    path.write_text(path.read_text().replace("n_trials: 2", "n_trials: 1"))  # as it was before
+    done, _ = scripted(*what)
+    assert (done.n_trials, done.counts["completed"]) == (2, 2)

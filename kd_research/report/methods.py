@@ -6,6 +6,7 @@ that chose their settings. While these run, the page says how far they are.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 from kd_research.record import SWEEP_NAME, write_text
 from kd_research.report.by_seed import Difference, difference, holm, values_by_seed
 from kd_research.report.load import load_sweep
-from kd_research.report.sweep import Sweep, Trial
+from kd_research.report.sweep import Sweep, Trial, larger_is_better
 from kd_research.report.tables import best, show
 
 TUNING = "tuning"  # the folder of the tuning sweeps, in the comparison's own
@@ -72,11 +73,11 @@ def corrected_tests(
         for other in against
         if name != other and other in values
     }
-    # The first baseline against the second is the second against the first: tested once.
+    # Of two baselines the later is tested against the earlier, which is the same test.
     once = {
         pair: gap
         for pair, gap in pairs.items()
-        if gap and not (pair[::-1] in pairs and against.index(pair[1]) > 0 and pair[0] in against)
+        if gap and not (pair[::-1] in pairs and against.index(pair[1]) > against.index(pair[0]))
     }
     asked = [pair for pair, gap in once.items() if gap.p_value is not None]
     corrected = holm([float(once[pair].p_value or 0.0) for pair in asked])
@@ -93,7 +94,7 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any], tunings: Mapping[str, Swe
     lines = [f"# {sweep.name}: methods on equal terms", "", *_facts(sweep, spec, tunings), ""]
     header = ["method", f"{metric} (n)", *(f"against {name}" for name in against)]
     rows = []
-    for name in sorted(values, key=lambda name: -_mean(trials.get(name), metric)):
+    for name in sorted(values, key=lambda name: _place(trials.get(name), metric)):
         cells = [name, interval(trials.get(name), metric)]
         cells += [_verdict(tested.get((name, other)), metric) for other in against]
         rows.append(cells)
@@ -143,8 +144,11 @@ def numbers(seeds: Iterable[int]) -> str:
     return ", ".join(map(str, known)) or "none yet"
 
 
-def _mean(trial: Trial | None, metric: str) -> float:
-    return (trial.mean(metric) if trial else None) or 0.0
+def _place(trial: Trial | None, metric: str) -> float:
+    mean = trial.mean(metric) if trial else None
+    if mean is None:
+        return math.inf
+    return -mean if larger_is_better(metric) else mean
 
 
 def interval(trial: Trial | None, metric: str) -> str:
@@ -162,7 +166,7 @@ def _verdict(found: tuple[Difference, float | None] | None, metric: str) -> str:
     text = points(gap, metric)
     if p_value is None:
         return text
-    better = (gap.mean > 0) == ("accuracy" in metric or "agreement" in metric)
+    better = (gap.mean > 0) == larger_is_better(metric)
     said = ("better" if better else "worse") if p_value < LEVEL else "no difference shown"
     return f"{text}, p {p_value:.2g}: {said}"
 

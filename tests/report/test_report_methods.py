@@ -52,6 +52,8 @@ def test_holm_by_hand() -> None:
 def test_two_baselines_are_tested_against_each_other_once() -> None:
     values = {"kd": {0: 1.0, 1: 2.0}, "ce": {0: 1.0, 1: 1.5}, "x": {0: 3.0, 1: 3.5}}
     assert set(corrected_tests(values, ["kd", "ce"])) == {("ce", "kd"), ("x", "kd"), ("x", "ce")}
+    of_three = corrected_tests(values, ["kd", "ce", "x"])
+    assert set(of_three) == {("ce", "kd"), ("x", "kd"), ("x", "ce")}
 
 
 def write(directory: Path, number: int, label: str | None, seeds: dict[int, Any]) -> None:
@@ -59,7 +61,8 @@ def write(directory: Path, number: int, label: str | None, seeds: dict[int, Any]
     for seed, accuracy in seeds.items():
         run = trial / f"seed-{seed}" if len(seeds) > 1 else trial
         status = "failed" if accuracy is None else "completed"
-        metrics = {"val_accuracy": accuracy, "test_accuracy": accuracy}
+        names = ("val_accuracy", "test_accuracy", "test_nll", "speedup")
+        metrics = dict.fromkeys(names, accuracy)
         costs = {"train_epoch_cpu_seconds": 0.05, "train_step_bytes": 2048}
         record = RunRecord(status, {}, seed, metrics, costs, provenance={"seconds": 2.0})
         run.mkdir(parents=True)
@@ -68,10 +71,10 @@ def write(directory: Path, number: int, label: str | None, seeds: dict[int, Any]
     (trial / "proposal.json").write_text(json.dumps(proposal))
 
 
-def make(directory: Path) -> None:
+def make(directory: Path, metric: str = "test_accuracy") -> None:
     spec: dict[str, Any] = {"name": "c", "objectives": {"val_accuracy": "maximize"}, "n_trials": 3}
     methods = {name: {"overrides": {"loss": name}} for name in ("ce", "kd", "dkd")}
-    final = {**spec, "seeds": 3, "methods": methods, "against": ["kd"], "metric": "test_accuracy"}
+    final = {**spec, "seeds": 3, "methods": methods, "against": ["kd"], "metric": metric}
     directory.mkdir()
     (directory / "sweep.yaml").write_text(json.dumps({**final, "command": "python ..."}))
     for name, values in {"ce": [None, 0.5, 0.4], "kd": [0.6, 0.5, 0.7]}.items():
@@ -100,3 +103,21 @@ def test_the_page_of_a_comparison_that_still_runs(tmp_path: Path) -> None:
     assert "Tuning trials: ce 3, kd 3, dkd 0; seeds 0." in page
     assert best_so_far(load_sweep(tmp_path / "c" / "tuning" / "kd")) == [0.6, 0.6, 0.7]
     assert (tmp_path / "c" / "tuning.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("metric", "order", "said"),
+    [
+        ("test_nll", ["ce", "kd", "dkd"], "better"),
+        ("speedup", ["kd", "ce", "dkd"], "worse"),
+    ],
+)
+def test_what_is_better_depends_on_the_metric(
+    tmp_path: Path, metric: str, order: list[str], said: str
+) -> None:
+    make(tmp_path / "c", metric)
+    methods = write_report(tmp_path / "c").methods
+    assert methods is not None
+    lines = methods.read_text().split(f"| {metric} (n) |")[1].splitlines()[2:5]
+    assert [line.split(" | ")[0][2:] for line in lines] == order
+    assert lines[order.index("ce")].endswith(f": {said} |")
