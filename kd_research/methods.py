@@ -62,7 +62,7 @@ class Comparison:
         arguments: all overrides of the command line, as `Plan` takes them.
 
     Raises:
-        ConfigError: with every problem of every method.
+        ConfigError: with every problem of every method; or final runs are of another n_trials.
     """
 
     def __init__(self, loader: Any, config: DictConfig, arguments: list[str]):
@@ -81,6 +81,7 @@ class Comparison:
                 problems += [f"sweep.methods.{name}: {line}" for line in error.problems]
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
+        self._refuse_other_budget()
         untuned = self.final({name: {} for name in self.methods})
         if not (self.directory / SWEEP_NAME).exists():
             untuned.write()  # so that the report reads the folder while the tuning runs
@@ -105,6 +106,24 @@ class Comparison:
                 for item in tuned
             }
         run_sweep(self.final(winners))
+
+    def _refuse_other_budget(self) -> None:
+        """More tuning after the final runs would choose settings that were never run."""
+        if not any((self.directory / "trials").glob("*")):
+            return
+        for plan in self.tunings.values():
+            path = plan.directory / SWEEP_NAME
+            known = plan.n_trials
+            if path.is_file():
+                known = OmegaConf.select(OmegaConf.load(path), "n_trials")
+            if known != plan.n_trials:
+                raise ConfigError(
+                    [
+                        f"{self.directory} holds final runs of what {known} trials of each method "
+                        f"chose, got sweep.n_trials={plan.n_trials}: choose another name, as in "
+                        "sweep.name=mine"
+                    ]
+                )
 
     def final(self, winners: Mapping[str, Mapping[str, Any]]) -> Plan:
         """The sweep of the rows: every method with its best setting, on fresh seeds."""

@@ -78,6 +78,8 @@ def test_a_tiny_comparison_stopped_gone_on_with_and_done(
     capsys.readouterr()
     make_plan(*BASE, *here, kind=Comparison).run()
     assert capsys.readouterr().out.count("trials are done") == 3
+    with pytest.raises(ConfigError, match=r"got sweep.n_trials=3: choose another name"):
+        make_plan(*BASE, *here, "sweep.n_trials=3", kind=Comparison)
     assert records(directory) == found
 
 
