@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -239,20 +238,20 @@ def _comparing_problems(config: DictConfig, methods: Mapping[Any, Any]) -> Itera
 
 def _clashes(methods: Mapping[str, Method], arguments: list[str]) -> list[str]:
     """What the command line and a method both set: one would be tuned with, the other run."""
-    problems = []
-    for item in OverridesParser.create().parse_overrides(arguments):
-        key, value = item.key_or_group, str(item.input_line).partition("=")[2] or "..."
+    problems, fixed = [], spaces.fixed(arguments)
+    for text in arguments:
+        key, _, value = text.lstrip("+~").partition("=")
         names = [
             name
             for name, method in methods.items()
             if key in {stated.lstrip("+") for stated in (*method.overrides, *method.space)}
         ]
-        content = f"space={{{key}: '{value}'}}"
-        if not item.is_sweep_override():
-            content = f"overrides={{{key}: {value}}}"
+        content = (
+            f"overrides={{{key}: {value}}}" if text in fixed else f"space={{{key}: '{value}'}}"
+        )
         if names:
             problems.append(
-                f"{item.input_line}: {key} is set by sweep.methods.{', '.join(names)}; leave it "
+                f"{text}: {key} is set by sweep.methods.{', '.join(names)}; leave it "
                 f'out, or give it to the method, as in "+sweep.methods.{names[0]}.{content}"'
             )
     return problems
