@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_research import rows
 from kd_research import space as spaces
 from kd_research.config import ConfigError
+from kd_research.measures import TRAINING_COSTS
 from kd_research.plan import Plan
 from kd_research.record import SWEEP_NAME
 from kd_research.report import load_sweep
@@ -32,9 +33,7 @@ METRICS = (  # of the final runs, which can be compared
     *VALUE_COLUMNS,
     "test_accuracy_last_epoch",
     "test_accuracy_best_epoch",
-    "train_epoch_seconds",
-    "train_epoch_cpu_seconds",
-    "train_step_bytes",
+    *TRAINING_COSTS,
 )
 FINAL_KEYS = ("methods", "against", "metric", "final_seeds")  # of sweep, not of a tuning
 

@@ -119,7 +119,8 @@ class Sweep:
         self.study.refresh()
         done = self.study.finished
         if self._is_done():
-            more = "no other point" if self.study.exhausted else "raise sweep.n_trials for more"
+            ended = self.study.exhausted or self.plan.rows
+            more = "no other point" if ended else "raise sweep.n_trials for more"
             print(f"sweep {name}: all {done} trials are done; {more}")
             return False
         prepare(self.plan, self.pool, self.study.beat)
