@@ -20,6 +20,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("first_lines", first_lines, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("student_of", student_of, replace=True)
+    OmegaConf.register_new_resolver("hub_weights", hub_weights, replace=True)
 
 
 def first_lines(group: str) -> str:
@@ -53,3 +54,18 @@ def student_of(folder: str) -> DictConfig:
     model = OmegaConf.select(OmegaConf.load(Path(folder) / CONFIG_NAME), "student.model")
     assert isinstance(model, DictConfig)
     return model
+
+
+def hub_weights(name: str, file: str = "weights.pt") -> str:
+    """Where a file of a Hugging Face Hub repository is on this machine, downloaded once.
+
+    Raises:
+        ValueError: it is neither here nor to be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return str(hf_hub_download(name, file))
+    except Exception as error:  # the Hub's, the network's and the name's own types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"no {file} of {name} from the Hub: {reason}") from error

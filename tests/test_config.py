@@ -181,6 +181,26 @@ def test_wrong_sweeps_are_told(overrides: list[str], problems: list[str]) -> Non
         assert problem in str(caught.value)
 
 
+def test_a_checkpoint_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(name: str, file: str) -> str:
+        asked.append((name, file))
+        if name == "o/none":
+            raise OSError("no network")
+        (tmp_path / file).touch()
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    config = composed("teacher.checkpoint=${hub_weights:o/net,best.pt}")
+    settle(config)
+    check(config)
+    assert config.teacher.checkpoint == str(tmp_path / "best.pt")
+    assert asked[0] == ("o/net", "best.pt")
+    with pytest.raises(ConfigError, match=r"no weights.pt of o/none from the Hub: no network"):
+        check(composed("teacher.checkpoint=${hub_weights:o/none}"))
+
+
 def test_a_saved_configuration_is_complete(tmp_path: Path) -> None:
     config = composed("teacher.checkpoint=null", "loss.lambda=0.25")
     save(config, tmp_path / "config.yaml")
