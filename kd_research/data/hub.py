@@ -74,37 +74,19 @@ def _refuse_doubles(source: Source, wanted: Mapping[str, str | None]) -> None:
             taken[theirs] = ours
 
 
-def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
-    """Our split name -> rows, images not decoded.
-
-    Args:
-        source: what to open.
-        cache: a folder for what `datasets` makes of the files.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing is there, a split has no rows or is missing, or one
-            of theirs would be two of ours.
-        OSError: the disk is full.
-    """
+def _load(
+    source: Source, wanted: Mapping[str, str | None], files: Mapping[str, list[Path]], cache: Path
+) -> dict[str, datasets.Dataset]:
+    """Their split name -> rows, of local files or from the Hub."""
     import datasets
 
-    if source.root is None and source.path is None:
-        raise ValueError("a data set needs dataset.root=FOLDER or dataset.path=HUB_NAME")
-    wanted = dict(source.splits or {})
-    if source.root is not None:
-        # a file's name gives the split as we call it, whatever the Hub's set does
-        wanted = {ours: name and SPLIT_NAMES.get(name, name) for ours, name in wanted.items()}
-        files = local_files(Path(source.root).expanduser(), source.name)
-        for ours in _SPLITS:
-            refuse_missing_shards(files.get(wanted.get(ours, ours) or "", []))
-    _refuse_doubles(source, wanted)
     progress = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         if source.root is not None:
             is_folder = files["train"][0].is_dir()
             asked = {wanted.get(split, split) for split in _SPLITS}
-            found = dict(
+            return dict(
                 datasets.load_dataset(
                     "imagefolder" if is_folder else "parquet",
                     data_files={
@@ -115,8 +97,7 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
                     cache_dir=str(cache),
                 )
             )
-        else:
-            found = dict(datasets.load_dataset(source.path, source.name, cache_dir=str(cache)))
+        return dict(datasets.load_dataset(source.path, source.name, cache_dir=str(cache)))
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"could not get {source} from the Hub ({error}); with no network, download its "
@@ -139,6 +120,31 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
     finally:
         if progress:
             datasets.enable_progress_bars()
+
+
+def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
+    """Our split name -> rows, images not decoded.
+
+    Args:
+        source: what to open.
+        cache: a folder for what `datasets` makes of the files.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing is there, a split has no rows or is missing, or one
+            of theirs would be two of ours.
+        OSError: the disk is full.
+    """
+    if source.root is None and source.path is None:
+        raise ValueError("a data set needs dataset.root=FOLDER or dataset.path=HUB_NAME")
+    wanted, files = dict(source.splits or {}), dict[str, list[Path]]()
+    if source.root is not None:
+        # a file's name gives the split as we call it, whatever the Hub's set does
+        wanted = {ours: name and SPLIT_NAMES.get(name, name) for ours, name in wanted.items()}
+        files = local_files(Path(source.root).expanduser(), source.name)
+        for ours in _SPLITS:
+            refuse_missing_shards(files.get(wanted.get(ours, ours) or "", []))
+    _refuse_doubles(source, wanted)
+    found = _load(source, wanted, files, cache)
     splits = {}
     for ours in _SPLITS:
         theirs = wanted.get(ours, ours)
