@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_research.early_stopping import BEFORE, Finished, Rule, curves_of
-from kd_research.hopeless import Proposal, why_hopeless
-from kd_research.pareto import hypervolume, pareto_front
 from kd_research.report.load import load_sweep
+from kd_research.report.pareto import hypervolume, pareto_front
+from kd_research.sweep.dominated import Proposal, why_hopeless
+from kd_research.sweep.early_stopping import BEFORE, Finished, Rule, curves_of
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
 REFERENCE = [0.8, 10000]  # of the default sweep

@@ -31,11 +31,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from kd_research import hydra_plugin
-from kd_research.config import ROOT, register_resolvers
-from kd_research.fit import fit
-from kd_research.parts import Parts
-from kd_research.teacher import save_weights
-from kd_research.training_cost import EpochTimes
+from kd_research.configuration.config import ROOT, register_resolvers
+from kd_research.teacher.train import save_weights
+from kd_research.training.cost import EpochTimes
+from kd_research.training.fit import fit
+from kd_research.trial.assembly import Parts
 
 SGD = ["optimizer=sgd", "scheduler=constant"]
 PLAIN = ["channels_last=false", "soft_targets.keep=false", "augment@dataset.augment=none"]

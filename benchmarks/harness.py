@@ -20,12 +20,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from optuna.trial import create_trial
 
-from kd_research import hydra_plugin, sweeper
-from kd_research.config import ROOT
-from kd_research.plan import Plan
-from kd_research.record import RunRecord, write_record
-from kd_research.resolvers import register_resolvers
-from kd_research.workers import End, LocalPool
+from kd_research import hydra_plugin
+from kd_research.configuration.config import ROOT
+from kd_research.configuration.resolvers import register_resolvers
+from kd_research.pools.local import End, LocalPool
+from kd_research.records.record import RunRecord, write_record
+from kd_research.sweep import run as sweeper
+from kd_research.sweep.plan import Plan
 
 
 class Done:
@@ -106,7 +107,7 @@ def process_start(runs=9):
     sys.path.insert(0, str(ROOT / "tests"))  # for the server, and the runs that it forks
     os.environ["PYTHONPATH"] = str(ROOT / "tests")
     pool = LocalPool(1, program="noop_trial")
-    multiprocessing.set_forkserver_preload(["kd_research.trial", "noop_trial"])
+    multiprocessing.set_forkserver_preload(["kd_research.trial.run", "noop_trial"])
     times = []
     with tempfile.TemporaryDirectory() as directory:
         for _ in range(1 + runs):

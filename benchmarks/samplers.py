@@ -32,12 +32,12 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.special import stdtrit
 
 from kd_research import hydra_plugin
-from kd_research.config import ROOT
-from kd_research.pareto import hypervolume, pareto_front
-from kd_research.plan import Plan
-from kd_research.resolvers import register_resolvers
-from kd_research.space import suggest
-from kd_research.workers import cores
+from kd_research.configuration.config import ROOT
+from kd_research.configuration.resolvers import register_resolvers
+from kd_research.pools.local import cores
+from kd_research.report.pareto import hypervolume, pareto_front
+from kd_research.sweep.plan import Plan
+from kd_research.sweep.space import suggest
 
 TABLE = Path(__file__).with_suffix(".csv")
 GRID = {
@@ -69,9 +69,9 @@ def fit_row(point, output_dir):
     import torch
     from lightning.pytorch import seed_everything
 
-    from kd_research.fit import fit
-    from kd_research.parts import Parts
-    from kd_research.trial import quiet
+    from kd_research.training.fit import fit
+    from kd_research.trial.assembly import Parts
+    from kd_research.trial.run import quiet
 
     quiet()
     torch.set_num_threads(1)

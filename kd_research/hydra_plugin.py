@@ -17,12 +17,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from kd_research.config import ROOT, ConfigError
-from kd_research.sweep_files import SweepFiles, SweepPath
+from kd_research.configuration.config import ROOT, ConfigError
+from kd_research.configuration.sweep_files import SweepFiles, SweepPath
 
 
 class OptunaSweeper(Sweeper):
-    """What `-m` runs: `kd_research.sweeper`, imported when it is needed."""
+    """What `-m` runs: `kd_research.sweep.run`, imported when it is needed."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -33,10 +33,10 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep to `sweep.n_trials`; `arguments` are the command line's overrides."""
-        from kd_research.methods import Comparison
-        from kd_research.plan import Plan
-        from kd_research.probe import notes
-        from kd_research.sweeper import run_sweep  # not before: --help needs no Optuna
+        from kd_research.sweep.methods import Comparison
+        from kd_research.sweep.plan import Plan
+        from kd_research.sweep.probe import notes
+        from kd_research.sweep.run import run_sweep  # not before: --help needs no Optuna
 
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the sampler's own, beside busy workers
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from kd_research import config as configs
-from kd_research.config import ConfigError
-from kd_research.efficiency import costs_of_pair
-from kd_research.parts import Parts
-from kd_research.record import CONFIG_NAME, RunRecord, read_record, write_record
-from kd_research.teacher import WEIGHTS_NAME, load_weights
-from kd_research.trial import quiet
+from kd_research.configuration import config as configs
+from kd_research.configuration.config import ConfigError
+from kd_research.evaluation.costs import costs_of_pair
+from kd_research.records.record import CONFIG_NAME, RunRecord, read_record, write_record
+from kd_research.teacher.train import WEIGHTS_NAME, load_weights
+from kd_research.trial.assembly import Parts
+from kd_research.trial.run import quiet
 
 
 def remeasure(directory: Path) -> RunRecord:

@@ -2,7 +2,7 @@
 
 Hydra composes the configuration; a single run is then handed over to `kd_research.trial` in place
 of this process (so that a run is never a Hydra application, whose command line Lightning's DDP
-would run again), a sweep to `kd_research.sweeper`. Imports neither torch nor wandb.
+would run again), a sweep to `kd_research.sweep`. Imports neither torch nor wandb.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_research import hydra_plugin
-from kd_research.compose import explain
-from kd_research.config import ROOT, ConfigError, check, register_resolvers, save, settle
-from kd_research.record import CONFIG_NAME, RECORD_NAME
+from kd_research.configuration.config import (
+    ROOT,
+    ConfigError,
+    check,
+    register_resolvers,
+    save,
+    settle,
+)
+from kd_research.configuration.overrides import explain
+from kd_research.records.record import CONFIG_NAME, RECORD_NAME
 
 register_resolvers()
 hydra_plugin.register()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_research import trial
-from kd_research.workers import End
+from kd_research.pools.local import End
+from kd_research.trial import run as trial
 
 
 @dataclass

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from kd_research.record import RunRecord, write_record
+from kd_research.records.record import RunRecord, write_record
 
 
 def prepare(arguments):

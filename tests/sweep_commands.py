@@ -12,12 +12,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from kd_research import hydra_plugin, sweeper
-from kd_research.config import register_resolvers
-from kd_research.plan import Plan
-from kd_research.record import write_record
+from kd_research import hydra_plugin
+from kd_research.configuration.config import register_resolvers
+from kd_research.pools.local import End
+from kd_research.records.record import write_record
 from kd_research.report.load import load_sweep
-from kd_research.workers import End
+from kd_research.sweep import run as sweeper
+from kd_research.sweep.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"

@@ -1,10 +1,10 @@
 import torch
 
-from kd_research import trial
-from kd_research.config import save
-from kd_research.record import read_record, write_json, write_record
+from kd_research.configuration.config import save
+from kd_research.records.record import read_record, write_json, write_record
 from kd_research.remeasure import main
 from kd_research.report.__main__ import main as report
+from kd_research.trial import run as trial
 
 
 def test_costs_are_measured_again_and_nothing_else_changes(tiny, tmp_path, capsys):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from kd_research.compose import explain
-from kd_research.record import CONFIG_NAME, RECORD_NAME, read_record
+from kd_research.configuration.overrides import explain
+from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
 
 def command(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from kd_research import hydra_plugin
-from kd_research.config import ROOT, register_resolvers
+from kd_research.configuration.config import ROOT, register_resolvers
 
 TINY = (
     "tracking=disabled",

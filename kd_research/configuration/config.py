@@ -16,12 +16,12 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_research.config_checks import is_number, value_problems
-from kd_research.measures import COSTS as COSTS
-from kd_research.measures import METRICS as METRICS
-from kd_research.record import write_text
-from kd_research.resolvers import ROOT as ROOT
-from kd_research.resolvers import register_resolvers as register_resolvers
+from kd_research.configuration.checks import is_number, value_problems
+from kd_research.configuration.resolvers import ROOT as ROOT
+from kd_research.configuration.resolvers import register_resolvers as register_resolvers
+from kd_research.records.measures import COSTS as COSTS
+from kd_research.records.measures import METRICS as METRICS
+from kd_research.records.record import write_text
 
 PATH_KEYS = (
     "output_dir",

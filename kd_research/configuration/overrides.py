@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_research.config import ROOT
+from kd_research.configuration.config import ROOT
 
 PLAIN_FLAGS = {"-m", "--multirun", "--cfg", "-c", "job", "--resolve", "--run", "-r"}
 

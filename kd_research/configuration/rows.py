@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_research.statements import (
+from kd_research.configuration.statements import (
     budget_problems,
     paper_problems,
     question_problems,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kd_research.measures import unknown
+from kd_research.records.measures import unknown
 
 SELECTIONS = ("last epoch", "best on test", "best on validation", "unknown")
 ROW_KEYS = ("overrides", "expected", "tolerance", "selection", "reason", "paired_with")

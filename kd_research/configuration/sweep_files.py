@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from kd_research.config import ROOT
+from kd_research.configuration.config import ROOT
 
 GROUP = "sweeps"
 _rows_wanted = ContextVar("rows_wanted", default=True)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from kd_research.child import hidden_main
 from kd_research.data.sources import Split
 from kd_research.data.stream import EncodedImages
 from kd_research.interfaces import Batch
-from kd_research.workers import cores
+from kd_research.pools.child import hidden_main
+from kd_research.pools.local import cores
 
 PREFETCH = 2  # batches that a worker process decodes ahead of use
 

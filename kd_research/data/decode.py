@@ -38,7 +38,7 @@ from kd_research.data.store import (
     create_array,
 )
 from kd_research.data.text import Tokens, encode_splits
-from kd_research.record import write_json
+from kd_research.records.record import write_json
 
 if TYPE_CHECKING:
     import datasets

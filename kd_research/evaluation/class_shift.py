@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
-from kd_research.evaluate import predict
+from kd_research.evaluation.quality import predict
 
 RULES = ("frequency", "val", "test")
 

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_research.energy import joules_per_1000
+from kd_research.evaluation.energy import joules_per_1000
 from kd_research.interfaces import Inputs
 from kd_research.models.capture import Capture
 

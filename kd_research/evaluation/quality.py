@@ -22,7 +22,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
 from kd_research.models.capture import Capture
-from kd_research.record import EVALUATION_NAME, PREDICTIONS_NAME, write_json
+from kd_research.records.record import EVALUATION_NAME, PREDICTIONS_NAME, write_json
 
 ECE_BINS = 15  # Guo et al. 2017, arXiv:1706.04599, section 2
 NUM_RESAMPLES = 1000

@@ -19,18 +19,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from kd_research import config as configs
+from kd_research.configuration import config as configs
 from kd_research.data.module import DataModule
-from kd_research.efficiency import latencies, measuring, model_bytes
-from kd_research.evaluate import predict, scores
+from kd_research.evaluation.costs import latencies, measuring, model_bytes
+from kd_research.evaluation.quality import predict, scores
 from kd_research.export import executorch_form
 from kd_research.export.onnx_form import OnnxStudent, to_int8, to_onnx
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
-from kd_research.parts import Parts
-from kd_research.record import CONFIG_NAME, EXPORT_NAME, write_json
-from kd_research.teacher import WEIGHTS_NAME, load_weights
+from kd_research.records.record import CONFIG_NAME, EXPORT_NAME, write_json
+from kd_research.teacher.train import WEIGHTS_NAME, load_weights
 from kd_research.tracking import track_export
+from kd_research.trial.assembly import Parts
 
 __all__ = ["Export", "Form", "export_run"]
 

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd_research import config as configs
-from kd_research.config import ConfigError
+from kd_research.configuration import config as configs
+from kd_research.configuration.config import ConfigError
 from kd_research.export import Export, executorch_form, export_run
-from kd_research.record import CONFIG_NAME
+from kd_research.records.record import CONFIG_NAME
 from kd_research.tracking import track_export
-from kd_research.trial import quiet
+from kd_research.trial.run import quiet
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 

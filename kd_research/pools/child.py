@@ -25,7 +25,7 @@ from types import ModuleType
 
 from omegaconf import OmegaConf
 
-from kd_research.record import CONFIG_NAME, LOG_NAME, RECORD_NAME, RunRecord, write_record
+from kd_research.records.record import CONFIG_NAME, LOG_NAME, RECORD_NAME, RunRecord, write_record
 
 PR_SET_PDEATHSIG = 1
 SETTLE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed

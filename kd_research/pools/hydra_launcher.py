@@ -30,11 +30,11 @@ from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from kd_research.cluster import command
-from kd_research.plan import Plan
-from kd_research.record import LOG_NAME, RECORD_NAME
-from kd_research.resolvers import register_resolvers
-from kd_research.workers import GRACE_SECONDS, End, Pool, cores
+from kd_research.configuration.resolvers import register_resolvers
+from kd_research.pools.local import GRACE_SECONDS, End, Pool, cores
+from kd_research.pools.slurm import command
+from kd_research.records.record import LOG_NAME, RECORD_NAME
+from kd_research.sweep.plan import Plan
 
 STOP_NAME = ".stop"  # in a run's folder: its job, wherever it is, ends it
 POLL_SECONDS = 0.2
@@ -106,7 +106,7 @@ class LauncherPool:
         self,
         slots: int | None = None,
         devices_per_trial: int = 1,
-        program: str = "kd_research.trial",
+        program: str = "kd_research.trial.run",
     ):
         self.slots, self.program = slots or cores(), program
         self._pending: list[LauncherHandle] = []

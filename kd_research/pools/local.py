@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
-from kd_research.child import hidden_main, run_folder
+from kd_research.pools.child import hidden_main, run_folder
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
@@ -109,7 +109,7 @@ class LocalPool:
         self,
         slots: int | None = None,
         devices_per_trial: int = 1,
-        program: str = "kd_research.trial",
+        program: str = "kd_research.trial.run",
     ):
         self.program, self.devices_per_trial = program, devices_per_trial
         self._devices = visible_gpus()

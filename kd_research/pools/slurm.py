@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_research.record import LOG_NAME, write_text
-from kd_research.workers import End
+from kd_research.pools.local import End
+from kd_research.records.record import LOG_NAME, write_text
 
 JOB_NAME = "slurm-job"  # in a run's folder: the id of its job, for a sweeper that comes later
 POLL_SECONDS = 2.0
@@ -56,7 +56,7 @@ class SlurmPool:
         slots: int | None = None,
         devices_per_trial: int = 1,
         options: dict[str, str | int] | None = None,
-        program: str = "kd_research.trial",
+        program: str = "kd_research.trial.run",
     ):
         self.slots = slots or 16
         self.options = {key: value for key, value in (options or {}).items() if value is not None}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_research.record import write_json, write_text
+from kd_research.records.record import write_json, write_text
 from kd_research.report import tables, text
 from kd_research.report.answers import write_answers
 from kd_research.report.compare import Comparison, compare, render_comparison, to_markdown

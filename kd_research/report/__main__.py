@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kd_research.record import RECORD_NAME
+from kd_research.records.record import RECORD_NAME
 from kd_research.report import compare_sweeps, load_sweep, write_report
 from kd_research.report.figure import write_figure
 from kd_research.report.paired import compare_runs, sentences

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research.record import SWEEP_NAME, write_text
+from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.report.by_seed import (
     difference,
     has_teachers_by_seed,

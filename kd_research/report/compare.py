@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from kd_research.pareto import Point, hypervolume, pareto_front
 from kd_research.report.load import NOT_SETTINGS, flat
 from kd_research.report.page import fill, made, short
+from kd_research.report.pareto import Point, hypervolume, pareto_front
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import show
 from kd_research.report.text import last_word

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kd_research.record import PREDICTIONS_NAME
+from kd_research.records.record import PREDICTIONS_NAME
 from kd_research.report.sweep import Run, Sweep, Trial
 
 

@@ -10,7 +10,7 @@ import math
 from statistics import fmean
 from typing import Any
 
-from kd_research.record import EVALUATION_NAME
+from kd_research.records.record import EVALUATION_NAME
 from kd_research.report.sweep import Sweep, Trial
 
 MAX_TRIALS = 40

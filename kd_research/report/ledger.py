@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research.record import SWEEP_NAME, write_text
+from kd_research.configuration.rows import reduced
+from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.report.by_seed import difference, has_teachers_by_seed, values_by_seed
 from kd_research.report.counts import split_sizes, values
 from kd_research.report.sweep import Sweep, Trial
@@ -27,7 +28,6 @@ from kd_research.report.verdicts import (
     of_another_run,
     verdict,
 )
-from kd_research.rows import reduced
 
 PAPER_RULES = {"last epoch": "last_epoch", "best on test": "best_epoch"}
 SHARED = ("tolerance", "selection", "reason")  # said once in `paper`, or by a row itself

@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research import constraints
-from kd_research.record import (
+from kd_research.configuration import constraints
+from kd_research.records.record import (
     CONFIG_NAME,
     EXPORT_NAME,
     PROPOSAL_NAME,

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research.record import SWEEP_NAME, write_text
+from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.report.by_seed import Difference, difference, holm, values_by_seed
 from kd_research.report.load import load_sweep
 from kd_research.report.sweep import Sweep, Trial, larger_is_better

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_research.record import PREDICTIONS_NAME
+from kd_research.records.record import PREDICTIONS_NAME
 
 NUM_RESAMPLES = 10_000
 

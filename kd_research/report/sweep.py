@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from kd_research.constraints import Constraint
-from kd_research.pareto import hypervolume_history, pareto_front
-from kd_research.record import METRICS_NAME, RunRecord
+from kd_research.configuration.constraints import Constraint
+from kd_research.records.record import METRICS_NAME, RunRecord
+from kd_research.report.pareto import hypervolume_history, pareto_front
 
 STATES = ("completed", "running", "failed", "pruned")
 LARGER_IS_BETTER = (

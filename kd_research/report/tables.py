@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from kd_research.measures import COSTS, METRICS, RATIOS, TEST_METRICS
-from kd_research.record import RunRecord
+from kd_research.records.measures import COSTS, METRICS, RATIOS, TEST_METRICS
+from kd_research.records.record import RunRecord
 from kd_research.report.sweep import Sweep, Trial
 
 # The columns of every table, measured or not; exports and other people's metrics follow them.

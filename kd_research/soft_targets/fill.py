@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kd_research.data.module import DataModule
 from kd_research.interfaces import Batch, Inputs, Output
-from kd_research.soft_targets import LOGITS, SoftTargets, TooLargeError
+from kd_research.soft_targets.store import LOGITS, SoftTargets, TooLargeError
 
 log = logging.getLogger(__name__)
 

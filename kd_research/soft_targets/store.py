@@ -22,8 +22,8 @@ from torch import Tensor
 
 from kd_research.data.store import content_key
 from kd_research.interfaces import Output
-from kd_research.record import write_json
-from kd_research.row_file import RowFile
+from kd_research.records.record import write_json
+from kd_research.soft_targets.row_file import RowFile
 
 LOGITS = "logits"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kd_research.record import RECORD_NAME, read_record
+from kd_research.records.record import RECORD_NAME, read_record
 
 MIN_FREEDOM = 10  # degrees of freedom of s: five proposals of three seeds, ten of two
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from kd_research.plan import Plan
-from kd_research.record import PROPOSAL_NAME, write_json, write_text
-from kd_research.space import Value
+from kd_research.records.record import PROPOSAL_NAME, write_json, write_text
+from kd_research.sweep.plan import Plan
+from kd_research.sweep.space import Value
 
 SEED_PREFIX = "seed-"
 LOST_NAME = ".lost"  # in a run's folder: how many of its processes ended without a record

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_research.early_stopping import BEFORE, Finished, Rule, Stop, curves_of
-from kd_research.folders import Folders
 from kd_research.report.sweep import Run
+from kd_research.sweep.early_stopping import BEFORE, Finished, Rule, Stop, curves_of
+from kd_research.sweep.folders import Folders
 
 
 class Follower:

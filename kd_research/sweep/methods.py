@@ -17,16 +17,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_research import rows
-from kd_research import space as spaces
-from kd_research.config import ConfigError
-from kd_research.measures import TRAINING_COSTS
-from kd_research.plan import Plan
-from kd_research.record import SWEEP_NAME
+from kd_research.configuration import rows
+from kd_research.configuration.config import ConfigError
+from kd_research.records.measures import TRAINING_COSTS
+from kd_research.records.record import SWEEP_NAME
 from kd_research.report import load_sweep
 from kd_research.report.methods import TUNING
 from kd_research.report.tables import VALUE_COLUMNS, best
-from kd_research.sweeper import run_sweep
+from kd_research.sweep import space as spaces
+from kd_research.sweep.plan import Plan
+from kd_research.sweep.run import run_sweep
 
 KEYS = ("overrides", "space")
 METRICS = (  # of the final runs, which can be compared

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd_research.constraints import Constraint
-from kd_research.record import RunRecord
+from kd_research.configuration.constraints import Constraint
+from kd_research.records.record import RunRecord
 
 
 @dataclass(frozen=True)

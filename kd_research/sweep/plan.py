@@ -14,13 +14,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kd_research import constraints, early_stopping
-from kd_research import rows as fixed_rows
-from kd_research import space as spaces
-from kd_research.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
-from kd_research.probe import exists, space_problems
-from kd_research.record import SWEEP_NAME, write_text
-from kd_research.sweep_files import without_rows
+from kd_research.configuration import constraints
+from kd_research.configuration import rows as fixed_rows
+from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
+from kd_research.configuration.sweep_files import without_rows
+from kd_research.records.record import SWEEP_NAME, write_text
+from kd_research.sweep import early_stopping
+from kd_research.sweep import space as spaces
+from kd_research.sweep.probe import exists, space_problems
 
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "tracking", "num_threads", "pool")

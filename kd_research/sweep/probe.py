@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_research.config import ConfigError, check
-from kd_research.space import Dimension, Value
+from kd_research.configuration.config import ConfigError, check
+from kd_research.sweep.space import Dimension, Value
 
 if TYPE_CHECKING:
-    from kd_research.plan import Plan
+    from kd_research.sweep.plan import Plan
 
 # Optuna's samplers by what they do with what they are told.
 COUNTING = ("BruteForceSampler",)  # every point once

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from kd_research.record import METRICS_NAME
+from kd_research.records.record import METRICS_NAME
 
 SHOWN = 8  # finished trials in the live table
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from filelock import FileLock
 
-from kd_research.config import ConfigError, save
-from kd_research.plan import Plan
-from kd_research.record import CONFIG_NAME, LOG_NAME
-from kd_research.workers import Pool
+from kd_research.configuration.config import ConfigError, save
+from kd_research.pools.local import Pool
+from kd_research.records.record import CONFIG_NAME, LOG_NAME
+from kd_research.sweep.plan import Plan
 
 POLL_SECONDS = 0.5
 

@@ -19,15 +19,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from optuna.trial import Trial
 
-from kd_research.config import ConfigError, save
-from kd_research.folders import Folders, count_loss
-from kd_research.following import Follower
-from kd_research.hopeless import due_runs
-from kd_research.launchers import make_pool
-from kd_research.plan import Plan, differences
-from kd_research.prepare import prepare
-from kd_research.progress import Progress
-from kd_research.record import (
+from kd_research.configuration.config import ConfigError, save
+from kd_research.pools.hydra_launcher import make_pool
+from kd_research.pools.local import End, Handle, Pool
+from kd_research.records.record import (
     CONFIG_NAME,
     RECORD_NAME,
     STOP_NAME,
@@ -38,11 +33,16 @@ from kd_research.record import (
     write_record,
 )
 from kd_research.report import write_report
-from kd_research.space import suggest
-from kd_research.study import SharedStudy, open_storage
+from kd_research.sweep.dominated import due_runs
+from kd_research.sweep.folders import Folders, count_loss
+from kd_research.sweep.live_curves import Follower
+from kd_research.sweep.objective_values import Values
+from kd_research.sweep.plan import Plan, differences
+from kd_research.sweep.progress import Progress
+from kd_research.sweep.rehearsal import prepare
+from kd_research.sweep.space import suggest
+from kd_research.sweep.study import SharedStudy, open_storage
 from kd_research.tracking import track_sweep
-from kd_research.values import Values
-from kd_research.workers import End, Handle, Pool
 
 POLL_SECONDS = 0.5
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from kd_research import teacher as teachers
 from kd_research.data.module import DataModule
-from kd_research.distill import freeze
 from kd_research.models.ensemble import Ensemble
+from kd_research.teacher import train as teachers
+from kd_research.training.distill import freeze
 
 PARTS = ("dataset", "optimizer", "scheduler", "trainer", "seed")  # of student.pretraining
 

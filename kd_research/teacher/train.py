@@ -20,14 +20,14 @@ from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from kd_research.continuation import last_epoch, trim_rows
 from kd_research.data.module import DataModule
-from kd_research.distill import Distiller, freeze
-from kd_research.evaluate import predict, scores
-from kd_research.fit import Row, fit
+from kd_research.evaluation.quality import predict, scores
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
-from kd_research.record import METRICS_NAME, write_json
+from kd_research.records.record import METRICS_NAME, write_json
+from kd_research.training.continuation import last_epoch, trim_rows
+from kd_research.training.distill import Distiller, freeze
+from kd_research.training.fit import Row, fit
 
 RECIPE_VERSION = 3  # raise it when a change of code changes the teacher that a recipe gives
 WEIGHTS_NAME = "weights.pt"

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research.record import CONFIG_NAME, SWEEP_NAME, read_record
+from kd_research.records.record import CONFIG_NAME, SWEEP_NAME, read_record
 from kd_research.report.load import load_sweep
 from kd_research.tracking.export import export_id
 from kd_research.tracking.run import run_name, student_name, teacher_name

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from kd_research.record import RunRecord
+from kd_research.records.record import RunRecord
 from kd_research.tracking.run import Row, Tracker
 
 

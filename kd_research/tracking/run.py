@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_research.record import EVALUATION_NAME, RunRecord
+from kd_research.records.record import EVALUATION_NAME, RunRecord
 from kd_research.tracking.session import Mirror, safe_id
 
 WEIGHTS_NAME = "weights.pt"

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research.record import SWEEP_NAME, RunRecord
+from kd_research.records.record import SWEEP_NAME, RunRecord
 from kd_research.report.importances import importances
 from kd_research.report.load import load_sweep
 from kd_research.report.sweep import Run, Sweep

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from kd_research.per_epoch import PerEpoch
+from kd_research.training.callbacks import PerEpoch
 
 CHECKPOINT_SECONDS = 10.0  # at least, between two of them: a run that is cut off loses no more
 KEY = "kd_research"

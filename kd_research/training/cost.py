@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from kd_research.distill import Distiller
-from kd_research.efficiency import LiveBytes
+from kd_research.evaluation.costs import LiveBytes
 from kd_research.interfaces import Batch
 from kd_research.models.capture import Capture
-from kd_research.per_epoch import PerEpoch
+from kd_research.training.callbacks import PerEpoch
+from kd_research.training.distill import Distiller
 
 
 class EpochTimes(PerEpoch, Callback):

@@ -18,11 +18,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from kd_research.dot import DOT
 from kd_research.interfaces import Batch, Inputs, Output
 from kd_research.losses.objective import Objective
 from kd_research.models.capture import Capture
-from kd_research.soft_targets import LOGITS, SoftTargets
+from kd_research.soft_targets.store import LOGITS, SoftTargets
+from kd_research.training.dot import DOT
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]

@@ -22,11 +22,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from kd_research.config import ConfigError
-from kd_research.continuation import Continuation, checkpoint_path, last_epoch
+from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
-from kd_research.distill import Distiller
-from kd_research.per_epoch import PerEpoch
+from kd_research.training.callbacks import PerEpoch
+from kd_research.training.continuation import Continuation, checkpoint_path, last_epoch
+from kd_research.training.distill import Distiller
 
 Row = Mapping[str, float | int | str | None]
 SELECTION_METRIC = "val_accuracy"

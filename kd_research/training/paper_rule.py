@@ -11,11 +11,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kd_research.config_checks import PAPER_RULES
+from kd_research.configuration.checks import PAPER_RULES
 from kd_research.data.module import DataModule
-from kd_research.distill import Distiller
-from kd_research.evaluate import predict, scores
-from kd_research.per_epoch import PerEpoch
+from kd_research.evaluation.quality import predict, scores
+from kd_research.training.callbacks import PerEpoch
+from kd_research.training.distill import Distiller
 
 
 class PaperRule(PerEpoch, Callback):

@@ -14,14 +14,14 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
-from kd_research import chain
-from kd_research import teacher as teachers
-from kd_research.config import ConfigError
+from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
-from kd_research.distill import Distiller
-from kd_research.evaluate import predict, scores
+from kd_research.evaluation.quality import predict, scores
 from kd_research.interfaces import Batch, Inputs
-from kd_research.kept import evaluation_logits, fill, keep
+from kd_research.soft_targets.fill import evaluation_logits, fill, keep
+from kd_research.teacher import chain
+from kd_research.teacher import train as teachers
+from kd_research.training.distill import Distiller
 
 CPU = torch.device("cpu")
 

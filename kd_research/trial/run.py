@@ -23,18 +23,14 @@ from lightning.pytorch import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
-from kd_research import config as configs
-from kd_research import teacher as teachers
-from kd_research.config import ConfigError
-from kd_research.continuation import checkpoint_path, identity, last_epoch, trim_rows
+from kd_research.configuration import config as configs
+from kd_research.configuration.config import ConfigError
 from kd_research.data.store import FULL
-from kd_research.efficiency import costs_of_pair, fixed_costs, num_params
-from kd_research.evaluate import evaluate
-from kd_research.fit import Row, fit, make_trainer
-from kd_research.paper_rule import PaperRule
-from kd_research.parts import Parts
-from kd_research.provenance import provenance
-from kd_research.record import (
+from kd_research.evaluation.class_shift import shift_metrics
+from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
+from kd_research.evaluation.quality import evaluate
+from kd_research.records.provenance import provenance
+from kd_research.records.record import (
     CONFIG_NAME,
     METRICS_NAME,
     RECORD_NAME,
@@ -43,9 +39,13 @@ from kd_research.record import (
     stopped_record,
     write_record,
 )
-from kd_research.shift import shift_metrics
+from kd_research.teacher import train as teachers
 from kd_research.tracking import track
-from kd_research.training_cost import EpochTimes, step_bytes
+from kd_research.training.continuation import checkpoint_path, identity, last_epoch, trim_rows
+from kd_research.training.cost import EpochTimes, step_bytes
+from kd_research.training.fit import Row, fit, make_trainer
+from kd_research.training.paper_rule import PaperRule
+from kd_research.trial.assembly import Parts
 
 
 def is_first_process() -> bool:

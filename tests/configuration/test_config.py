@@ -10,7 +10,15 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from tiny import composed
 
-from kd_research.config import ROOT, ConfigError, check, check_sweep, load, save, settle
+from kd_research.configuration.config import (
+    ROOT,
+    ConfigError,
+    check,
+    check_sweep,
+    load,
+    save,
+    settle,
+)
 
 SINGLE_GROUPS = ("loss", "dataset", "optimizer", "scheduler", "trainer", "tracking", "sampler")
 

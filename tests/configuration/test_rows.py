@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from sweep_commands import folder, make_plan, proposals, sweep
 from tiny import composed
 
-from kd_research import rows
-from kd_research.config import ConfigError
+from kd_research.configuration import rows
+from kd_research.configuration.config import ConfigError
 
 BASE = [
     "sweep=rows",

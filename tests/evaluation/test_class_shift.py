@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kd_research.shift import best_shift, frequency_shift, margins, shifted
+from kd_research.evaluation.class_shift import best_shift, frequency_shift, margins, shifted
 
 
 def example(seed: int, size: int = 60) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,8 +10,8 @@ import yaml
 from hydra.utils import instantiate
 from torch import nn
 
-from kd_research import energy
-from kd_research.efficiency import (
+from kd_research.evaluation import energy
+from kd_research.evaluation.costs import (
     costs_of_pair,
     latencies,
     macs,
@@ -22,7 +22,7 @@ from kd_research.efficiency import (
     peak_memory_bytes,
 )
 
-PAPERS = Path(__file__).resolve().parents[2] / "shared" / "papers.yaml"
+PAPERS = Path(__file__).resolve().parents[3] / "shared" / "papers.yaml"
 NAMES = {  # conf/model -> the name in papers.yaml; one or two of each family
     **{name: name for name in ("resnet20", "resnet8x4", "wrn_16_2", "vgg8")},
     "mobilenetv2": "MobileNetV2",
@@ -63,7 +63,7 @@ def test_macs_of_the_benchmark_are_the_published_ones(name):
     if not PAPERS.is_file():
         pytest.skip("the published counts are not beside the repository")
     published = yaml.safe_load(PAPERS.read_text())["model_sizes_cifar100"][NAMES[name]]
-    conf = Path(__file__).resolve().parents[1] / "conf" / "model" / f"{name}.yaml"
+    conf = Path(__file__).resolve().parents[2] / "conf" / "model" / f"{name}.yaml"
     settings = yaml.safe_load(conf.read_text())
     settings |= {"num_classes": 100}
     if "input_shape" in settings:
@@ -113,7 +113,7 @@ def test_measuring_says_how_and_leaves_the_mode():
 
 def test_a_slow_model_is_not_run_for_ever(monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr("kd_research.efficiency.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("kd_research.evaluation.costs.time.perf_counter", lambda: next(clock))
     calls = []
     found = latencies(lambda: calls.append(1), 50, torch.device("cpu"))
     assert len(found) == 5  # each pass takes a second of this clock

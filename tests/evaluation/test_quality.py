@@ -11,7 +11,7 @@ from torch import nn
 
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split, Splits
-from kd_research.evaluate import (
+from kd_research.evaluation.quality import (
     evaluate,
     faithfulness,
     intervals,

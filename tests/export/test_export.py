@@ -7,13 +7,13 @@ import torch
 from hydra.utils import instantiate
 from tiny import plain
 
-from kd_research import trial
-from kd_research.config import load, save
+from kd_research.configuration.config import load, save
 from kd_research.interfaces import Batch
-from kd_research.parts import Parts
-from kd_research.record import read_record
+from kd_research.records.record import read_record
 from kd_research.report import write_report
-from kd_research.teacher import load_weights
+from kd_research.teacher.train import load_weights
+from kd_research.trial import run as trial
+from kd_research.trial.assembly import Parts
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs kd_research[export]")
 pytest.importorskip("onnxscript", reason="needs kd_research[export]")

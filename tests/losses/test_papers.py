@@ -5,7 +5,7 @@ import re
 import pytest
 from loss_cases import CASES, CONF, compose_loss
 
-from kd_research.resolvers import first_lines
+from kd_research.configuration.resolvers import first_lines
 
 TEXT = (CONF.parent / "PAPERS.md").read_text()
 ROWS = {

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from loss_cases import CASES, make_setting
 from torch import multiprocessing, nn
 
-from kd_research.config import register_resolvers
+from kd_research.configuration.config import register_resolvers
 
 NAMES = [name for name in sorted(CASES) if not CASES[name].random]
 SPLIT = (slice(0, 4), slice(4, 6))  # uneven, as a last batch may be

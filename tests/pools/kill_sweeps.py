@@ -16,7 +16,8 @@ from pathlib import Path
 from hydra.utils import instantiate
 from sweep_commands import make_plan, processes_of
 
-from kd_research import study, sweeper
+from kd_research.sweep import run as sweeper
+from kd_research.sweep import study
 
 HANGS_SECONDS = 100.0
 

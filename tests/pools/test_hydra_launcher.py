@@ -4,9 +4,10 @@ import pytest
 from sweep_commands import NOOP, PATHS, make_plan, records
 from test_workers import check_whole, starts
 
-from kd_research import launchers, sweeper
-from kd_research.config import ConfigError
-from kd_research.plan import Plan
+from kd_research.configuration.config import ConfigError
+from kd_research.pools import hydra_launcher as launchers
+from kd_research.sweep import run as sweeper
+from kd_research.sweep.plan import Plan
 
 
 def run(output_dir, *overrides):

@@ -12,8 +12,8 @@ import optuna
 import pytest
 from sweep_commands import NOOP, PATHS, folder, processes_of, proposals, records, start, sweep
 
-from kd_research.folders import count_loss
-from kd_research.workers import LocalPool
+from kd_research.pools.local import LocalPool
+from kd_research.sweep.folders import count_loss
 
 KILLED = "its process was killed by signal 9"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_research.record import RECORD_NAME, RunRecord, read_record, write_record, write_text
+from kd_research.records.record import RECORD_NAME, RunRecord, read_record, write_record, write_text
 
 
 def record() -> RunRecord:

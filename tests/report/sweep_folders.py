@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from kd_research.record import RunRecord, write_json, write_record, write_text
+from kd_research.records.record import RunRecord, write_json, write_record, write_text
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
 

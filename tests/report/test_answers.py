@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kd_research.record import RunRecord, write_record
+from kd_research.records.record import RunRecord, write_record
 from kd_research.report import write_report
 
 ROWS = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from kd_research.record import RunRecord, write_record
+from kd_research.records.record import RunRecord, write_record
 from kd_research.report import load_sweep, write_report
 from kd_research.report.ledger import entries
 from kd_research.report.verdicts import claim_verdict, of_another_run, verdict

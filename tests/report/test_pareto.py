@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from kd_research.pareto import hypervolume, hypervolume_history, pareto_front
+from kd_research.report.pareto import hypervolume, hypervolume_history, pareto_front
 
 DOWN = ["minimize", "minimize"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kd_research.constraints import parse
-from kd_research.record import RunRecord
+from kd_research.configuration.constraints import parse
+from kd_research.records.record import RunRecord
 from kd_research.report.sweep import Run, Sweep, Trial
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}

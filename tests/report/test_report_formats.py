@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sweep_folders import OBJECTIVES, make_sweep
 
-from kd_research.record import RunRecord, write_json, write_record
+from kd_research.records.record import RunRecord, write_json, write_record
 from kd_research.report import compare_sweeps, load_sweep, write_report
 from kd_research.report.__main__ import main
 from kd_research.report.compare import compare
@@ -102,8 +102,8 @@ def test_equal_sweeps_are_not_told_apart(tmp_path):
 
 
 def test_the_upper_layers_give_the_same_volumes(tmp_path):
-    from kd_research.pareto import hypervolume
     from kd_research.report.compare import _upper_layers
+    from kd_research.report.pareto import hypervolume
 
     rng = random.Random(1)
     points = [[rng.random(), rng.random()] for _ in range(2000)]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
-from kd_research.record import RunRecord, write_record
+from kd_research.records.record import RunRecord, write_record
 from kd_research.report import load_sweep, write_report
 from kd_research.report.by_seed import difference, holm
 from kd_research.report.methods import best_so_far, corrected_tests

@@ -221,7 +221,7 @@ def test_two_sweeps_on_one_page(browser, sweep, tmp_path):
 
 @needs_browser
 def test_an_empty_sweep_opens(browser, tmp_path):
-    from kd_research.record import write_json
+    from kd_research.records.record import write_json
 
     write_json(tmp_path / "sweep.yaml", {"objectives": {"val_accuracy": "maximize"}})
     write_report(tmp_path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kd_research.record import RunRecord, write_record
+from kd_research.records.record import RunRecord, write_record
 from kd_research.report.__main__ import main
 from kd_research.report.paired import compare_runs, pair
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from sweep_folders import OBJECTIVES, make_sweep
 
-from kd_research.record import RunRecord, read_record, write_json, write_record, write_text
+from kd_research.records.record import RunRecord, read_record, write_json, write_record, write_text
 from kd_research.report import load_sweep, write_report
 from kd_research.report.__main__ import main
 from kd_research.report.tables import rerun, show

@@ -9,11 +9,15 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_research import hydra_plugin, parts, row_file, soft_targets, trial
-from kd_research.config import ROOT, register_resolvers
+from kd_research import hydra_plugin
+from kd_research.configuration.config import ROOT, register_resolvers
 from kd_research.interfaces import Output
-from kd_research.parts import Parts
-from kd_research.soft_targets import LOGITS, SoftTargets, TooLargeError
+from kd_research.soft_targets import row_file
+from kd_research.soft_targets import store as soft_targets
+from kd_research.soft_targets.store import LOGITS, SoftTargets, TooLargeError
+from kd_research.trial import assembly as parts
+from kd_research.trial import run as trial
+from kd_research.trial.assembly import Parts
 
 AUGMENTED = ["augment@dataset.augment=crop_flip", "dataset.augment.crop=1"]
 

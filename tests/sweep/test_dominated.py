@@ -7,8 +7,8 @@ import optuna
 import pytest
 from sweep_commands import folder, scripted
 
-from kd_research.hopeless import Proposal, why_hopeless
-from kd_research.record import RunRecord
+from kd_research.records.record import RunRecord
+from kd_research.sweep.dominated import Proposal, why_hopeless
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
 FINISHED = [Proposal(n, [0.9, 100 + n], [0.01, 0.0]) for n in range(10)]

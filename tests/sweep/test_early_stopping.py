@@ -8,9 +8,9 @@ import optuna
 import pytest
 from sweep_commands import folder, make_plan, processes_of, records, scripted, sweep
 
-from kd_research.config import ConfigError
-from kd_research.early_stopping import CURVES, Finished, Rule, curves_of
-from kd_research.record import RunRecord
+from kd_research.configuration.config import ConfigError
+from kd_research.records.record import RunRecord
+from kd_research.sweep.early_stopping import CURVES, Finished, Rule, curves_of
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
 EPOCHS = 12

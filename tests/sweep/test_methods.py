@@ -11,8 +11,8 @@ from in_process import HerePool
 from omegaconf import OmegaConf
 from sweep_commands import make_plan
 
-from kd_research.config import ConfigError
-from kd_research.methods import Comparison
+from kd_research.configuration.config import ConfigError
+from kd_research.sweep.methods import Comparison
 
 BASE = [
     "sweep=methods",

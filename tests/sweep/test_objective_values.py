@@ -1,8 +1,8 @@
 """From a trial's records to what the study is told."""
 
-from kd_research.constraints import Constraint
-from kd_research.record import RunRecord
-from kd_research.values import Values
+from kd_research.configuration.constraints import Constraint
+from kd_research.records.record import RunRecord
+from kd_research.sweep.objective_values import Values
 
 LIMITS = [Constraint("num_params", "<=", 100.0), Constraint("val_accuracy", ">=", 0.5)]
 

@@ -22,13 +22,13 @@ from sweep_commands import make_plan
 from tiny import plain
 from torch import Tensor, nn
 
-from kd_research.config import ROOT, check
-from kd_research.distill import Distiller
-from kd_research.fit import make_trainer
+from kd_research.configuration.config import ROOT, check
+from kd_research.configuration.statements import SELECTIONS
 from kd_research.interfaces import Batch, Output
-from kd_research.plan import Plan
-from kd_research.statements import SELECTIONS
-from kd_research.teacher import objective_of
+from kd_research.sweep.plan import Plan
+from kd_research.teacher.train import objective_of
+from kd_research.training.distill import Distiller
+from kd_research.training.fit import make_trainer
 
 PAPERS = {
     path.stem: yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))

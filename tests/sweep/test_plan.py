@@ -4,10 +4,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from sweep_commands import folder, make_plan, scripted
 
-from kd_research.config import ConfigError
-from kd_research.plan import differences
-from kd_research.probe import notes
-from kd_research.record import RunRecord
+from kd_research.configuration.config import ConfigError
+from kd_research.records.record import RunRecord
+from kd_research.sweep.plan import differences
+from kd_research.sweep.probe import notes
 
 
 def space(plan):

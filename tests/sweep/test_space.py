@@ -5,7 +5,7 @@ from optuna.distributions import CategoricalDistribution as Choice
 from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 
-from kd_research.space import parse
+from kd_research.sweep.space import parse
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hydra.utils import instantiate
 from sweep_commands import make_plan
 
-from kd_research.space import suggest
-from kd_research.study import SharedStudy, open_storage
+from kd_research.sweep.space import suggest
+from kd_research.sweep.study import SharedStudy, open_storage
 
 SMALL = (
     "student.model.width=4,8",

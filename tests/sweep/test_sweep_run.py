@@ -15,8 +15,8 @@ from sweep_commands import (
     sweep,
 )
 
-from kd_research.config import ConfigError
-from kd_research.sweeper import run_sweep
+from kd_research.configuration.config import ConfigError
+from kd_research.sweep.run import run_sweep
 
 TROUBLE = (
     "student.model._target_=sweep_probe.Probe",

@@ -9,13 +9,13 @@ import torch
 from omegaconf import DictConfig
 from tiny import TINY, Compose, composed, plain
 
-from kd_research import chain
-from kd_research import teacher as teachers
-from kd_research.config import ConfigError, check, save
+from kd_research.configuration.config import ConfigError, check, save
 from kd_research.models.ensemble import Ensemble
-from kd_research.parts import Parts
-from kd_research.record import CONFIG_NAME
-from kd_research.trial import run
+from kd_research.records.record import CONFIG_NAME
+from kd_research.teacher import chain
+from kd_research.teacher import train as teachers
+from kd_research.trial.assembly import Parts
+from kd_research.trial.run import run
 
 
 def taught_by_run(outputs: Path, *overrides: str) -> DictConfig:

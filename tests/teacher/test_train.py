@@ -11,10 +11,10 @@ import torch
 from tiny import Compose, plain
 from torch import nn
 
-from kd_research import teacher as teachers
-from kd_research.config import ConfigError
+from kd_research.configuration.config import ConfigError
 from kd_research.models.mlp import MLP
-from kd_research.parts import Parts
+from kd_research.teacher import train as teachers
+from kd_research.trial.assembly import Parts
 
 
 def obtain_in_process(config: dict[str, Any], results: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_does_not_fit(
 
 
 def test_a_teacher_below_the_floor_stops_the_run(tiny: Compose, tmp_path: Path) -> None:
-    from kd_research.trial import run
+    from kd_research.trial.run import run
 
     record = run(tiny("teacher.min_accuracy=0.999"), tmp_path)
     assert record.status == "failed"

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from kd_research.record import RunRecord, write_json, write_record, write_text
+from kd_research.records.record import RunRecord, write_json, write_record, write_text
 
 
 @pytest.fixture(autouse=True)

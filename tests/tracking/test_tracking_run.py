@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from offline_wandb import OfflineRun, read_runs
 
-from kd_research.record import RunRecord, write_json
+from kd_research.records.record import RunRecord, write_json
 from kd_research.tracking import session, track
 from kd_research.tracking.run import log_student
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from offline_wandb import read_runs
 
-from kd_research.record import RunRecord, write_json, write_record
+from kd_research.records.record import RunRecord, write_json, write_record
 from kd_research.tracking import track_sweep
 
 

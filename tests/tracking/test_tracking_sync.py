@@ -8,7 +8,7 @@ import pytest
 import yaml
 from offline_wandb import read_run, read_runs
 
-from kd_research.record import write_text
+from kd_research.records.record import write_text
 from kd_research.report.load import load_sweep
 from kd_research.tracking import track, track_export, track_sweep
 from kd_research.tracking.__main__ import find_runs, link, main

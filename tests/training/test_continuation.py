@@ -8,11 +8,13 @@ import pytest
 import torch
 from sweep_commands import make_plan
 
-from kd_research import child, continuation, trial
-from kd_research.config import save
-from kd_research.fit import EpochLog
-from kd_research.parts import Parts
-from kd_research.record import CONFIG_NAME
+from kd_research.configuration.config import save
+from kd_research.pools import child
+from kd_research.records.record import CONFIG_NAME
+from kd_research.training import continuation
+from kd_research.training.fit import EpochLog
+from kd_research.trial import run as trial
+from kd_research.trial.assembly import Parts
 
 SMALL = (
     "teacher=mlp",
@@ -120,7 +122,7 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_result(tmp_path, monk
         save(config, directory / CONFIG_NAME)
 
     def run(directory):
-        os._exit(child._run_ranks(directory, "kd_research.trial", "main", 2))
+        os._exit(child._run_ranks(directory, "kd_research.trial.run", "main", 2))
 
     def killed():
         kill_in_epoch(2)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import Compose, plain
 
-from kd_research.parts import Parts
-from kd_research.training_cost import EpochTimes, step_bytes
+from kd_research.training.cost import EpochTimes, step_bytes
+from kd_research.trial.assembly import Parts
 
 
 def of(config: Any, size: int = 16) -> tuple[int, Parts]:

@@ -11,12 +11,12 @@ import torch
 from tiny import Compose, plain
 from torch import Tensor
 
-from kd_research import teacher as teachers
-from kd_research.config import save
-from kd_research.fit import fit
-from kd_research.parts import Parts
-from kd_research.record import CONFIG_NAME, METRICS_NAME, read_record
-from kd_research.trial import run
+from kd_research.configuration.config import save
+from kd_research.records.record import CONFIG_NAME, METRICS_NAME, read_record
+from kd_research.teacher import train as teachers
+from kd_research.training.fit import fit
+from kd_research.trial.assembly import Parts
+from kd_research.trial.run import run
 
 
 def weights(directory: Path) -> dict[str, Tensor]:

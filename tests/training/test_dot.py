@@ -10,9 +10,9 @@ import torch
 from tiny import Compose, plain
 from torch import nn
 
-from kd_research.dot import DOT
-from kd_research.parts import Parts
-from kd_research.trial import run
+from kd_research.training.dot import DOT
+from kd_research.trial.assembly import Parts
+from kd_research.trial.run import run
 
 
 def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, given: Any) -> list[list[float]]:

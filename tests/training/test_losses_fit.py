@@ -9,12 +9,12 @@ import torch
 from hydra.utils import instantiate
 from tiny import TINY, Compose, composed, plain
 
-from kd_research.config import ROOT, ConfigError, check
+from kd_research.configuration.config import ROOT, ConfigError, check
 from kd_research.interfaces import Batch
 from kd_research.models.capture import Capture
-from kd_research.parts import Parts
-from kd_research.teacher import objective_of
-from kd_research.trial import run
+from kd_research.teacher.train import objective_of
+from kd_research.trial.assembly import Parts
+from kd_research.trial.run import run
 
 LOSSES = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
 CONVOLUTIONAL = ("student=cnn", "student.model.width=3", "student.model.depth=2")

@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from tiny import Compose
 
-from kd_research import trial
-from kd_research.config import ConfigError, save
-from kd_research.parts import Parts
-from kd_research.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, read_record
+from kd_research.configuration.config import ConfigError, save
+from kd_research.records.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, read_record
+from kd_research.trial import run as trial
+from kd_research.trial.assembly import Parts
 
 METRICS = {
     "val_accuracy": 1.0,
@@ -89,8 +89,8 @@ def test_a_full_disk_is_told_in_a_line(
 def test_the_weights_are_those_that_were_measured(tiny: Compose, tmp_path: Path) -> None:
     from hydra.utils import instantiate
 
-    from kd_research.evaluate import predict, scores
-    from kd_research.teacher import load_weights
+    from kd_research.evaluation.quality import predict, scores
+    from kd_research.teacher.train import load_weights
 
     record = trial.run(tiny(), tmp_path)
     student = instantiate(record.config["student"]["model"])
@@ -104,8 +104,8 @@ def test_selection_is_on_validation_and_test_is_read_once(
     tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test split is asked for after the fit alone: for the student and for the teacher."""
-    from kd_research import evaluate
     from kd_research.data.module import DataModule
+    from kd_research.evaluation import quality as evaluate
 
     asked: list[str] = []
     original = DataModule.batches

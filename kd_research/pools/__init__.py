@@ -1,0 +1,1 @@
+"""Where runs happen: processes of this machine, Slurm jobs, or one of Hydra's launchers."""

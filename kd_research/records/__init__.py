@@ -1,0 +1,1 @@
+"""What a run leaves behind: its record, where it came from, the names of what is measured."""

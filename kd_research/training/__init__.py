@@ -1,0 +1,1 @@
+"""The distillation step and one fit: the LightningModule, its callbacks, its continuation."""
