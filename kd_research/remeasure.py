@@ -21,7 +21,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.evaluation.costs import costs_of_pair
 from kd_research.records.record import CONFIG_NAME, RunRecord, read_record, write_record
-from kd_research.teacher.train import WEIGHTS_NAME, load_weights
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import quiet
 

@@ -28,7 +28,7 @@ from kd_research.export.onnx_form import OnnxStudent, to_int8, to_onnx
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
 from kd_research.records.record import CONFIG_NAME, EXPORT_NAME, write_json
-from kd_research.teacher.train import WEIGHTS_NAME, load_weights
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.tracking import track_export
 from kd_research.trial.assembly import Parts
 

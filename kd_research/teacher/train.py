@@ -18,19 +18,19 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from kd_research.data.module import DataModule
 from kd_research.evaluation.quality import predict, scores
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.records.record import METRICS_NAME, write_json
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.training.continuation import last_epoch, trim_rows
 from kd_research.training.distill import Distiller, freeze
 from kd_research.training.fit import Row, fit
 
 RECIPE_VERSION = 3  # raise it when a change of code changes the teacher that a recipe gives
-WEIGHTS_NAME = "weights.pt"
 NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
 # Of the trainer's options, those that say where and how visibly it works.
 NOT_TRAINING = ("accelerator", "devices", "strategy", "enable_progress_bar", "profiler")
@@ -73,65 +73,6 @@ def save_weights(module: nn.Module, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     torch.save(module.state_dict(), temporary)
     temporary.replace(path)
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load weights into `module`, if they are weights of this very architecture.
-
-    Args:
-        module: takes them.
-        path: a state dict, a Lightning checkpoint, or a run's folder.
-
-    Raises:
-        ValueError: no such file, not a checkpoint, one of another architecture, or weights that
-            are not finite; the message names the tensors.
-    """
-    path = path / WEIGHTS_NAME if path.is_dir() else path
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"there is no checkpoint {path}") from None
-    except Exception as error:  # torch.load raises many types, from pickle's to zipfile's
-        raise ValueError(
-            f"{path} is not a checkpoint that can be loaded safely ({type(error).__name__}); "
-            "expected tensors written by torch.save or by Lightning, or a run's folder"
-        ) from None
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no state dict; expected one of {type(module).__name__}")
-    if any(name.startswith("student.") for name in state):  # a Distiller's checkpoint
-        prefix = "student."
-        state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-    _check_architecture(module, state, path)
-    trained = {name for name, _ in module.named_parameters()}  # a buffer may be a mask of -inf
-    bad = [n for n, t in state.items() if t.isnan().any() or (n in trained and t.isinf().any())]
-    if bad:
-        more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-        raise ValueError(
-            f"checkpoint {path} holds weights that are not finite: {', '.join(bad[:4])}{more}; "
-            "its training failed, give another checkpoint"
-        )
-    module.load_state_dict(state)
-
-
-def _check_architecture(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    expected = module.state_dict()
-    problems = [f"it lacks {name}" for name in expected if name not in state]
-    problems += [
-        f"it has {name}, which the model has not" for name in state if name not in expected
-    ]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} there and {tuple(tensor.shape)} in the model"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ValueError(
-            f"checkpoint {path} is of another architecture than {type(module).__name__}: "
-            f"{'; '.join(problems[:4])}{more}. Give the model the settings that it was trained "
-            "with, as in teacher.model.width=... or student.model.width=..., or another checkpoint"
-        )
 
 
 def objective_of(loss: Mapping[str, Any]) -> Objective:

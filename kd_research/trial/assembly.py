@@ -21,6 +21,7 @@ from kd_research.interfaces import Batch, Inputs
 from kd_research.soft_targets.fill import evaluation_logits, fill, keep
 from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
+from kd_research.teacher.checkpoint import load_weights
 from kd_research.training.distill import Distiller
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ class Parts:
         def build() -> nn.Module:
             module: nn.Module = instantiate(own["model"])
             if own.get("checkpoint") is not None:
-                teachers.load_weights(module, Path(own["checkpoint"]))
+                load_weights(module, Path(own["checkpoint"]))
             return module
 
         module: nn.Module = _make("student", build)

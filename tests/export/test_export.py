@@ -11,7 +11,7 @@ from kd_research.configuration.config import load, save
 from kd_research.interfaces import Batch
 from kd_research.records.record import read_record
 from kd_research.report import write_report
-from kd_research.teacher.train import load_weights
+from kd_research.teacher.checkpoint import load_weights
 from kd_research.trial import run as trial
 from kd_research.trial.assembly import Parts
 

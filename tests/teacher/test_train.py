@@ -14,6 +14,7 @@ from torch import nn
 from kd_research.configuration.config import ConfigError
 from kd_research.models.mlp import MLP
 from kd_research.teacher import train as teachers
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.trial.assembly import Parts
 
 
@@ -143,7 +144,7 @@ def test_a_checkpoint_that_does_not_fit(
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(ValueError, match=message):
-        teachers.load_weights(MLP([1, 8, 8], 10, width=6), path)
+        load_weights(MLP([1, 8, 8], 10, width=6), path)
     assert not Path("executed").exists()
 
 
@@ -153,7 +154,7 @@ def test_a_teacher_below_the_floor_stops_the_run(tiny: Compose, tmp_path: Path) 
     record = run(tiny("teacher.min_accuracy=0.999"), tmp_path)
     assert record.status == "failed"
     assert "below teacher.min_accuracy=0.999" in (record.error or "")
-    assert not (tmp_path / teachers.WEIGHTS_NAME).exists(), "no student was trained"
+    assert not (tmp_path / WEIGHTS_NAME).exists(), "no student was trained"
 
 
 def test_the_teacher_of_a_wrong_model_is_a_configuration_error(tiny: Compose) -> None:

@@ -14,13 +14,14 @@ from torch import Tensor
 from kd_research.configuration.config import save
 from kd_research.records.record import CONFIG_NAME, METRICS_NAME, read_record
 from kd_research.teacher import train as teachers
+from kd_research.teacher.checkpoint import WEIGHTS_NAME
 from kd_research.training.fit import fit
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(directory / teachers.WEIGHTS_NAME, weights_only=True)
+    loaded: dict[str, Tensor] = torch.load(directory / WEIGHTS_NAME, weights_only=True)
     return loaded
 
 

@@ -90,7 +90,7 @@ def test_the_weights_are_those_that_were_measured(tiny: Compose, tmp_path: Path)
     from hydra.utils import instantiate
 
     from kd_research.evaluation.quality import predict, scores
-    from kd_research.teacher.train import load_weights
+    from kd_research.teacher.checkpoint import load_weights
 
     record = trial.run(tiny(), tmp_path)
     student = instantiate(record.config["student"]["model"])
