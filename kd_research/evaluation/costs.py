@@ -183,20 +183,21 @@ def latencies(run: Callable[[], Any], num_runs: int, device: torch.device) -> li
     """Seconds of each of `num_runs` passes after the warm-up; of fewer where these are slow."""
     for _ in range(NUM_WARMUP):
         run()
-    _synchronize(device)
+    synchronize(device)
     begin = time.perf_counter()
     found: list[float] = []
     while len(found) < num_runs:
         start = time.perf_counter()
         run()
-        _synchronize(device)
+        synchronize(device)
         found.append(time.perf_counter() - start)
         if len(found) >= 5 and time.perf_counter() - begin > MAX_SECONDS:
             break
     return found
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told; the CPU always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize()
 

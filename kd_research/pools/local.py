@@ -7,9 +7,11 @@ passes to it: config.yaml in; record.json, metrics.jsonl and log.txt out.
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import multiprocessing.connection
 import os
+import runpy
 import signal
 import time
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from kd_research.pools.child import hidden_main, run_folder
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
+NVIDIA_GPUS = "/proc/driver/nvidia/gpus"  # a folder a GPU, by the driver
 LOST_CODE = 255  # what multiprocessing says when the server itself was killed
 
 
@@ -186,9 +189,23 @@ def cores() -> int:
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them; without importing torch, which would start CUDA."""
+    """As CUDA_VISIBLE_DEVICES names them; without importing torch, which takes seconds.
+
+    Where that is not set, all of NVIDIA's on the machine, if the installed torch can use them.
+    """
     stated = os.environ.get("CUDA_VISIBLE_DEVICES")
     if stated is not None:
         return [name for name in stated.split(",") if name and name != "-1"]
-    found = Path("/proc/driver/nvidia/gpus")
-    return [str(index) for index in range(len(list(found.iterdir())))] if found.is_dir() else []
+    found = Path(NVIDIA_GPUS)
+    if not found.is_dir() or not torch_has_cuda():
+        return []
+    return [str(index) for index in range(len(list(found.iterdir())))]
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch was built for NVIDIA's GPUs, by its version.py alone."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    built = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    return built.get("cuda") is not None

@@ -43,10 +43,13 @@ def git_state() -> dict[str, Any] | None:
 
 
 def device_name() -> str:
-    """The accelerator's name, or the processor's."""
+    """The name of the GPU that this process has used, or the processor's.
+
+    A GPU that the run left alone is not asked: it may be busy, and asking starts CUDA on it.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

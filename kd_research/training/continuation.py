@@ -120,5 +120,6 @@ class Continuation(PerEpoch, Checkpoint):
 
 
 def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state() if used else None  # else it would start CUDA
     return {"cpu": torch.get_rng_state(), "cuda": cuda}

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from kd_research.evaluation.costs import LiveBytes
+from kd_research.evaluation.costs import LiveBytes, synchronize
 from kd_research.interfaces import Batch
 from kd_research.models.capture import Capture
 from kd_research.training.callbacks import PerEpoch
@@ -21,6 +21,7 @@ from kd_research.training.distill import Distiller
 class EpochTimes(PerEpoch, Callback):
     """Times each epoch from its start to its last step: loading, teacher, student, no validation.
 
+    The last step is waited for: a GPU is behind what it was told to do. The ones before are not.
     The processor's time is that of this whole process; beside other work on the machine it says
     more than the wall's.
     """
@@ -33,8 +34,10 @@ class EpochTimes(PerEpoch, Callback):
         """Start the clocks."""
         self._start = (time.perf_counter(), time.process_time())
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Read them: the last reading counts."""
+        if trainer.is_last_batch:
+            synchronize(trainer.strategy.root_device)
         self._now = (time.perf_counter(), time.process_time())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -176,7 +176,7 @@ class Distiller(LightningModule):
         count = torch.tensor([size for size, _ in self._losses], dtype=torch.float64)
         names = list(self._losses[0][1]) if self._losses else []
         sums = [
-            torch.stack([parts[name] for _, parts in self._losses]).double().cpu() @ count
+            torch.stack([parts[name] for _, parts in self._losses]).cpu().double() @ count
             for name in names
         ]
         self._losses = []

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
@@ -44,6 +45,7 @@ from kd_research.teacher.checkpoint import WEIGHTS_NAME
 from kd_research.tracking import track
 from kd_research.training.continuation import checkpoint_path, identity, last_epoch, trim_rows
 from kd_research.training.cost import EpochTimes, step_bytes
+from kd_research.training.device import check_device, memory_problem
 from kd_research.training.fit import Row, fit, make_trainer
 from kd_research.training.paper_rule import PaperRule
 from kd_research.trial.assembly import Parts
@@ -80,7 +82,9 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
         except Exception as error:
             if not is_first_process():
                 raise  # the launcher ends the other processes; the first one tells
-            if isinstance(error, ConfigError):
+            if memory := memory_problem(error, plain):
+                reason = memory
+            elif isinstance(error, ConfigError):
                 reason = str(error)
             elif _is_full(error):
                 reason = f"the disk is full ({error}); make room and run {directory} again"
@@ -105,10 +109,16 @@ def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return dict(plain)  # type: ignore[arg-type]
 
 
+def _device(config: dict[str, Any], directory: Path) -> torch.device:
+    """Where this process of the run computes; tells what is wrong with it before a teacher."""
+    device: torch.device = make_trainer(config["trainer"], directory).strategy.root_device
+    check_device(device, config["trainer"]["accelerator"])
+    return device
+
+
 def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], None]) -> RunRecord:
     """The run itself; raises where it fails."""
-    trainer = make_trainer(config["trainer"], directory)  # tells a refused option before a teacher
-    parts = Parts(config, trainer.strategy.root_device)
+    parts = Parts(config, _device(config, directory))
     first = is_first_process()
     log_path = directory / METRICS_NAME
     fit_identity = identity(config)
@@ -218,15 +228,19 @@ def summary(record: RunRecord, directory: Path) -> str:
 def prepare(arguments: list[str]) -> int:
     """Build the parts of the folder's configuration, the teacher among them, and run nothing."""
     quiet()
+    config: dict[str, Any] = {}
     try:
         directory = Path(arguments[0])
         config = _plain(configs.load(directory / CONFIG_NAME))
-        parts = Parts(config, make_trainer(config["trainer"], directory).strategy.root_device)
+        parts = Parts(config, _device(config, directory))
         if parts.teacher:
             accuracy, size = parts.teacher_accuracy(), num_params(parts.teacher.module)
             print(f"teacher: validation accuracy {accuracy:.4f} (1 seed), {size:,} parameters")
-    except ConfigError as error:
-        print(error)
+    except Exception as error:
+        memory = memory_problem(error, config)
+        if memory is None and not isinstance(error, ConfigError):
+            raise
+        print(memory or error)
         return 2
     return 0
 

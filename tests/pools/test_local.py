@@ -7,12 +7,14 @@ import sys
 import time
 from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from sweep_commands import NOOP, PATHS, folder, processes_of, proposals, records, start, sweep
 
-from kd_research.pools.local import LocalPool
+from kd_research.pools import local
+from kd_research.pools.local import LocalPool, cores, visible_gpus
 from kd_research.sweep.folders import count_loss
 
 KILLED = "its process was killed by signal 9"
@@ -203,3 +205,28 @@ def test_the_study_starts_from_what_is_known_and_hears_of_limits(tmp_path):
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder(tmp_path)}/study.db")
     for trial in study.trials:
         assert trial.constraints == {"num_params <= 200": trial.values[1] - 200}
+
+
+@pytest.mark.parametrize(("build", "gpus"), [("13.0", ["0", "1"]), (None, [])])
+def test_gpus_count_only_where_torch_can_use_them(tmp_path, monkeypatch, build, gpus):
+    """A machine with two of NVIDIA's, and a torch with CUDA, or without."""
+    (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "gpus" / "0000:02:00.0").mkdir()
+    (tmp_path / "version.py").write_text(f"cuda = {build!r}\n")
+    torch = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(local, "NVIDIA_GPUS", str(tmp_path / "gpus"))
+    monkeypatch.setattr(local.importlib.util, "find_spec", lambda name: torch)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == gpus
+    assert LocalPool().slots == (len(gpus) or cores())
+
+
+def test_the_build_of_the_installed_torch_is_read_without_importing_it():
+    code = (
+        "import sys; from kd_research.pools.local import torch_has_cuda; "
+        "print(torch_has_cuda(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    import torch
+
+    assert done.stdout.split() == [str(torch.version.cuda is not None), "False"]

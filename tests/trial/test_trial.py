@@ -185,6 +185,7 @@ def test_the_parts_are_made_for_the_fits_device(
 
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
     monkeypatch.setattr(trial, "make_trainer", lambda *_: trainer)
+    monkeypatch.setattr(trial, "check_device", lambda *_: None)
     monkeypatch.setattr(trial, "Parts", parts)
     save(tiny(), tmp_path / CONFIG_NAME)
     assert trial.prepare([str(tmp_path)]) == 2
