@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.ranks import be_one_process
 from kd_research.evaluation.costs import costs_of_pair
 from kd_research.records.record import CONFIG_NAME, RunRecord, read_record, write_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
@@ -59,9 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
         description="Measure the costs of finished runs again, one after the other.",
     )
     parser.add_argument("runs", type=Path, nargs="+", help="run folders: record, config, weights")
+    given = parser.parse_args(arguments)
+    try:
+        be_one_process()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     quiet()
     code = 0
-    for directory in parser.parse_args(arguments).runs:
+    for directory in given.runs:
         try:
             record = remeasure(directory.resolve())
         except (ConfigError, ValueError, FileNotFoundError) as error:

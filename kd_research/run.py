@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_research import hydra_plugin
+from kd_research.configuration import ranks
 from kd_research.configuration.config import (
     ROOT,
     ConfigError,
@@ -55,6 +56,10 @@ def _run(config: DictConfig) -> None:
 
 def main() -> None:
     """Compose and run; a wrong override is explained, all of them at once."""
+    try:
+        ranks.be_one_process()
+    except ConfigError as error:
+        sys.exit(str(error))
     problems = explain(sys.argv[1:])
     if problems:
         sys.exit("\n".join(problems))

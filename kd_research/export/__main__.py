@@ -14,6 +14,7 @@ from rich.table import Table
 
 from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.ranks import be_one_process
 from kd_research.export import Export, executorch_form, export_run
 from kd_research.records.record import CONFIG_NAME
 from kd_research.tracking import track_export
@@ -71,6 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if given.executorch and not executorch_form.is_installed():
         print("ExecuTorch is not installed; pip install 'kd_research[executorch]'", file=sys.stderr)
+        return 2
+    try:
+        be_one_process()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
         return 2
     quiet()
     code = 0

@@ -8,12 +8,12 @@ line, and the run goes on. It never prompts and prints nothing of its own. Its f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kd_research.configuration.ranks import is_first_process
 from kd_research.tracking.run import Tracker, WandbTracker, run_name
 from kd_research.tracking.session import wandb_session
 
@@ -37,7 +37,7 @@ def track(config: Mapping[str, Any], directory: Path) -> Iterator[Tracker]:
     """
     tracking = config["tracking"]
     mode = tracking["mode"]
-    if mode == "disabled" or not _is_first_rank():
+    if mode == "disabled" or not is_first_process():
         yield Tracker()
     elif mode in ("tensorboard", "csv"):
         from kd_research.tracking.loggers import log_to_files  # imports Lightning
@@ -63,7 +63,7 @@ def track_sweep(directory: Path, tracking: Mapping[str, Any]) -> None:
         directory: the sweep's folder.
         tracking: mode, project, entity and tags, as for `track`, and output_dir.
     """
-    if tracking["mode"] in ("offline", "online") and _is_first_rank():
+    if tracking["mode"] in ("offline", "online") and is_first_process():
         from kd_research.tracking.sweep import log_sweep  # a trial needs no report
 
         log_sweep(directory, tracking)
@@ -80,7 +80,7 @@ def track_export(
         files: what was exported.
         values: what was measured of them, e.g. bytes, accuracy, latency; numbers and words.
     """
-    if config["tracking"]["mode"] in ("offline", "online") and _is_first_rank():
+    if config["tracking"]["mode"] in ("offline", "online") and is_first_process():
         from kd_research.tracking.export import log_export
 
         log_export(config, directory, files, values)
@@ -90,11 +90,3 @@ def _tags(config: Mapping[str, Any]) -> list[str]:
     loss = config.get("loss") or {}
     named = [(config.get("dataset") or {}).get("name"), *(loss.get("terms") or {})]
     return list(dict.fromkeys([*(config["tracking"].get("tags") or ()), *filter(None, named)]))
-
-
-def _is_first_rank() -> bool:
-    """Whether this is the one process of a distributed run that tracks; RANK is decisive."""
-    if "RANK" in os.environ:
-        return os.environ["RANK"] == "0"
-    names = ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in names)

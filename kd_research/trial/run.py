@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import signal
 import sys
@@ -26,6 +25,7 @@ from torch import distributed
 
 from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.ranks import be_one_process, is_first_process, take_rank
 from kd_research.data.store import FULL
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
@@ -49,12 +49,6 @@ from kd_research.training.device import check_device, memory_problem
 from kd_research.training.fit import Row, fit, make_trainer
 from kd_research.training.paper_rule import PaperRule
 from kd_research.trial.assembly import Parts
-
-
-def is_first_process() -> bool:
-    """Whether this process writes: rank 0, or the only one."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return int(next((rank for rank in ranks if rank is not None), "0")) == 0
 
 
 def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
@@ -231,6 +225,7 @@ def prepare(arguments: list[str]) -> int:
     config: dict[str, Any] = {}
     try:
         directory = Path(arguments[0])
+        be_one_process()
         config = _plain(configs.load(directory / CONFIG_NAME))
         parts = Parts(config, _device(config, directory))
         if parts.teacher:
@@ -255,7 +250,9 @@ def main(arguments: list[str] | None = None) -> int:
     quiet()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` runs
     try:
-        record = run(configs.load(directory / CONFIG_NAME), directory)
+        config = configs.load(directory / CONFIG_NAME)
+        take_rank(config)
+        record = run(config, directory)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
