@@ -6,6 +6,7 @@ Imports neither torch nor lightning.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ PAPER_RULES = ("last_epoch", "best_epoch")
 FILLS = ("lazy", "ahead")
 DTYPES = ("float32", "float16")
 LOW_OR_DOUBLE = ("16-true", "bf16-true", "64-true", "64")
+NAME = re.compile(r"\w[\w.-]{0,99}")  # of a folder
 MAX_SEED = 2**32 - 1
 # Keys that hold counts, wherever they stand.
 COUNTS = (
@@ -37,6 +39,7 @@ def value_problems(config: DictConfig) -> Iterator[str]:
     yield from _model_problems(config)
     yield from _soft_targets_problems(config.get("soft_targets") or {})
     yield from _class_problems(config)
+    yield from _name_problems(config)
     rule = config.get("paper_rule")
     if rule is not None and rule not in PAPER_RULES:
         yield (
@@ -130,6 +133,17 @@ def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
         if name in settings and not is_right(settings[name]):
             key = f"soft_targets.{name}"
             yield f"{key} must be {what}, got {settings[name]!r}; try {key}={example}"
+
+
+def _name_problems(config: DictConfig) -> Iterator[str]:
+    """What is part of a folder's name must not lead out of its folder."""
+    for key in ("dataset.name", "student.pretraining.dataset.name", "teacher.dataset.name"):
+        name = OmegaConf.select(config, key, default=None)
+        if name is not None and not NAME.fullmatch(str(name)):
+            yield (
+                f"{key} must be a name of letters, digits, . _ and -, got {str(name)!r}; "
+                f"try {key}=mine"
+            )
 
 
 def _class_problems(config: DictConfig) -> Iterator[str]:

@@ -43,7 +43,7 @@ from kd_research.records.record import write_json
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 2  # of what is in a decoded folder; a change makes every set anew
+VERSION = 3  # of what is in a decoded folder; a change makes every set anew
 _CHUNK = 512
 
 
@@ -135,6 +135,7 @@ def _decode_images(
             _report(source, split, shape, len(rows), problems)
             meta["splits"][split] = {"num": len(rows), "inputs": array_digest(array)}
             if split == "train":
+                _refuse_one_example(source, array)
                 meta["mean"], meta["std"] = _statistics(array)
             array.flush()  # type: ignore[attr-defined]
     return meta
@@ -186,7 +187,8 @@ def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDAr
         shape: (C, H, W) to give; C is 1 (grey) or 3 (RGB).
         resize: whether other sizes are brought to H x W (bicubic, the centre).
 
-    It is turned upright as its EXIF data say, and 16 bits a pixel are brought to 8.
+    It is turned upright as its EXIF data say, 16 bits a pixel are brought to 8, and what is
+    transparent is drawn on white.
 
     Raises:
         OSError: it cannot be read, or its pixels have no known range.
@@ -197,7 +199,7 @@ def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDAr
     try:
         with Image.open(stream) as opened:
             ImageOps.exif_transpose(opened, in_place=True)
-            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+            image = _on_white(_eight_bits(opened)).convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError:  # whose own words are the address of our buffer
         raise OSError(f"{cell['path'] or 'its content'} is no image that Pillow knows") from None
     if image.size != (width, height):
@@ -218,6 +220,35 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             f"pixels of mode {image.mode} (32 bits) have no known range; save it with 8 or 16 bits"
         )
     return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The image as a page shows it; Pillow itself would forget the transparency, often the shape.
+
+    Of a drawing in black on nothing every pixel would be black.
+    """
+    if not image.has_transparency_data:
+        return image
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+
+
+def _refuse_one_example(source: Source, array: NDArray[Any]) -> None:
+    """Refuse a training split whose examples are all the same: nothing can be learned from it.
+
+    Raises:
+        ValueError: they are.
+    """
+    for start in range(0, len(array), _CHUNK):
+        if (array[start : start + _CHUNK] != array[0]).any():
+            return
+    if len(array) > 1:
+        values = np.unique(array[0])
+        shown = f"all pixels are {values[0]}" if len(values) == 1 else "the same picture each time"
+        raise ValueError(
+            f"{source}: all {len(array)} training images are equal ({shown}); "
+            "look at the files: is the picture in a channel that is not read?"
+        )
 
 
 def _report(

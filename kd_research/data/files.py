@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kd_research.data.store import file_digest
@@ -39,7 +41,7 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
             )
     found: dict[str, list[Path]] = {}
     places: set[Path] = set()
-    for file in sorted(root.rglob("*.parquet")):
+    for file in sorted(file for file in files_below(root) if file.suffix == ".parquet"):
         prefix = file.stem.replace("_", "-").split("-")[0].lower()
         if split := SPLIT_NAMES.get(prefix):
             found.setdefault(split, []).append(file)
@@ -55,7 +57,7 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
     if not found:
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
             split = SPLIT_NAMES.get(folder.name.lower())
-            if split and any(file.suffix.lower() in _IMAGES for file in folder.rglob("*")):
+            if split and any(file.suffix.lower() in _IMAGES for file in files_below(folder)):
                 found.setdefault(split, []).append(folder)
     if "train" not in found:
         raise FileNotFoundError(
@@ -63,6 +65,42 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
             "train*.parquet (and test*.parquet), or folders of images train/CLASS/*.png"
         )
     return found
+
+
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files in and below a folder, those behind symbolic links too, hidden ones not.
+
+    Args:
+        folder: where to look.
+        above: folders that it was reached through; a link to one of them would have no end.
+
+    Raises:
+        FileNotFoundError: a link leads to nothing; what it stood for would be missing silently.
+    """
+    above = (*above, folder.resolve())
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith((".", "__")):
+            continue
+        if entry.is_file():
+            yield path
+        elif not entry.is_dir():
+            raise FileNotFoundError(f"{path} is a link to nothing; mend it, or remove it")
+        elif not entry.is_symlink() or path.resolve() not in above:
+            yield from files_below(path, above)
+
+
+def patterns(path: Path) -> list[str]:
+    """What `datasets` finds a file by, or all files below a folder: it takes paths for patterns.
+
+    A pattern a folder, since its own `**` follows no link.
+    """
+    if path.is_file():
+        return [glob.escape(str(path))]
+    folders = dict.fromkeys(file.parent for file in sorted(files_below(path)))
+    return [f"{glob.escape(str(folder))}/*" for folder in folders]
 
 
 def refuse_missing_shards(files: Sequence[Path]) -> None:
@@ -99,8 +137,7 @@ def known_by(
         (split, path, file, file.stat())
         for split, paths in files.items()
         for path in paths
-        for file in ([path] if path.is_file() else sorted(path.rglob("*")))
-        if file.is_file()
+        for file in ([path] if path.is_file() else sorted(files_below(path)))
     ]
     if sum(stat.st_size for *_, stat in stats) > whole_up_to:
         return [

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_research.data.files import SPLIT_NAMES, known_by, local_files, refuse_missing_shards
+from kd_research.data.files import (
+    SPLIT_NAMES,
+    known_by,
+    local_files,
+    patterns,
+    refuse_missing_shards,
+)
 from kd_research.data.store import FULL
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ def _load(
                 datasets.load_dataset(
                     "imagefolder" if is_folder else "parquet",
                     data_files={
-                        split: [str(path / "**") if is_folder else str(path) for path in paths]
+                        split: [pattern for path in paths for pattern in patterns(path)]
                         for split, paths in files.items()
                         if split in asked
                     },

@@ -76,6 +76,7 @@ def test_the_default_is_right() -> None:
         (["loss.temperature=hot"], ["loss.temperature must be > 0, got 'hot'"]),
         (["loss.lambda=-0.1"], ["loss.lambda must be from 0 to 1, got -0.1"]),
         (["loss=logit_mse", "loss.lambda=7"], []),
+        (["dataset.name=../../x"], ["dataset.name must be a name of letters, digits, . _ and -"]),
         (["loss=logit_mse", "loss.lambda=-7"], ["loss.lambda must be >= 0, got -7"]),
         (["loss=prob_mse", "loss.lambda=-7"], ["loss.lambda must be >= 0, got -7"]),
         (["loss.ce_weight=-1"], ["loss.ce_weight must be >= 0, got -1"]),

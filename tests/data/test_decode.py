@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from conftest_data import pictures
+from conftest_data import pictures, write_parquet
 from PIL import Image
 
 from kd_research.data import stream
-from kd_research.data.decode import read_image
+from kd_research.data.decode import decoded, read_image
 from kd_research.data.hub import Source
 
 
@@ -42,6 +42,30 @@ def test_an_image_is_turned_upright():
     cell = encoded(Image.fromarray(pixels), exif=exif)
     given = read_image(cell, (3, 8, 6), False)  # 8 wide and 6 high as it is stored
     assert np.array_equal(given.transpose(1, 2, 0), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_transparent_is_drawn_on_white(mode, channels):
+    """The shape is in the alpha channel, all colours are black: every pixel was 0."""
+    alpha = np.array([[0, 255], [128, 0]], np.uint8)
+    drawing = Image.new("LA", (2, 2))
+    drawing.putalpha(Image.fromarray(alpha))
+    expected = 255 - alpha
+    settings = {}
+    if mode == "P":  # one colour of the palette is the transparent one
+        drawing = Image.fromarray((alpha > 0).astype(np.uint8), "P")
+        drawing.putpalette([0, 0, 0, 0, 0, 0])
+        settings, expected = {"transparency": 0}, np.where(alpha, 0, 255)
+    given = read_image(encoded(drawing.convert(mode), **settings), (channels, 2, 2), False)
+    assert (given == expected).all()
+
+
+def test_training_images_that_are_all_equal_are_refused(tmp_path):
+    black = [np.zeros((6, 8, 3), np.uint8)] * 6
+    write_parquet(tmp_path / "set", "train", black, [0, 1, 2] * 2)
+    with pytest.raises(ValueError, match=r"all 6 training images are equal \(all pixels are 0\)"):
+        decoded(Source(str(tmp_path / "set")), 3, tmp_path / "store", input_shape=(3, 6, 8))
 
 
 def test_a_streams_content_names_the_decoder(parquet, tmp_path, monkeypatch):

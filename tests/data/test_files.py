@@ -2,11 +2,13 @@
 
 import os
 
+import numpy as np
 import pytest
 from conftest_data import pictures, write_parquet
 from PIL import Image
 
 from kd_research.data import files
+from kd_research.data.decode import decoded
 from kd_research.data.files import known_by, local_files
 from kd_research.data.hub import Source, open_splits
 
@@ -87,3 +89,54 @@ def test_a_large_folder_is_not_read(tmp_path, monkeypatch):
     os.utime(tmp_path / "cat" / "a", ns=(2, 2))
     changed = known_by(splits, whole_up_to=11)
     assert [new == old for new, old in zip(changed, large, strict=True)] == [False, True]
+
+
+def image_folder(root, shades):
+    """Class -> the grey values of its training pictures, 4x4."""
+    for name, values in shades.items():
+        (root / "train" / name).mkdir(parents=True)
+        for at, value in enumerate(values):
+            picture = Image.new("L", (4, 4), value)
+            picture.save(root / "train" / name / f"{at}.png")
+
+
+def shades_of(source, num_classes, store):
+    """Label -> the grey values of its decoded training pictures."""
+    folder = decoded(source, num_classes, store, input_shape=(1, 4, 4))
+    pixels = np.load(folder / "train-inputs.npy")[:, 0, 0, 0].tolist()
+    labels = np.load(folder / "train-labels.npy").tolist()
+    found = {}
+    for label, value in zip(labels, pixels, strict=True):
+        found.setdefault(label, []).append(value)
+    return found
+
+
+def test_a_path_is_no_pattern(tmp_path):
+    """d/p[12] beside d/p1 was read as d/p1, and kept under p[12]'s key."""
+    image_folder(tmp_path / "p1", {"a": [1], "b": [2]})
+    image_folder(tmp_path / "p[12]", {"a": [11], "b?": [12]})
+    store = tmp_path / "st[o]re*"
+    assert shades_of(Source(str(tmp_path / "p[12]")), 2, store) == {0: [11], 1: [12]}
+    write_parquet(tmp_path / "q1", "train", pictures(3), [0, 1, 2])
+    write_parquet(tmp_path / "q[12]", "train", pictures(6), [0, 1, 2] * 2)
+    assert len(open_splits(Source(str(tmp_path / "q[12]")), tmp_path / "cache")["train"]) == 6
+
+
+def test_links_are_followed_in_content_and_key(tmp_path):
+    image_folder(tmp_path / "far", {"cat": [1, 2], "dog": [3]})
+    root = tmp_path / "set"
+    (root / "train").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (root / "train" / name).symlink_to(tmp_path / "far" / "train" / name)
+    (root / "train" / "dog" / "again").symlink_to(root / "train")  # no end
+    assert shades_of(Source(str(root)), 2, tmp_path / "store") == {0: [1, 2], 1: [3]}
+    before = known_by(local_files(root))
+    Image.new("L", (4, 4), 9).save(tmp_path / "far" / "train" / "dog" / "0.png")
+    assert known_by(local_files(root)) != before, "content behind a link is in the key"
+    assert shades_of(Source(str(root)), 2, tmp_path / "store") == {0: [1, 2], 1: [9]}
+    whole = tmp_path / "linked"
+    whole.symlink_to(root)
+    assert shades_of(Source(str(whole)), 2, tmp_path / "store") == {0: [1, 2], 1: [9]}
+    (root / "train" / "owl").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"owl is a link to nothing"):
+        local_files(root)
