@@ -1,6 +1,7 @@
 """The types that data, models, losses and the distillation step share.
 
-Shapes: B batch, C classes.
+Shapes: B batch, C classes. An example may have many labelled positions: T tokens, whose classes
+are the V of the vocabulary, or H * W pixels.
 """
 
 from __future__ import annotations
@@ -17,21 +18,29 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (B, ...) images or vectors; a dict of (B, ...) tensors for tokenised text.
-        labels: (B,) int64; under mixup or CutMix (B, C) float32, the mixed one-hot rows.
+        labels: (B,) int64; under mixup or CutMix (B, C) float32, the mixed one-hot rows. Of many
+            positions (B, T) or (B, H, W) int64: the label of each, for text already shifted (that
+            of token t is token t + 1), and -100 where nothing is to be learnt.
         index: (B,) int64, the example's position in its split: for memory banks and for kept
             teacher outputs.
+        valid: None; once the valid positions are selected, as every loss gets them (labels and
+            index are (N,) then, index being example * positions + position), which they were: the
+            labels' shape, bool. Losses on features, which stay whole, mask by it.
     """
 
     inputs: Inputs
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # a tuple's own method, which nobody calls on a batch
+    valid: Tensor | None = None
 
 
 class Output(NamedTuple):
     """What a model says of one batch.
 
     Attributes:
-        logits: (B, C), pre-softmax scores.
+        logits: (B, C), pre-softmax scores; of many positions (B, T, V), classes last, or for
+            pictures (B, C, H, W), classes second as in torch's cross-entropy. Losses get those of
+            the valid positions: (N, V).
         features: layer name -> activation (B, ...); only the layers that the loss names.
     """
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from kd_research.data.sources import Split
@@ -67,6 +68,7 @@ class Batches:
         self.split, self.batch_size = split, batch_size
         self.rank, self.world_size = rank, world_size
         self.sampler = EpochOrder(len(split), seed)
+        self._summed: tuple[int, torch.Tensor] | None = None  # of an epoch: num_labels before each
         self.batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
     def __len__(self) -> int:
@@ -75,9 +77,18 @@ class Batches:
         least = 1 if self.sampler.seed is None else self.world_size
         return full + (rest >= least)
 
-    def global_size(self, batch_index: int) -> int:
-        """How many examples the global batch has, over all processes."""
-        return min(self.batch_size, len(self.split) - batch_index * self.batch_size)
+    def num_labels(self, first: int, end: int) -> int:
+        """How many labels to learn the epoch's global batches `first` to `end` - 1 have together.
+
+        One an example, or as many as it has valid positions.
+        """
+        start, stop = first * self.batch_size, min(end * self.batch_size, len(self.split))
+        if self.split.labels.ndim == 1:
+            return stop - start
+        if self._summed is None or self._summed[0] != self.sampler.epoch:
+            counts = self.split.num_valid[self.sampler.permutation()]
+            self._summed = (self.sampler.epoch, F.pad(counts.cumsum(0), (1, 0)))
+        return int(self._summed[1][stop] - self._summed[1][start])
 
     def __iter__(self) -> Iterator[Batch]:
         """This process's share of every batch of the epoch."""

@@ -1,4 +1,7 @@
-"""Splits cut by seed: validation out of train, and subsets of the training split."""
+"""Splits cut by seed: validation out of train, and subsets of the training split.
+
+Stratified by the labels; at random where an example has many labelled positions.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ def cut(
             f"dataset.{setting} must be above 0 and below 1, got {fraction}; "
             f"try dataset.{setting}=0.1"
         )
-    classes, counts = torch.unique(split.labels, return_counts=True)
+    strata = _strata(split)
+    classes, counts = torch.unique(strata, return_counts=True)
     what = f"cannot cut {fraction} of {len(split)} examples off, stratified"
     if len(split) == 0:
         raise ValueError(f"{what}: there are none")
@@ -56,7 +60,7 @@ def cut(
         torch.arange(len(split)).numpy(),
         test_size=fraction,
         random_state=seed,
-        stratify=split.labels.numpy(),
+        stratify=strata.numpy(),
     )
     kept, taken = torch.from_numpy(kept).sort().values, torch.from_numpy(taken).sort().values
     return split.part(kept), split.part(taken)
@@ -101,6 +105,12 @@ def choose(
 
     wanted = set(range(num_classes)) if only_classes is None else numbers(only_classes)
     wanted -= numbers(exclude_classes)
+    if len(wanted) < num_classes and split.labels.ndim > 1:
+        raise ValueError(
+            "dataset.only_classes and dataset.exclude_classes choose examples by their one class, "
+            "but these have many labelled positions; type dataset.exclude_classes=[] "
+            "dataset.only_classes=null"
+        )
     if len(wanted) < num_classes:
         mask = torch.isin(split.labels, torch.tensor(sorted(wanted), dtype=torch.int64))
         split = split.part(mask.nonzero().squeeze(1))
@@ -125,10 +135,17 @@ def choose(
 def _stratified(split: Split, count: int, seed: int) -> torch.Tensor:
     """(count,) positions, every class in its share, as near as whole numbers go; sorted."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    labels = split.labels[order]
+    labels = _strata(split)[order]
     # Within a class, its n-th example of m stands at (n + 1/2) / m; the first `count` are taken.
     place = torch.empty(len(split), dtype=torch.float64)
     for label in torch.unique(labels):
         where = (labels == label).nonzero().squeeze(1)
         place[where] = (torch.arange(len(where), dtype=torch.float64) + 0.5) / len(where)
     return order[place.argsort(stable=True)[:count]].sort().values
+
+
+def _strata(split: Split) -> torch.Tensor:
+    """(N,) int64: the labels, or a single stratum where each example has many."""
+    if split.labels.ndim == 1:
+        return split.labels
+    return torch.zeros(len(split), dtype=torch.int64)

@@ -155,12 +155,12 @@ class DataModule(LightningDataModule):
                     f"dataset.input_shape is {[*expected]}, but {split_name} examples of "
                     f"{self.name!r} are {[*shape]}; try dataset.input_shape={[*shape]}"
                 )
-            least, most = int(split.labels.min()), int(split.labels.max())
-            if least < 0 or most >= self.num_classes:
-                problems.append(
-                    f"dataset.num_classes is {self.num_classes}, but {split_name} labels of "
-                    f"{self.name!r} run from {least} to {most}"
-                )
+            problems += split.label_problems(split_name, self.name, self.num_classes)
+        if self.has_positions and self.augment.changes:
+            problems.append(
+                f"dataset.augment moves pictures but not the labels of their positions, which "
+                f"{self.name!r} has; type none of its settings"
+            )
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -168,6 +168,11 @@ class DataModule(LightningDataModule):
     def augment(self) -> Augment:
         """The augmentation of this module's seed."""
         return self._augment(seed=self.seed) if self._augment else Augment(seed=self.seed)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether an example has many labelled positions: tokens, or pixels."""
+        return self.train.labels.ndim > 1
 
     @property
     def num_views(self) -> int | None:

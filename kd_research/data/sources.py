@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,11 @@ from kd_research.data.store import open_array
 from kd_research.data.stream import EncodedImages, open_stream
 from kd_research.data.text import Tokens
 from kd_research.interfaces import Inputs
+from kd_research.losses.positions import IGNORED
 
 
 class Examples(NamedTuple):
-    """Examples taken out of a split: inputs (B, ...), or a dict of such, and labels (B,)."""
+    """Examples taken out of a split: inputs (B, ...), or a dict of such, and the labels."""
 
     inputs: Inputs
     labels: Tensor
@@ -36,7 +38,7 @@ class Split:
         inputs: (M, ...), any dtype, perhaps memory-mapped; a dict of such for text; or images
             that are decoded when they are taken. Normalisation comes later, on the device; bytes
             stand for pixels of 0 to 255.
-        labels: (N,) int64.
+        labels: (N,) int64; of many positions (N, T) or (N, H, W), -100 where nothing is learnt.
         rows: (N,) int64, where in `inputs` each example is; None where N = M, in order.
     """
 
@@ -55,7 +57,7 @@ class Split:
         if not isinstance(self.inputs, dict):
             return Examples(self.inputs.index_select(0, rows), labels)
         taken = {name: value.index_select(0, rows) for name, value in self.inputs.items()}
-        return Examples(_trim(taken), labels)
+        return Examples(_trim(taken) if labels.ndim == 1 else taken, labels)
 
     def part(self, index: Tensor) -> Split:
         """The examples at `index`, (N',) int64, left where they are."""
@@ -70,6 +72,37 @@ class Split:
             return Split(moved, self.labels.to(device))
         assert isinstance(inputs, Tensor)
         return Split(inputs.to(device), self.labels.to(device))
+
+    @cached_property
+    def num_valid(self) -> Tensor:
+        """(N,) int64 on the CPU: how many labels each example has; 1 unless it has positions."""
+        if self.labels.ndim == 1:
+            return torch.ones(len(self), dtype=torch.int64)
+        parts = [(part != IGNORED).flatten(1).sum(dim=1) for part in torch.split(self.labels, 1024)]
+        return torch.cat(parts).cpu()
+
+    def label_problems(self, split_name: str, dataset: str | None, num_classes: int) -> list[str]:
+        """What is wrong with the labels of at least one example, a line a problem."""
+        barren = (self.num_valid == 0).nonzero().squeeze(1)
+        if split_name == "train" and len(barren):
+            return [
+                f"{len(barren)} of {len(self)} train examples of {dataset!r} have nothing to "
+                f"learn: all their labels are {IGNORED}, the first is example {int(barren[0])}; "
+                "leave them out of the data"
+            ]
+        if not int(self.num_valid.sum()):
+            return [f"all labels of the {split_name} split of {dataset!r} are {IGNORED}"]
+        least, most = num_classes, -1
+        for part in torch.split(self.labels, 1024 if self.labels.ndim > 1 else len(self)):
+            valid = part if part.ndim == 1 else part[part != IGNORED]
+            if len(valid):
+                least, most = min(least, int(valid.min())), max(most, int(valid.max()))
+        if least < 0 or most >= num_classes:
+            return [
+                f"dataset.num_classes is {num_classes}, but {split_name} labels of "
+                f"{dataset!r} run from {least} to {most}"
+            ]
+        return []
 
     @property
     def is_streamed(self) -> bool:

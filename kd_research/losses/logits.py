@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from kd_research.interfaces import Batch, Output
 
 
+def full(values: Tensor) -> Tensor:
+    """`values` in float32, or in float64 where they are."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def check_logits(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as float32, the teacher's detached.
+    """Both in `full` precision, the teacher's detached.
 
     Raises:
         ValueError: the shapes differ or are not (B, C).
@@ -24,7 +29,7 @@ def check_logits(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor
             "student and teacher logits must both be (B, C), got "
             f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         )
-    return student_logits.float(), teacher_logits.detach().float()
+    return full(student_logits), full(teacher_logits.detach())
 
 
 def class_labels(loss: nn.Module, batch: Batch) -> Tensor:

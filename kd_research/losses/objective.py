@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_research.interfaces import Batch, Output, layers_of
+from kd_research.losses.logits import full
+from kd_research.losses.positions import select
 
 Weight = float | Callable[[int, int], float]  # a number, or a schedule: see schedules.py
 
@@ -94,9 +96,15 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of the batch, (), and its parts by name, unweighted and detached.
 
-        Everything here is in float32, under autocast too: it would put the products of relational
-        losses and of regressors into bfloat16.
+        Of many labelled positions each valid one counts as an example.
+
+        Everything here is in float32 (float64 stays), under autocast too: it would put the
+        products of relational losses and of regressors into bfloat16.
+
+        Raises:
+            ValueError: no position of the batch is labelled, or the shapes do not fit.
         """
+        student, teacher, batch = select(student, teacher, batch)
         parts: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
         student, teacher = _float32(student), None if teacher is None else _float32(teacher)
@@ -112,13 +120,14 @@ class Objective(nn.Module):
 
     def label_term(self, student: Output, batch: Batch) -> Tensor:
         """What the labels' cross-entropy contributes, ()."""
+        student, _, batch = select(student, None, batch)
         with torch.autocast(student.logits.device.type, enabled=False):
-            return self.ce_weight * F.cross_entropy(student.logits.float(), batch.labels)
+            return self.ce_weight * F.cross_entropy(full(student.logits), batch.labels)
 
 
 def _float32(output: Output) -> Output:
     return Output(
-        output.logits.float(), {name: value.float() for name, value in output.features.items()}
+        full(output.logits), {name: full(value) for name, value in output.features.items()}
     )
 
 

@@ -68,7 +68,8 @@ class SoftTargets:
             raise ValueError(f"soft_targets.dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
         if num_views < 1:
             raise ValueError(f"soft_targets.views must be >= 1, got {num_views}")
-        self.num_classes = shapes[LOGITS][0]
+        self._logits_shape = tuple(shapes[LOGITS])
+        self.num_classes = self._logits_shape[0]
         if top_k is not None and not 0 < top_k < self.num_classes:
             raise ValueError(
                 f"soft_targets.top_k must be in 1 to {self.num_classes - 1}, got {top_k}; "
@@ -77,7 +78,7 @@ class SoftTargets:
         self.dtype, self.top_k, self.num_views = _DTYPES[dtype], top_k, num_views
         self.num_examples = num_examples
         self.features = {name: shape for name, shape in shapes.items() if name != LOGITS}
-        num_logits = self.num_classes if top_k is None else top_k + 1
+        num_logits = math.prod(self._logits_shape) if top_k is None else top_k + 1
         num_values = num_logits + sum(math.prod(shape) for shape in self.features.values())
         self._num_logits, self._num_values = num_logits, num_values
         self._value_words = math.ceil(num_values * self.dtype.itemsize / 8)
@@ -152,7 +153,7 @@ class SoftTargets:
 
     def _encode(self, output: Output) -> Tensor:
         """(B, W) int64, the checksum's word still 0."""
-        logits = output.logits.detach().float().cpu()
+        logits = output.logits.detach().float().cpu().flatten(1)
         num = logits.shape[0]
         classes = torch.zeros(num, 0, dtype=torch.int32)
         if self.top_k is not None:
@@ -185,7 +186,7 @@ class SoftTargets:
             size = math.prod(shape)
             features[name] = values[:, start : start + size].reshape(-1, *shape)
             start += size
-        return Output(logits.contiguous(), features)
+        return Output(logits.reshape(-1, *self._logits_shape), features)
 
 
 def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from kd_research.data.module import DataModule
-from kd_research.evaluation.quality import predict, scores
+from kd_research.evaluation.positions import accuracy
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.records.record import METRICS_NAME, write_json
@@ -185,8 +185,6 @@ def _train(
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
     module.to(stage.trainer.strategy.root_device)  # the fit left it on the CPU
-    accuracy = scores(predict(module, data, data.val), data.val.labels)["accuracy"]
+    known = {"selection": selection.as_dict(), "val_accuracy": accuracy(module, data, data.val)}
     module.cpu()
-    write_json(
-        directory / "teacher.json", {"selection": selection.as_dict(), "val_accuracy": accuracy}
-    )
+    write_json(directory / "teacher.json", known)

@@ -20,6 +20,7 @@ from torchmetrics import MeanMetric
 
 from kd_research.interfaces import Batch, Inputs, Output
 from kd_research.losses.objective import Objective
+from kd_research.losses.positions import check_positions, count_valid, select
 from kd_research.models.capture import Capture
 from kd_research.soft_targets.store import LOGITS, SoftTargets
 from kd_research.training.dot import DOT
@@ -96,14 +97,18 @@ class Distiller(LightningModule):
             batch: any examples.
             num_examples: of the training split, for memory banks.
         """
-        if self._teacher is None:
+        if self._teacher is None and batch.labels.ndim == 1:
             return
         was_training = self.student.training
         self.student.eval()
-        student, teacher = self._student(batch.inputs), self._teacher(batch.inputs)
-        outputs = {LOGITS: teacher.logits, **teacher.features}
-        self.teacher_shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
-        self.objective.build(student, teacher, num_examples)
+        student = self._student(batch.inputs)
+        check_positions(student.logits, batch.labels)
+        if self._teacher is not None:
+            teacher = self._teacher(batch.inputs)
+            outputs = {LOGITS: teacher.logits, **teacher.features}
+            self.teacher_shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+            num_examples *= batch.labels[0].numel()  # each position is one
+            self.objective.build(*select(student, teacher, batch)[:2], num_examples)
         self.student.train(was_training)
 
     def on_fit_start(self) -> None:
@@ -142,11 +147,12 @@ class Distiller(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of the batch, ()."""
         loss: Tensor
-        student, share = self._student(batch.inputs), self._share(batch, batch_idx)
+        student, count = self._student(batch.inputs), count_valid(batch.labels)
+        share = self._share(count, batch_idx)
         loss, parts = self.objective(student, self.teach(batch), batch)
         if self._dot is not None:
             self._give_label_gradients(self._dot, student, batch, share)
-        self._losses.append((len(batch.labels), {"loss": loss.detach(), **parts}))
+        self._losses.append((count, {"loss": loss.detach(), **parts}))
         return loss if share == 1 else loss * share
 
     def _give_label_gradients(
@@ -163,16 +169,26 @@ class Distiller(LightningModule):
             [piece.view_as(each) for piece, each in zip(pieces, gradients, strict=True)]
         )
 
-    def _share(self, batch: Batch, batch_idx: int) -> float:
-        """What makes the mean over processes the mean over the global batch, however it splits."""
-        world_size = self.trainer.world_size
-        if world_size == 1:
+    def _share(self, count: int, batch_idx: int) -> float:
+        """What makes Lightning's means the mean over the labels of the whole optimizer step.
+
+        Lightning means over processes and over accumulated batches, whatever each has to learn.
+
+        Args:
+            count: labels of this batch in this process.
+            batch_idx: of this batch in the epoch.
+        """
+        num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        if num_parts == 1:
             return 1.0
         loader: Any = self.trainer.train_dataloader
-        return float(len(batch.labels) * world_size / loader.global_size(batch_idx))
+        accumulated = self.trainer.accumulate_grad_batches
+        first = batch_idx - batch_idx % accumulated
+        end = min(first + accumulated, int(self.trainer.num_training_batches))
+        return float(count * num_parts / loader.num_labels(first, end))
 
     def take_train_losses(self) -> dict[str, float]:
-        """Mean of each loss part over the epoch's examples, on all processes; starts anew."""
+        """Mean of each loss part over the epoch's labels, on all processes; starts anew."""
         count = torch.tensor([size for size, _ in self._losses], dtype=torch.float64)
         names = list(self._losses[0][1]) if self._losses else []
         sums = [
@@ -190,14 +206,15 @@ class Distiller(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate accuracy and NLL; a process's share of the last batch may be empty."""
-        logits = self._student(batch.inputs).logits.float()
-        if len(batch.labels):
-            right = (logits.argmax(dim=1) == batch.labels).float()
-            self.val_accuracy.update(right)
-            self.val_nll.update(nn.functional.cross_entropy(logits, batch.labels, reduction="none"))
+        if not count_valid(batch.labels):
+            return
+        output, _, batch = select(self._student(batch.inputs), None, batch)
+        logits = output.logits.float()
+        self.val_accuracy.update((logits.argmax(dim=1) == batch.labels).float())
+        self.val_nll.update(nn.functional.cross_entropy(logits, batch.labels, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
-        """Log both over the whole split, each example counted once."""
+        """Log both over the whole split, each example, or valid position, counted once."""
         self.log_dict({"val_accuracy": self.val_accuracy, "val_nll": self.val_nll})
 
     def configure_optimizers(self) -> Any:

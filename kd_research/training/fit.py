@@ -29,7 +29,8 @@ from kd_research.training.continuation import Continuation, checkpoint_path, las
 from kd_research.training.distill import Distiller
 
 Row = Mapping[str, float | int | str | None]
-SELECTION_METRIC = "val_accuracy"
+SELECTION = ("val_accuracy", "max")  # the metric that chooses the epoch, and which way
+TEXT_SELECTION = ("val_nll", "min")  # where every example is a text whose tokens are all labelled
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Selection:
     """Which epoch's student was kept, and what the last one had.
 
     Attributes:
-        metric: what it was chosen by, on the validation split, higher is better; of equals the
-            earliest.
+        metric: what it was chosen by, on the validation split: the highest val_accuracy, for
+            text whose tokens are labelled the lowest val_nll; of equals the earliest.
         epoch: the kept one, from 0.
         value: its metric.
         last_epoch: the last one, from 0.
@@ -145,11 +146,12 @@ def fit(
     goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
     if not goes_on:
         shutil.rmtree(checkpoints, ignore_errors=True)
+    metric, mode = TEXT_SELECTION if data.val.labels.ndim == 2 else SELECTION
     keep = KeepSelected(
         dirpath=checkpoints,
         filename="selected",
-        monitor=SELECTION_METRIC,
-        mode="max",
+        monitor=metric,
+        mode=mode,
         save_top_k=1,
         enable_version_counter=False,
     )
@@ -169,14 +171,14 @@ def fit(
             f"no epoch was validated: trainer.max_epochs={options.get('max_epochs')}, "
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
         )
-    last = float(trainer.callback_metrics[SELECTION_METRIC])
+    last = float(trainer.callback_metrics[metric])
     selected = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(selected["state_dict"])
     trainer.strategy.barrier("selected")
     if trainer.is_global_zero:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return Selection(
-        metric=SELECTION_METRIC,
+        metric=metric,
         epoch=selected["epoch"],
         value=float(keep.best_model_score),
         last_epoch=trainer.current_epoch - 1,

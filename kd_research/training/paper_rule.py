@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_research.configuration.checks import PAPER_RULES
 from kd_research.data.module import DataModule
-from kd_research.evaluation.quality import predict, scores
+from kd_research.evaluation.positions import accuracy
 from kd_research.training.callbacks import PerEpoch
 from kd_research.training.distill import Distiller
 
@@ -39,9 +39,7 @@ class PaperRule(PerEpoch, Callback):
         assert isinstance(pl_module, Distiller)
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.is_global_zero and (last or self.rule == "best_epoch"):
-            logits = predict(pl_module.student, self.data, self.data.test)
-            labels = self.data.test.labels.cpu()
-            self.accuracies.append(scores(logits, labels)["accuracy"])
+            self.accuracies.append(accuracy(pl_module.student, self.data, self.data.test))
 
     def state_dict(self) -> dict[str, Any]:
         """For a fit that goes on after it was cut off."""

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
-from kd_research.evaluation.quality import predict, scores
+from kd_research.evaluation import positions
+from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
 from kd_research.interfaces import Batch, Inputs
+from kd_research.models.capture import Capture
 from kd_research.soft_targets.fill import evaluation_logits, fill, keep
 from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
@@ -104,12 +106,13 @@ class Parts:
 
     def batch_on(self, device: torch.device, size: int) -> Batch:
         """The first `size` training examples, prepared, on the device."""
-        inputs, labels, index = self.example(size)
+        example = self.example(size)
+        inputs = example.inputs
         if isinstance(inputs, dict):
             inputs = {name: value.to(device) for name, value in inputs.items()}
         else:
             inputs = inputs.to(device)
-        return Batch(inputs, labels.to(device), index.to(device))
+        return Batch(inputs, example.labels.to(device), example.index.to(device))
 
     def teacher_logits(self, split_name: str) -> Tensor:
         """The teacher's logits, (N, C) on the CPU, for "val" or "test": kept as those of train."""
@@ -125,13 +128,28 @@ class Parts:
             ),
         )
 
+    def evaluate(self) -> Evaluation:
+        """What the fitted student is worth; student and teacher are where they are to work."""
+        if not self.data.has_positions:
+            teach = self.teacher_logits if self.teacher else None
+            return evaluate(self.student, teach, self.data, self.config["read_test"])
+        live = None
+        if self.teacher:
+            run = Capture(self.teacher.module)
+            live = lambda split_name: lambda batch: run(batch.inputs).logits  # noqa: E731
+        return positions.evaluate_positions(self.student, live, self.data, self.config["read_test"])
+
     def teacher_accuracy(self) -> float:
         """The teacher's accuracy on validation.
 
         Raises:
             ConfigError: it is below the configured floor.
         """
-        accuracy = scores(self.teacher_logits("val"), self.data.val.labels)["accuracy"]
+        assert self.teacher is not None
+        if self.data.has_positions:
+            accuracy = positions.accuracy(self.teacher.module, self.data, self.data.val)
+        else:
+            accuracy = scores(self.teacher_logits("val"), self.data.val.labels)["accuracy"]
         least = self.config["teacher"]["min_accuracy"]
         if accuracy < least:
             raise ConfigError(

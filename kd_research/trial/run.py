@@ -29,7 +29,6 @@ from kd_research.configuration.ranks import be_one_process, is_first_process, ta
 from kd_research.data.store import FULL
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
-from kd_research.evaluation.quality import evaluate
 from kd_research.records.provenance import provenance
 from kd_research.records.record import (
     CONFIG_NAME,
@@ -150,12 +149,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     for net in (parts.student, teacher):
         if net is not None:
             net.to(device)
-    evaluation = evaluate(
-        parts.student,
-        parts.teacher_logits if teacher else None,
-        parts.data,
-        config["read_test"],
-    )
+    evaluation = parts.evaluate()
     evaluation.write(directory)
     metrics = dict(evaluation.metrics)
     for rule in reader:

@@ -69,7 +69,7 @@ def test_shares_of_processes_make_the_global_batches(size: int) -> None:
     assert len({len(share) for share in shares}) == 1, "every process has as many batches"
     for number, parts in enumerate(zip(*shares, strict=True)):
         assert set.union(*parts) == whole[number]
-        assert sum(map(len, parts)) == len(whole[number]) == one.global_size(number)
+        assert sum(map(len, parts)) == len(whole[number]) == one.num_labels(number, number + 1)
     left_out = size % 16 if 0 < size % 16 < 3 else 0
     assert sum(map(len, whole[: len(shares[0])])) == size - left_out
 

@@ -149,7 +149,7 @@ class Setting:
     def part(self, rows: Any) -> "Setting":
         """The same of some of the examples; the objective is shared."""
         part = copy.copy(self)
-        part.batch = Batch(*(value[rows] for value in self.batch))  # type: ignore[misc]
+        part.batch = Batch(*(value[rows] for value in self.batch[:3]))  # type: ignore[misc]
         part.look()
         return part
 
