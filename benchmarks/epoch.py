@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 
 from kd_research import hydra_plugin
 from kd_research.configuration.config import ROOT, register_resolvers
-from kd_research.teacher.train import save_weights
+from kd_research.teacher.checkpoint import save_weights
 from kd_research.training.cost import EpochTimes
 from kd_research.training.fit import fit
 from kd_research.trial.assembly import Parts

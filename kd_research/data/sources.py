@@ -237,11 +237,13 @@ def _read(folder: Path) -> Splits:
     meta = read_meta(folder)
     splits: dict[str, Split] = {}
     for name in meta["splits"]:
-        array = torch.from_numpy(open_array(folder / f"{name}-inputs.npy"))
-        labels = torch.from_numpy(open_array(folder / f"{name}-labels.npy")).clone()
+        known = meta["splits"][name]
+        array = torch.from_numpy(open_array(folder / f"{name}-inputs.npy", known["inputs"]))
+        labels = torch.from_numpy(open_array(folder / f"{name}-labels.npy", known["labels"]))
+        labels = labels.clone()
         inputs: Inputs = array
         if meta["kind"] == "text":
-            lengths = torch.from_numpy(open_array(folder / f"{name}-lengths.npy"))
+            lengths = torch.from_numpy(open_array(folder / f"{name}-lengths.npy", known["lengths"]))
             mask = torch.arange(array.shape[1]) < lengths.unsqueeze(1)
             inputs = {"input_ids": array.long(), "attention_mask": mask.long()}
         if not len(array) == len(labels) == meta["splits"][name]["num"]:

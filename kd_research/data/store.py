@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 META_NAME = "meta.json"
+CHECKED_BYTES = 1 << 28  # of an array, up to which its content is compared with its digest
 _META_KEYS = {"kind", "splits", "class_names"}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
 
@@ -131,11 +132,16 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]
     return array
 
 
-def open_array(path: Path) -> NDArray[Any]:
+def open_array(path: Path, digest: str | None = None) -> NDArray[Any]:
     """A .npy file, memory-mapped copy-on-write: processes share its pages, none can change it.
 
+    Args:
+        path: the file.
+        digest: of the array by `array_digest`, compared; not for one above 256 MiB, which every
+            start of a run would read.
+
     Raises:
-        ValueError: the file is not a whole array.
+        ValueError: the file is not a whole array, or not the array that it was.
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -143,6 +149,11 @@ def open_array(path: Path) -> NDArray[Any]:
         raise ValueError(
             f"{path} is damaged ({error}); delete {path.parent} and run again: it is made anew"
         ) from error
+    if digest is not None and array.nbytes <= CHECKED_BYTES and array_digest(array) != digest:
+        raise ValueError(
+            f"{path} is damaged (its content is not what was written); delete {path.parent} and "
+            "run again: it is made anew"
+        )
     return array
 
 

@@ -9,6 +9,7 @@ is inside fits the model exactly. Nothing but tensors and plain values is ever r
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from kd_research.records.record import write_text
 
 WEIGHTS_NAME = "weights.pt"
 # What a folder is looked through for: a run's own, then what the Hub's models have.
@@ -43,10 +46,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
             model's of the Hub.
 
     Raises:
-        ValueError: no such file, not a checkpoint, one of another architecture, or weights that
-            are not finite; the message names the tensors.
+        ValueError: no such file, not a checkpoint, one of another architecture, weights that
+            are not finite (the message names the tensors), or not those that we saved there.
     """
     path = weights_file(path)
+    _check_digest(path)
     state = _unwrapped(module, _state(_content(path), module, path), path)
     trained = {name for name, _ in module.named_parameters()}  # a buffer may be a mask of -inf
     bad = [n for n, t in state.items() if t.isnan().any() or (n in trained and t.isinf().any())]
@@ -57,6 +61,45 @@ def load_weights(module: nn.Module, path: Path) -> None:
             "its training failed, give another checkpoint"
         )
     module.load_state_dict(state)
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Save the state dict, to a temporary name first, and its digest beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    torch.save(module.state_dict(), temporary)
+    digest = _digest(temporary)
+    digest_path(path).unlink(missing_ok=True)  # never a new file beside an old digest
+    temporary.replace(path)
+    write_text(digest_path(path), f"{digest}  {path.name}\n")
+
+
+def digest_path(path: Path) -> Path:
+    """Where the SHA-256 of a file of weights is, in the form of `sha256sum --check`."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_digest(path: Path) -> None:
+    """Compare a file with the digest beside it, where there is one: torch checks no content.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if not path.is_file() or not digest_path(path).is_file():
+        return
+    words = digest_path(path).read_text().split()
+    if words[:1] != [_digest(path)]:
+        raise ValueError(
+            f"{path} is not as it was saved: its SHA-256 is not that of {digest_path(path).name}; "
+            "it is damaged or was replaced. Bring the file back, or remove both to have a teacher "
+            "trained anew (a run: python -m kd_research.trial DIR); if you replaced it on purpose, "
+            "remove the digest alone"
+        )
 
 
 def weights_file(path: Path) -> Path:

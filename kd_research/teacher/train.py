@@ -25,7 +25,7 @@ from kd_research.evaluation.positions import accuracy
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.records.record import METRICS_NAME, write_json
-from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights, save_weights
 from kd_research.training.continuation import last_epoch, trim_rows
 from kd_research.training.distill import Distiller, freeze
 from kd_research.training.fit import Row, fit
@@ -65,14 +65,6 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Save the state dict, to a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    torch.save(module.state_dict(), temporary)
-    temporary.replace(path)
 
 
 def objective_of(loss: Mapping[str, Any]) -> Objective:

@@ -39,8 +39,7 @@ from kd_research.records.record import (
     stopped_record,
     write_record,
 )
-from kd_research.teacher import train as teachers
-from kd_research.teacher.checkpoint import WEIGHTS_NAME
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
 from kd_research.tracking import track
 from kd_research.training.continuation import checkpoint_path, identity, last_epoch, trim_rows
 from kd_research.training.cost import EpochTimes, step_bytes
@@ -143,7 +142,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         distributed.destroy_process_group()  # else gloo may abort at exit, after success
     if not first:
         return RunRecord("completed", config, config["seed"])
-    teachers.save_weights(parts.student, directory / WEIGHTS_NAME)
+    save_weights(parts.student, directory / WEIGHTS_NAME)
     teacher = parts.teacher.module if parts.teacher else None
     device = parts.module.trainer.strategy.root_device
     for net in (parts.student, teacher):

@@ -122,6 +122,17 @@ def test_a_damaged_array_is_told(parquet, tmp_path):
         read(parquet, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["train-inputs.npy", "test-labels.npy"])
+def test_a_flipped_bit_in_a_decoded_set_is_told(name, parquet, tmp_path):
+    read(parquet, tmp_path)
+    (array,) = (tmp_path / "store").glob(f"*/{name}")
+    content = bytearray(array.read_bytes())
+    content[-8] ^= 1
+    array.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged .its content is not what was"):
+        read(parquet, tmp_path)
+
+
 def test_a_full_disk_leaves_nothing(parquet, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

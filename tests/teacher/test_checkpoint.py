@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from kd_research.models.cnn import CNN
 from kd_research.models.mlp import MLP
-from kd_research.teacher.checkpoint import load_weights
+from kd_research.teacher.checkpoint import digest_path, load_weights, save_weights
 
 
 def net(seed: int = 0, width: int = 4) -> CNN:
@@ -142,3 +143,24 @@ def test_a_whole_pickled_model_is_refused_with_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "given.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     with pytest.raises(ValueError, match=r"not a checkpoint .* \(SafetensorError\)"):
         load_weights(net(), tmp_path / "given.safetensors")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """torch reads such a file without a word: a weight is another one."""
+    given, taken = net(seed=1), net(seed=2)
+    path = tmp_path / "weights.pt"
+    save_weights(given, path)
+    subprocess.run(["sha256sum", "--check", digest_path(path).name], cwd=tmp_path, check=True)
+    load_weights(taken, tmp_path)
+    content = bytearray(path.read_bytes())
+    wanted = given.head.weight.detach().numpy().tobytes()
+    content[content.index(wanted) + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights.pt is not as it was saved.*remove both"):
+        load_weights(taken, tmp_path)
+    digest_path(path).unlink()  # replaced on purpose
+    load_weights(taken, path)
+    assert not torch.equal(taken.head.weight, given.head.weight)
+    save_weights(given, path)
+    load_weights(taken, path)
+    assert torch.equal(taken.head.weight, given.head.weight)
