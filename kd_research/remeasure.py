@@ -21,6 +21,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.ranks import be_one_process
 from kd_research.evaluation.costs import costs_of_pair
+from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, RunRecord, read_record, write_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.trial.assembly import Parts
@@ -80,4 +81,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_safely()
     sys.exit(main())

@@ -26,6 +26,7 @@ from kd_research.configuration.config import (
     settle,
 )
 from kd_research.configuration.overrides import explain
+from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME
 
 register_resolvers()
@@ -67,4 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    print_safely()
     main()

@@ -27,7 +27,9 @@ def first_lines(group: str) -> str:
     """A configuration group, a line each choice: its name and the first comment of its file."""
     paths = sorted((ROOT / "conf" / group).glob("*.yaml"))
     width = max(len(path.stem) for path in paths)
-    comments = [path.read_text().partition("\n")[0].removeprefix("# ") for path in paths]
+    comments = [
+        path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in paths
+    ]
     return "\n".join(
         f"  {path.stem:{width}}  {comment}" for path, comment in zip(paths, comments, strict=True)
     )

@@ -102,7 +102,7 @@ def decoded(
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The `meta.json` of a decoded set."""
-    meta: dict[str, Any] = json.loads((folder / META_NAME).read_text())
+    meta: dict[str, Any] = json.loads((folder / META_NAME).read_text(encoding="utf-8"))
     return meta
 
 

@@ -87,7 +87,7 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Pat
 
 def _is_whole(directory: Path) -> bool:
     try:
-        meta = json.loads((directory / META_NAME).read_text())
+        meta = json.loads((directory / META_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(meta, dict) and meta.keys() >= _META_KEYS

@@ -16,6 +16,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.ranks import be_one_process
 from kd_research.export import Export, executorch_form, export_run
+from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME
 from kd_research.tracking import track_export
 from kd_research.trial.run import quiet
@@ -102,4 +103,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_safely()
     sys.exit(main())

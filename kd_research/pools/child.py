@@ -25,7 +25,14 @@ from types import ModuleType
 
 from omegaconf import OmegaConf
 
-from kd_research.records.record import CONFIG_NAME, LOG_NAME, RECORD_NAME, RunRecord, write_record
+from kd_research.records.record import (
+    CONFIG_NAME,
+    LOG_NAME,
+    RECORD_NAME,
+    RunRecord,
+    read_text,
+    write_record,
+)
 
 PR_SET_PDEATHSIG = 1
 SETTLE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
@@ -140,7 +147,9 @@ def _run_rank(
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException as error:
         traceback.print_exc()
-        _reason_path(directory, rank).write_text(f"{type(error).__name__}: {error}")
+        _reason_path(directory, rank).write_text(
+            f"{type(error).__name__}: {error}", "utf-8", "backslashreplace"
+        )
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -155,7 +164,7 @@ def _conclude(directory: Path, failed: tuple[int, int]) -> int:
     """The record says what went wrong first: the other ranks only saw a peer that was gone."""
     rank, code = failed
     path = _reason_path(directory, rank)
-    reason = path.read_text() if path.exists() else None
+    reason = read_text(path) if path.exists() else None
     path.unlink(missing_ok=True)
     if code < 0:  # killed from outside: as if this process had been
         (directory / RECORD_NAME).unlink(missing_ok=True)

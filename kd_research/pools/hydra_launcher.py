@@ -188,7 +188,7 @@ def run_job(program: str, action: str, _: DictConfig) -> int | str:
 
 def _run(program: str, action: str, directory: Path, folder: int) -> int | str:
     """The run holds the folder's lock as well: should this job be killed, it is not run twice."""
-    with (directory / LOG_NAME).open("a") as log:
+    with (directory / LOG_NAME).open("ab") as log:
         process = subprocess.Popen(
             command(program, action, directory),
             stdout=log,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd_research.pools.local import End
-from kd_research.records.record import LOG_NAME, write_text
+from kd_research.records.record import LOG_NAME, read_text, write_text
 
 JOB_NAME = "slurm-job"  # in a run's folder: the id of its job, for a sweeper that comes later
 POLL_SECONDS = 2.0
@@ -66,7 +66,7 @@ class SlurmPool:
         """A job for the folder; the one that a dead sweeper left there, if it still runs."""
         path = directory / JOB_NAME
         if path.exists() and action == "main":
-            left = SlurmHandle(directory, path.read_text().strip(), time.monotonic())
+            left = SlurmHandle(directory, read_text(path).strip(), time.monotonic())
             self._ask([left])
             if left.end() is None:
                 return left
@@ -114,5 +114,7 @@ def command(program: str, action: str, directory: Path) -> list[str]:
 
 
 def _call(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=True, timeout=120
+    )
     return done.stdout

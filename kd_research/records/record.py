@@ -9,11 +9,13 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+STATUSES = ("completed", "failed", "pruned")
 RECORD_NAME = "record.json"
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
@@ -67,7 +69,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w") as stream:
+        # An error's text may hold bytes of a path that are no characters: they become escapes.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -81,6 +84,44 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON atomically; NaN and infinities become null, as "not measured"."""
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """A text of ours or of a library; bytes that are not UTF-8 become U+FFFD."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, in which every text can be written and shown.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, or holds something else; the message names it.
+    """
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a JSON {type(found).__name__}, not an object")
+    return {str(key): _showable(value) for key, value in found.items()}
+
+
+def _showable(value: Any) -> Any:
+    """The value with half characters, which JSON can escape and nothing can print, as escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_showable(key): _showable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_showable(item) for item in value]
+    return value
 
 
 def _finite(value: Any) -> Any:
@@ -106,7 +147,7 @@ def stopped_record(config: dict[str, Any], directory: Path) -> RunRecord:
     Raises:
         FileNotFoundError: no sweep has.
     """
-    stop = json.loads((directory / STOP_NAME).read_text())
+    stop = read_json(directory / STOP_NAME)
     return RunRecord("pruned", config, config["seed"], **stop)
 
 
@@ -118,15 +159,33 @@ def read_record(path: Path) -> RunRecord:
         ValueError: it is no record, or one of another schema.
     """
     path = path / RECORD_NAME if path.is_dir() else path
-    try:
-        data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it and rerun its folder") from None
-    if not isinstance(data, dict) or "schema" not in data:
+    data = read_json(path)
+    if "schema" not in data:
         raise ValueError(f"{path} is not a run record; expected the keys of RunRecord")
     if data["schema"] != SCHEMA:
         raise ValueError(
             f"{path} has record schema {data['schema']}, this version reads {SCHEMA}; "
             f"rerun it with `python -m kd_research.trial {path.parent}`"
         )
-    return RunRecord(**data)
+    try:
+        record = RunRecord(**data)
+    except TypeError as error:  # a key too many or too few
+        raise ValueError(f"{path} is not a run record ({error})") from None
+    if wrong := list(_wrong_parts(record)):
+        raise ValueError(f"{path} is damaged: {'; '.join(wrong[:3])}")
+    return record
+
+
+def _wrong_parts(record: RunRecord) -> Iterator[str]:
+    """What in a record is of another type than it should be."""
+    if record.status not in STATUSES:
+        yield f"status is {record.status!r}"
+    for name in ("config", "metrics", "costs", "selection", "provenance"):
+        part = getattr(record, name)
+        if not isinstance(part, dict):
+            yield f"{name} is {part!r}"
+        elif name in ("metrics", "costs"):
+            wrong = {k: v for k, v in part.items() if not isinstance(v, float | int | None)}
+            yield from (f"{name}.{key} is {value!r}, no number" for key, value in wrong.items())
+    if not isinstance(record.error, str | None):
+        yield f"error is {record.error!r}"

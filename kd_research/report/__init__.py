@@ -9,11 +9,12 @@ per seed), front.csv (one row per trial), report.md, report.html and summary.jso
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_research.records.record import write_json, write_text
+from kd_research.records.record import read_text, write_json, write_text
 from kd_research.report import tables, text
 from kd_research.report.answers import write_answers
 from kd_research.report.compare import Comparison, compare, render_comparison, to_markdown
@@ -40,6 +41,7 @@ class Summary:
         ledger: the path of ledger.md, where the sweep has rows of a paper.
         methods: the path of methods.md, where it compares methods.
         answers: the path of answers.md, where it asks questions.
+        unwritten: the files that could not be written, and why, a line each.
     """
 
     sweep: Sweep
@@ -50,34 +52,57 @@ class Summary:
     ledger: Path | None = None
     methods: Path | None = None
     answers: Path | None = None
+    unwritten: tuple[str, ...] = ()
 
     def print(self) -> None:
         """Print the front, the facts, and where to look next."""
         text.print_summary(self.sweep)
         for written in (self.ledger, self.methods, self.answers):
             if written:
-                print(f"\n{written.read_text()}\n{written}")
+                print(f"\n{read_text(written)}\n{written}")
+        if self.unwritten:
+            print("\n".join(self.unwritten))
 
 
 def write_report(directory: Path) -> Summary:
     """Read the folder of a sweep or of plain runs and write its report into it.
 
+    What cannot be written, as into a colleague's folder or on a full disk, is named in the
+    summary's `unwritten`.
+
     Raises:
-        FileNotFoundError: there is neither sweep.yaml nor a record below it.
-        ValueError: sweep.yaml names no objectives.
+        FileNotFoundError: there is neither sweep.yaml nor a trial nor a record below it.
     """
     sweep = load_sweep(directory)
     found = tables.summary(sweep)
-    write_text(directory / "trials.csv", tables.to_csv(tables.trial_rows(sweep)))
-    write_parquet(directory / "trials.parquet", tables.trial_rows(sweep))
-    write_text(directory / "front.csv", tables.to_csv(tables.front_rows(sweep)))
-    write_text(directory / "report.md", text.to_markdown(sweep))
-    page = directory / "report.html"
-    write_text(page, render(sweep))
-    write_json(directory / "summary.json", found)
-    counts, volume, leaders = found["counts"], found["hypervolume"], found["best"]
-    written = write_ledger(sweep), write_methods(sweep), write_answers(sweep)
-    return Summary(sweep, counts, volume, leaders, page, *written)
+    unwritten: list[str] = []
+
+    def written(name: str, write: Callable[[Path], Any]) -> Any:
+        try:
+            return write(directory / name)
+        except OSError as error:
+            unwritten.append(f"{directory / name} was not written ({error.strerror or error})")
+            return None
+
+    rows = tables.trial_rows(sweep)
+    written("trials.csv", lambda path: write_text(path, tables.to_csv(rows)))
+    written("trials.parquet", lambda path: write_parquet(path, rows))
+    front = tables.to_csv(tables.front_rows(sweep))
+    written("front.csv", lambda path: write_text(path, front))
+    written("report.md", lambda path: write_text(path, text.to_markdown(sweep)))
+    written("report.html", lambda path: write_text(path, render(sweep)))
+    written("summary.json", lambda path: write_json(path, found))
+    return Summary(
+        sweep,
+        found["counts"],
+        found["hypervolume"],
+        found["best"],
+        directory / "report.html",
+        written("ledger.md", lambda _: write_ledger(sweep)),
+        written("methods.md", lambda _: write_methods(sweep)),
+        written("answers.md", lambda _: write_answers(sweep)),
+        tuple(unwritten),
+    )
 
 
 def compare_sweeps(one: Path, other: Path) -> Comparison:
@@ -88,7 +113,11 @@ def compare_sweeps(one: Path, other: Path) -> Comparison:
     """
     found = compare(load_sweep(one), load_sweep(other))
     page = one / f"compare-{found.other.directory.resolve().name}.html"
-    write_text(page, render_comparison(found))
-    write_text(page.with_suffix(".md"), to_markdown(found))
-    text.print_table("front of both together", *found.table(), [*found.facts(), f"page: {page}"])
+    lines = [*found.facts(), f"page: {page}"]
+    try:
+        write_text(page, render_comparison(found))
+        write_text(page.with_suffix(".md"), to_markdown(found))
+    except OSError as error:
+        lines[-1] = f"{page} was not written ({error.strerror or error})"
+    text.print_table("front of both together", *found.table(), lines)
     return found

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kd_research.records.printing import print_safely
 from kd_research.records.record import RECORD_NAME
 from kd_research.report import compare_sweeps, load_sweep, write_report
 from kd_research.report.figure import write_figure
@@ -21,7 +22,10 @@ sweep runs.
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write and print the report of a folder; the exit code is 2 where that is impossible."""
+    """Write and print the report of a folder; the exit code is 2 where that is impossible.
+
+    It is 1 where the tables are printed, but a file of the report could not be written.
+    """
     parser = argparse.ArgumentParser(prog="python -m kd_research.report", description=DESCRIPTION)
     parser.add_argument("directory", type=Path, help="outputs/sweeps/NAME, or a folder of runs")
     parser.add_argument(
@@ -60,14 +64,16 @@ def main(arguments: list[str] | None = None) -> int:
         summary = write_report(given.directory)
         if given.figure:
             write_figure(summary.sweep, given.figure)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     if given.format == "terminal":
         summary.print()
     else:
         print({"markdown": markdown_table, "latex": latex_table}[given.format](summary.sweep))
-    return 0
+        if summary.unwritten:
+            print("\n".join(summary.unwritten), file=sys.stderr)
+    return 1 if summary.unwritten else 0
 
 
 def _remeasure(directory: Path) -> None:
@@ -80,4 +86,5 @@ def _remeasure(directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    print_safely()
     sys.exit(main())

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from kd_research.records.record import SWEEP_NAME, write_text
+from kd_research.records.record import write_text
 from kd_research.report.by_seed import (
     difference,
     has_teachers_by_seed,
@@ -38,8 +36,7 @@ data: the intervals are over the seeds of both. """
 
 def write_answers(sweep: Sweep) -> Path | None:
     """Write answers.md into the sweep's folder; None where nothing was asked."""
-    path = sweep.directory / SWEEP_NAME
-    spec: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    spec = sweep.spec
     if not spec.get("questions"):
         return None
     page = sweep.directory / "answers.md"

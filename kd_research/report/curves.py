@@ -5,12 +5,11 @@ Read from metrics.jsonl and evaluation.json; a curve longer than MAX_POINTS is t
 
 from __future__ import annotations
 
-import json
 import math
 from statistics import fmean
 from typing import Any
 
-from kd_research.records.record import EVALUATION_NAME
+from kd_research.report.damage import is_number, read_evaluation
 from kd_research.report.sweep import Sweep, Trial
 
 MAX_TRIALS = 40
@@ -26,7 +25,7 @@ def learning_curves(sweep: Sweep) -> list[dict[str, Any]]:
         for run in trial.runs:
             for row in run.curves():
                 for name, value in row.items():
-                    if name not in NOT_CURVES and "epoch" in row and _is_number(value):
+                    if name not in NOT_CURVES and "epoch" in row and is_number(value):
                         values.setdefault(name, {}).setdefault(row["epoch"], []).append(value)
         curves = {}
         for name, by_epoch in values.items():
@@ -67,16 +66,10 @@ def _rounded(bins: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def _evaluation(trial: Trial) -> dict[str, Any]:
-    path = trial.runs[0].directory / EVALUATION_NAME
     try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        return read_evaluation(trial.runs[0].directory)
+    except ValueError:  # the report names it
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _thinned(epochs: list[float]) -> list[float]:

@@ -12,10 +12,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kd_research.configuration.rows import reduced
-from kd_research.records.record import SWEEP_NAME, write_text
+from kd_research.records.record import write_text
 from kd_research.report.by_seed import difference, has_teachers_by_seed, values_by_seed
 from kd_research.report.counts import split_sizes, values
 from kd_research.report.sweep import Sweep, Trial
@@ -256,8 +254,7 @@ def _line(cells: list[str]) -> str:
 
 def write_ledger(sweep: Sweep) -> Path | None:
     """Write ledger.md into the sweep's folder; None where it is of no paper."""
-    path = sweep.directory / SWEEP_NAME
-    spec: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    spec = sweep.spec
     published = any(row.get("expected") for row in (spec.get("rows") or {}).values())
     if not published and not spec.get("paper"):
         return None

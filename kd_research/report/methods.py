@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.report.by_seed import Difference, difference, holm, values_by_seed
 from kd_research.report.load import load_sweep
@@ -35,8 +33,7 @@ of live tensors are of training, the student's own costs are in trials.csv."""
 
 def write_methods(sweep: Sweep) -> Path | None:
     """Write methods.md and tuning.svg into the sweep's folder; None where it compares nothing."""
-    path = sweep.directory / SWEEP_NAME
-    spec: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    spec = sweep.spec
     if not spec.get("methods"):
         return None
     tunings = {name: _tuning(sweep.directory / TUNING / name) for name in spec["methods"]}

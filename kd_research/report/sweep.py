@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 
 from kd_research.configuration.constraints import Constraint
 from kd_research.records.record import METRICS_NAME, RunRecord
+from kd_research.report.damage import read_rows
 from kd_research.report.pareto import hypervolume_history, pareto_front
 
 STATES = ("completed", "running", "failed", "pruned")
@@ -38,17 +38,8 @@ class Run:
     record: RunRecord | None
 
     def curves(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last line that is half written is left out."""
-        path = self.directory / METRICS_NAME
-        rows = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-        return rows
+        """The rows of metrics.jsonl that can be read."""
+        return read_rows(self.directory / METRICS_NAME)[0]
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All trials of a folder, with what they were asked for."""
+    """All trials of a folder, with what they were asked for.
+
+    Attributes:
+        spec: what sweep.yaml says, unresolved; {} without one.
+        damaged: the files that could not be read, and why, a line each.
+    """
 
     directory: Path
     name: str
@@ -141,6 +137,8 @@ class Sweep:
     n_trials: int | None = None
     command: str | None = None
     constraints: tuple[Constraint, ...] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
 
     @cached_property
     def points(self) -> list[list[float | None]]:

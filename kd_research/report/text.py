@@ -11,6 +11,7 @@ from rich.table import Table
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import best, rerun, show
 
+MAX_DAMAGED = 5  # files that are named
 MAX_TEACHERS = 3  # rows of the table, those of the most trials
 
 
@@ -58,6 +59,13 @@ def facts(sweep: Sweep) -> list[str]:
     lines += [f"trial {t.number} failed: {t.error or 'no reason recorded'}" for t in failed[:3]]
     if len(failed) > 3:
         lines.append(f"and {len(failed) - 3} more failed; trials.csv has every reason")
+    running = [str(trial.number) for trial in sweep.trials if trial.state == "running"]
+    if running:
+        more = f" and {len(running) - 10} more" if len(running) > 10 else ""
+        lines.append(f"without a record, running or cut off: {', '.join(running[:10])}{more}")
+    lines += sweep.damaged[:MAX_DAMAGED]
+    if len(sweep.damaged) > MAX_DAMAGED:
+        lines.append(f"and {len(sweep.damaged) - MAX_DAMAGED} more files cannot be read")
     return lines
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from kd_research.records.record import PROPOSAL_NAME, write_json, write_text
+from kd_research.records.record import PROPOSAL_NAME, read_text, write_json, write_text
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.space import Value
 
@@ -60,6 +60,9 @@ class Folders:
 def count_loss(run: Path) -> int:
     """One more process of the run has ended without a record; how many, with other sweepers'."""
     path = run / LOST_NAME
-    count = int(path.read_text()) + 1 if path.exists() else 1
+    try:
+        count = int(read_text(path)) + 1
+    except (FileNotFoundError, ValueError):  # none yet, or damaged: it only bounds the retries
+        count = 1
     write_text(path, f"{count}\n")
     return count

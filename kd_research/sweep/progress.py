@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from kd_research.records.record import METRICS_NAME
+from kd_research.records.record import METRICS_NAME, read_text
 
 SHOWN = 8  # finished trials in the live table
 
@@ -112,7 +112,7 @@ class Progress:
 def _last_row(directory: Path) -> dict[str, Any]:
     """Of a running run's metrics.jsonl; its last line may be half written."""
     try:
-        lines = (directory / METRICS_NAME).read_text().splitlines()
+        lines = read_text(directory / METRICS_NAME).splitlines()
     except OSError:
         return {}
     for line in reversed(lines):

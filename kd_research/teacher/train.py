@@ -167,7 +167,7 @@ def _train(
     trim_rows(rows_path, last_epoch(directory, key))
 
     def log(row: Row) -> None:
-        with rows_path.open("a") as stream:
+        with rows_path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     seed_everything(recipe["seed"], verbose=False)

@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, SWEEP_NAME, read_record
 from kd_research.report.load import load_sweep
 from kd_research.tracking.export import export_id
@@ -155,4 +156,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_safely()
     sys.exit(main())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_research.records.record import EVALUATION_NAME, RunRecord
+from kd_research.records.record import EVALUATION_NAME, RunRecord, read_json
 from kd_research.tracking.session import Mirror, safe_id
 
 WEIGHTS_NAME = "weights.pt"
@@ -65,7 +64,7 @@ def _show_confusion(run: Any, directory: Path) -> None:
     path = directory / EVALUATION_NAME
     if not path.is_file():
         return
-    counts = json.loads(path.read_text()).get("val", {}).get("teacher_confusion")
+    counts = read_json(path).get("val", {}).get("teacher_confusion")
     if counts and len(counts) <= MAX_CLASSES:
         import wandb
 

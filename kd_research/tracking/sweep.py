@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_research.records.record import SWEEP_NAME, RunRecord
+from kd_research.records.record import SWEEP_NAME, RunRecord, read_json
 from kd_research.report.importances import importances
 from kd_research.report.load import load_sweep
 from kd_research.report.sweep import Run, Sweep
@@ -78,7 +77,7 @@ def _log_teacher(record: RunRecord, tracking: Mapping[str, Any]) -> None:
         return
     own = {**tracking, "group": "teachers", "job_type": "teacher", "run_id": run_id}
     content = folder / "content.json"
-    config = json.loads(content.read_text()) if content.is_file() else {}
+    config = read_json(content) if content.is_file() else {}
     with wandb_session(own, output_dir, {**config, "run_directory": str(folder)}) as mirror:
         mirror.attempt(lambda run: run.define_metric("epoch"))
         mirror.attempt(lambda run: run.define_metric("*", step_metric="epoch"))

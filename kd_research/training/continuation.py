@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from kd_research.records.record import read_text, write_text
 from kd_research.training.callbacks import PerEpoch
 
 CHECKPOINT_SECONDS = 10.0  # at least, between two of them: a run that is cut off loses no more
@@ -53,16 +54,14 @@ def trim_rows(path: Path, epoch: int | None) -> list[dict[str, Any]]:
         The rows that stay.
     """
     rows = []
-    for line in path.read_text().splitlines() if path.exists() and epoch is not None else ():
+    for line in read_text(path).splitlines() if path.exists() and epoch is not None else ():
         try:
             row = json.loads(line)
         except ValueError:  # the last one, half written
             continue
         if row["epoch"] <= epoch:
             rows.append(row)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 

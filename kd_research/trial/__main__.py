@@ -2,7 +2,9 @@
 
 import sys
 
+from kd_research.records.printing import print_safely
 from kd_research.trial.run import main
 
 if __name__ == "__main__":
+    print_safely()
     sys.exit(main())

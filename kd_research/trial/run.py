@@ -29,6 +29,7 @@ from kd_research.configuration.ranks import be_one_process, is_first_process, ta
 from kd_research.data.store import FULL
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
+from kd_research.records.printing import print_safely
 from kd_research.records.provenance import provenance
 from kd_research.records.record import (
     CONFIG_NAME,
@@ -119,7 +120,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         mirror(row)  # the tracker may have lost them
 
     def log(row: Row) -> None:
-        with log_path.open("a") as stream:
+        with log_path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         mirror(row)
 
@@ -263,4 +264,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_safely()
     sys.exit(main())

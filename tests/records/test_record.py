@@ -40,7 +40,8 @@ def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "is not a run record"),
+        ("[]", "holds a JSON list, not an object"),
+        ("{}", "is not a run record"),
         ('{"schema": 99}', "schema 99, this version reads 1; rerun it"),
     ],
 )

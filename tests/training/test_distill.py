@@ -13,7 +13,6 @@ from torch import Tensor
 
 from kd_research.configuration.config import save
 from kd_research.records.record import CONFIG_NAME, METRICS_NAME, read_record
-from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import WEIGHTS_NAME
 from kd_research.training.fit import fit
 from kd_research.trial.assembly import Parts
