@@ -191,8 +191,13 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> Curves:
     found: dict[str, list[float]] = {name: [] for name in CURVES}
     best: Mapping[str, Any] | None = None
     for row in measured:
-        if best is None or row[SELECTION_METRIC] > best[SELECTION_METRIC]:
+        if best is None or _rank(row) >= _rank(best):
             best = row
         for name, values in found.items():
             values.append(float(best.get(name, math.nan)))
     return {name: np.array(values) for name, values in found.items()}
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
+    """By what `training.selection` chooses; of equals the later goes before."""
+    return row[SELECTION_METRIC], -float(row.get("val_nll", math.inf))

@@ -30,7 +30,7 @@ from kd_research.training.continuation import last_epoch, trim_rows
 from kd_research.training.distill import Distiller, freeze
 from kd_research.training.fit import Row, fit
 
-RECIPE_VERSION = 3  # raise it when a change of code changes the teacher that a recipe gives
+RECIPE_VERSION = 4  # raise it when a change of code changes the teacher that a recipe gives
 NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
 # Of the trainer's options, those that say where and how visibly it works.
 NOT_TRAINING = ("accelerator", "devices", "strategy", "enable_progress_bar", "profiler")

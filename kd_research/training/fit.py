@@ -12,14 +12,13 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from kd_research.configuration.config import ConfigError
@@ -27,34 +26,9 @@ from kd_research.data.module import DataModule
 from kd_research.training.callbacks import PerEpoch
 from kd_research.training.continuation import Continuation, checkpoint_path, last_epoch
 from kd_research.training.distill import Distiller
+from kd_research.training.selection import SELECTION, TEXT_SELECTION, KeepSelected, Selection
 
 Row = Mapping[str, float | int | str | None]
-SELECTION = ("val_accuracy", "max")  # the metric that chooses the epoch, and which way
-TEXT_SELECTION = ("val_nll", "min")  # where every example is a text whose tokens are all labelled
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which epoch's student was kept, and what the last one had.
-
-    Attributes:
-        metric: what it was chosen by, on the validation split: the highest val_accuracy, for
-            text whose tokens are labelled the lowest val_nll; of equals the earliest.
-        epoch: the kept one, from 0.
-        value: its metric.
-        last_epoch: the last one, from 0.
-        last_value: its metric.
-    """
-
-    metric: str
-    epoch: int
-    value: float
-    last_epoch: int
-    last_value: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the record."""
-        return asdict(self)
 
 
 class EpochLog(PerEpoch, Callback):
@@ -82,10 +56,6 @@ class EpochLog(PerEpoch, Callback):
             )
 
 
-class KeepSelected(PerEpoch, ModelCheckpoint):
-    """Lightning's, asked for epochs alone: at a step it saves nothing."""
-
-
 class NoProfiler(PassThroughProfiler):
     """Lightning's, which would make a context manager for each of twenty names a step."""
 
@@ -102,19 +72,31 @@ def make_trainer(
     """Lightning's Trainer, lean.
 
     Raises:
-        ConfigError: Lightning refuses an option, or has no such device.
+        ConfigError: Lightning refuses an option, has no such device, or runs another precision.
     """
     try:
-        return Trainer(
-            **{"profiler": NoProfiler(), **options},
-            default_root_dir=directory,
-            callbacks=callbacks or [],
-            logger=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*precision=.?16")  # refused below
+            trainer = Trainer(
+                **{"profiler": NoProfiler(), **options},
+                default_root_dir=directory,
+                callbacks=callbacks or [],
+                logger=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+            )
     except (MisconfigurationException, TypeError, ValueError) as error:  # devices, precision, ...
         raise ConfigError([f"trainer: {error}"]) from error
+    wanted = str(options.get("precision") or trainer.precision)
+    if wanted in ("16", "16-mixed") and trainer.precision != "16-mixed":
+        raise ConfigError(
+            [
+                f"trainer.precision={wanted} needs a GPU: on a CPU Lightning runs "
+                f"{trainer.precision} in its place, got accelerator "
+                f"{options.get('accelerator', 'auto')}; try trainer.precision=bf16-mixed"
+            ]
+        )
+    return trainer
 
 
 def fit(
@@ -147,14 +129,7 @@ def fit(
     if not goes_on:
         shutil.rmtree(checkpoints, ignore_errors=True)
     metric, mode = TEXT_SELECTION if data.val.labels.ndim == 2 else SELECTION
-    keep = KeepSelected(
-        dirpath=checkpoints,
-        filename="selected",
-        monitor=metric,
-        mode=mode,
-        save_top_k=1,
-        enable_version_counter=False,
-    )
+    keep = KeepSelected(checkpoints, metric, mode)
     options = dict(options)
     if options.get("enable_progress_bar") is None:
         options["enable_progress_bar"] = sys.stderr.isatty()
@@ -183,4 +158,5 @@ def fit(
         value=float(keep.best_model_score),
         last_epoch=trainer.current_epoch - 1,
         last_value=last,
+        ties=keep.ties,
     )

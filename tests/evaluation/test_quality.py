@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, log_loss, recall_score
 from torch import nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split, Splits
@@ -46,6 +47,15 @@ def test_reliability_gives_the_ece():
     gaps = zip(bins["count"], bins["confidence"], bins["accuracy"], strict=True)
     ece = sum(count * abs(confidence - accuracy) for count, confidence, accuracy in gaps)
     assert ece / len(labels) == pytest.approx(scores(logits, labels)["ece"], rel=1e-5)
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    """8 of 10 sure ones are right, and all of the other 10 at 0.95."""
+    sure, nearly = torch.tensor([[200.0, 0.0]] * 10), torch.tensor([[math.log(19), 0.0]] * 10)
+    logits, labels = torch.cat([sure, nearly]), torch.tensor([0] * 8 + [1] * 2 + [0] * 10)
+    assert scores(logits, labels)["ece"] == pytest.approx(abs(0.9 - 0.975), abs=1e-6)
+    binned = multiclass_calibration_error(noisy(1)[0].softmax(1), noisy(1)[1], 5, 15)
+    assert scores(*noisy(1))["ece"] == pytest.approx(float(binned), rel=1e-5)  # below 1: equal
 
 
 def test_per_class_accuracy_is_the_recall():

@@ -174,6 +174,23 @@ def test_a_sweep_is_told_of_a_refused_trainer_before_its_trials(
     assert "trainer: Trainer.__init__() got an unexpected keyword" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("given", ["16-mixed", "16"])
+def test_half_precision_is_refused_where_another_would_run(
+    given: str, tiny: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning runs bf16 in its place on a CPU, and the record would say 16-mixed."""
+    save(tiny(f"trainer.precision={given}", "trainer.accelerator=cpu"), tmp_path / CONFIG_NAME)
+    assert trial.prepare([str(tmp_path)]) == 2
+    assert "try trainer.precision=bf16-mixed" in capsys.readouterr().out
+
+
+def test_a_teachers_half_precision_is_refused_as_well(tiny: Compose, tmp_path: Path) -> None:
+    record = trial.run(
+        tiny("+teacher.trainer.precision=16-mixed", "trainer.accelerator=cpu"), tmp_path
+    )
+    assert "try trainer.precision=bf16-mixed" in str(record.error)
+
+
 def test_the_parts_are_made_for_the_fits_device(
     tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
