@@ -14,6 +14,7 @@ from kd_research.data import sources
 from kd_research.data.checks import are_numbers, is_whole
 from kd_research.data.hub import Source
 from kd_research.data.module import DataModule
+from kd_research.data.table import Table
 from kd_research.data.text import Tokens
 
 
@@ -30,6 +31,7 @@ def images(
     store: str,
     stream_workers: int = 0,
     decode_size: int | None = None,
+    renumber: bool = False,
     **settings: Any,
 ) -> DataModule:
     """A set of images.
@@ -50,6 +52,7 @@ def images(
         decode_size: the side of the square that images are decoded to (shorter side, then the
             centre), where that is larger than `input_shape`: training crops from it, evaluation
             takes its centre. None decodes to `input_shape`.
+        renumber: whether whole numbers as labels are numbered anew from 0, in their order.
         settings: DataModule's.
 
     Raises:
@@ -83,7 +86,9 @@ def images(
             f"sides of dataset.input_shape={[*input_shape]}; try dataset.decode_size=null"
         )
     shape = [input_shape[0], decode_size, decode_size] if decode_size else list(input_shape)
-    source = Source(root, path, config_name, dict(splits), input_column, label_column)
+    source = Source(
+        root, path, config_name, dict(splits), input_column, label_column, bool(renumber)
+    )
     load = partial(sources.images, source, shape, num_classes, resize, Path(store))
     if stream_workers:
         load = partial(
@@ -111,6 +116,7 @@ def text(
     pretrained: str | None,
     num_classes: int,
     store: str,
+    renumber: bool = False,
     **settings: Any,
 ) -> DataModule:
     """A set of sentences, for models called as `model(input_ids=..., attention_mask=...)`.
@@ -128,6 +134,7 @@ def text(
         pretrained: a folder, file or Hub name of a Hugging Face tokenizer.
         num_classes: C.
         store: the folder of decoded sets.
+        renumber: whether whole numbers as labels are numbered anew from 0, in their order.
         settings: DataModule's.
 
     Raises:
@@ -137,7 +144,56 @@ def text(
         raise ValueError(
             "dataset.augment is for images, this data set is text: type none of its settings"
         )
-    source = Source(root, path, config_name, dict(splits), input_column, label_column)
+    source = Source(
+        root, path, config_name, dict(splits), input_column, label_column, bool(renumber)
+    )
     description = Tokens(tokens, vocab_size, max_length, pretrained)
     load = partial(sources.text, source, num_classes, description, Path(store))
     return DataModule(source=load, num_classes=num_classes, **settings)
+
+
+def table(
+    root: str | None,
+    path: str | None,
+    config_name: str | None,
+    splits: Mapping[str, str | None],
+    input_columns: Sequence[str] | None,
+    label_column: str | None,
+    input_shape: Sequence[int],
+    num_classes: int,
+    store: str,
+    renumber: bool = False,
+    **settings: Any,
+) -> DataModule:
+    """A table of numbers and categories, for models of one row of numbers.
+
+    Args:
+        root: a local file or folder; goes before `path`.
+        path: a Hub name.
+        config_name: the Hub set's configuration.
+        splits: train, validation, test -> the set's own names; a null leaves one out.
+        input_columns: names; None is all but the label's.
+        label_column: None infers it.
+        input_shape: (F,): a number is one, a category as many as it has values.
+        num_classes: C.
+        store: the folder of decoded sets.
+        renumber: whether whole numbers as labels are numbered anew from 0, in their order.
+        settings: DataModule's.
+
+    Raises:
+        ValueError: an augmentation is given, or `input_shape` is not that of one row.
+    """
+    if settings.get("augment") is not None:
+        raise ValueError(
+            "dataset.augment is for images, this data set is a table: type none of its settings"
+        )
+    if not are_numbers(input_shape, 1) or not is_whole(input_shape[0], 1):
+        raise ValueError(
+            f"dataset.input_shape of a table is [COLUMNS], got {input_shape}; "
+            "try dataset.input_shape=[4]"
+        )
+    shape = [input_shape[0]]
+    columns = Table(None if input_columns is None else tuple(input_columns))
+    source = Source(root, path, config_name, dict(splits), None, label_column, bool(renumber))
+    load = partial(sources.table, source, shape, num_classes, columns, Path(store))
+    return DataModule(source=load, input_shape=shape, num_classes=num_classes, **settings)

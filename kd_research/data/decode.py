@@ -1,14 +1,14 @@
-"""Images and sentences into memory-mapped arrays, once per machine.
+"""Images, sentences and tables into memory-mapped arrays, once per machine.
 
 A decoded set is a folder: `SPLIT-inputs.npy` (images uint8 (N, C, H, W); token ids int32 (N, L),
-0 is padding), `SPLIT-labels.npy` (N,) int64, `tokenizer.json` for text, and `meta.json` with the
-class names, the training images' mean and deviation per channel, and a digest of every array.
+0 is padding; a table's float32 (N, F)), `SPLIT-labels.npy` (N,) int64, `tokenizer.json` for text,
+and `meta.json` with the class names, the training images' mean and deviation per channel, and a
+digest of every array.
 Imports no torch.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections import Counter
@@ -19,17 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import Progress
 
-from kd_research.data.hub import (
-    Source,
-    find_columns,
-    fingerprint,
-    open_splits,
-)
+from kd_research.data.columns import find_columns, find_label
+from kd_research.data.hub import Source, fingerprint, open_splits
 from kd_research.data.labels import read_labels
+from kd_research.data.pixels import WrongSizeError, read_image
 from kd_research.data.store import (
     META_NAME,
     array_digest,
@@ -37,6 +33,7 @@ from kd_research.data.store import (
     content_key,
     create_array,
 )
+from kd_research.data.table import Table, encode_table
 from kd_research.data.text import Tokens, encode_splits
 from kd_research.records.record import write_json
 
@@ -54,6 +51,7 @@ def decoded(
     input_shape: Sequence[int] | None = None,
     resize: bool = False,
     tokens: Tokens | None = None,
+    table: Table | None = None,
 ) -> Path:
     """The folder of the decoded set, made first if it is not there.
 
@@ -61,22 +59,32 @@ def decoded(
         source: where the set is.
         num_classes: C, checked.
         store: the folder of all decoded sets.
-        input_shape: (channels, height, width) of an image, checked; colours are converted.
+        input_shape: (channels, height, width) of an image, checked; colours are converted; (F,) of
+            a table.
         resize: bring images of other sizes to `input_shape` (shorter side, then the centre).
         tokens: how text is cut into tokens.
+        table: which columns are the inputs, where it is a table.
 
     Raises:
         FileNotFoundError, ValueError, OSError: with what was found and what to type.
     """
     shape = list(input_shape) if input_shape is not None else None
     cutting = [repr(tokens), tokens.content if tokens else None]
+    cutting += [repr(table)] if table else []
     key = content_key([VERSION, fingerprint(source), num_classes, shape, resize, *cutting])
 
     def build(folder: Path) -> None:
         splits = open_splits(source, folder / "cache")
-        column, kind, label_column = find_columns(source, splits["train"].features)
+        features = splits["train"].features
+        if table is not None:
+            column, kind, label_column = "", "table", find_label(source, features)
+        else:
+            column, kind, label_column = find_columns(source, features)
         labels, names = read_labels(source, splits, label_column, num_classes)
-        if kind == "image":
+        if table is not None:
+            assert shape is not None
+            meta = encode_table(source, splits, table, shape[0], folder)
+        elif kind == "image":
             if shape is None:
                 raise ValueError(
                     f"{source} has images in column {column!r}, this data set is configured for "
@@ -87,7 +95,8 @@ def decoded(
             if tokens is None:
                 raise ValueError(
                     f"{source} has text in column {column!r}, this data set is configured for "
-                    "images; type dataset=hub_text, or dataset.input_column=NAME of an image column"
+                    "images; type dataset=hub_text, dataset=table for numbers and categories, or "
+                    "dataset.input_column=NAME of an image column"
                 )
             meta = encode_splits(splits, column, tokens, folder)
         for split, array in labels.items():
@@ -163,74 +172,12 @@ def _decode_split(
                 array[position] = read_image(cell, array.shape[1:], resize)
             except WrongSizeError as error:
                 problems[position] = error.size
-            except (OSError, ValueError, SyntaxError, TypeError) as error:
+            except (OSError, ValueError, SyntaxError) as error:
                 problems[position] = str(error) or type(error).__name__
         progress.advance(task, len(cells))
 
     list(pool.map(decode, range(0, len(rows), _CHUNK)))
     return problems
-
-
-class WrongSizeError(Exception):
-    """An image of another size than it should have, (width, height)."""
-
-    def __init__(self, size: tuple[int, int]):
-        super().__init__()
-        self.size = size
-
-
-def read_image(cell: dict[str, Any], shape: Sequence[int], resize: bool) -> NDArray[np.uint8]:
-    """One image as (C, H, W) uint8.
-
-    Args:
-        cell: {"bytes": ..., "path": ...}, as `datasets` stores images.
-        shape: (C, H, W) to give; C is 1 (grey) or 3 (RGB).
-        resize: whether other sizes are brought to H x W (bicubic, the centre).
-
-    It is turned upright as its EXIF data say, 16 bits a pixel are brought to 8, and what is
-    transparent is drawn on white.
-
-    Raises:
-        OSError: it cannot be read, or its pixels have no known range.
-        WrongSizeError: it has another size, and may not be resized.
-    """
-    channels, height, width = shape
-    stream = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
-    try:
-        with Image.open(stream) as opened:
-            ImageOps.exif_transpose(opened, in_place=True)
-            image = _on_white(_eight_bits(opened)).convert("L" if channels == 1 else "RGB")
-    except UnidentifiedImageError:  # whose own words are the address of our buffer
-        raise OSError(f"{cell['path'] or 'its content'} is no image that Pillow knows") from None
-    if image.size != (width, height):
-        if not resize:
-            raise WrongSizeError(image.size)
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image with bytes as pixels; Pillow itself would cut 16 bits off at 255."""
-    if image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise OSError(
-            f"pixels of mode {image.mode} (32 bits) have no known range; save it with 8 or 16 bits"
-        )
-    return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """The image as a page shows it; Pillow itself would forget the transparency, often the shape.
-
-    Of a drawing in black on nothing every pixel would be black.
-    """
-    if not image.has_transparency_data:
-        return image
-    seen = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
 
 
 def _refuse_one_example(source: Source, array: NDArray[Any]) -> None:

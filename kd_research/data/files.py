@@ -12,24 +12,33 @@ from kd_research.data.store import file_digest
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation"}
 SPLIT_NAMES |= {"val": "validation", "dev": "validation", "test": "test"}
+# What a file of rows is read by.
+READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
+_KINDS = "Parquet, CSV or JSON lines"
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
-    """Split -> its Parquet files, or its folder of images, in a folder.
+    """Split -> its files of rows, or its folder of images, in a folder.
+
+    A single file, or a folder of classes (`CLASS/x.png`), is all training split: validation and
+    test are cut from it.
 
     Args:
-        root: the folder; Parquet files may be in one below it, such as `data/`.
+        root: a file of rows (`READERS`), or the folder; files of rows may be in one below it, such
+            as `data/`.
         name: the folder below `root` to look in instead, as the Hub has its configurations.
 
     Raises:
         FileNotFoundError: there is no such folder, or nothing in it that is named as a split.
-        ValueError: the files are in several folders, as if they were several sets.
+        ValueError: the files are in several folders, as if they were several sets, or of two kinds.
     """
+    if root.is_file() and root.suffix.lower() in READERS and name is None:
+        return {"train": [root]}
     if not root.is_dir():
         raise FileNotFoundError(
-            f"dataset.root={root} is not a folder (seen from {Path.cwd()}); "
-            "type dataset.root=/where/the/files/are, or dataset.root=null to ask the Hub"
+            f"dataset.root={root} is not a folder, nor a file of {_KINDS} (seen from {Path.cwd()})"
+            "; type dataset.root=/where/the/files/are, or dataset.root=null to ask the Hub"
         )
     base = root
     if name is not None:
@@ -39,11 +48,33 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
                 f"dataset.config_name={name} is no folder in dataset.root={base}, which has "
                 f"{_names(base)}; type dataset.config_name=null, or another"
             )
+    found = _files_of_rows(root, base)
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and _has_images(path))
+    if not found:
+        for folder in folders:
+            if split := SPLIT_NAMES.get(folder.name.lower()):
+                found.setdefault(split, []).append(folder)
+    if not found and len(folders) > 1:
+        return {"train": [root]}
+    if not found and (only := _only_file(root)):
+        return {"train": [only]}
+    if "train" not in found:
+        raise FileNotFoundError(
+            f"no training split in dataset.root={root}: found {_names(root)}; expected "
+            f"train.* (and test.*) of {_KINDS}, folders of images train/CLASS/*.png or "
+            "CLASS/*.png, or dataset.root=FILE"
+        )
+    return found
+
+
+def _files_of_rows(root: Path, base: Path) -> dict[str, list[Path]]:
+    """Split -> files whose names begin with it: Parquet, or where there is none another kind."""
     found: dict[str, list[Path]] = {}
     places: set[Path] = set()
-    for file in sorted(file for file in files_below(root) if file.suffix == ".parquet"):
-        prefix = file.stem.replace("_", "-").split("-")[0].lower()
-        if split := SPLIT_NAMES.get(prefix):
+    named = [(file, _split_of(file)) for file in sorted(files_below(root)) if _is_rows(file)]
+    parquet = [(file, split) for file, split in named if split and file.suffix == ".parquet"]
+    for file, split in parquet or named:
+        if split:
             found.setdefault(split, []).append(file)
             # train/train-0.parquet beside test/test-0.parquet is one set
             own = file.parent.name.lower() in SPLIT_NAMES and file.parent != root
@@ -54,17 +85,30 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
             f"dataset.root={base} has splits in {len(places)} folders: {', '.join(shown[:10])}; "
             f"type dataset.config_name={shown[-1]} to take one"
         )
-    if not found:
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            split = SPLIT_NAMES.get(folder.name.lower())
-            if split and any(file.suffix.lower() in _IMAGES for file in files_below(folder)):
-                found.setdefault(split, []).append(folder)
-    if "train" not in found:
-        raise FileNotFoundError(
-            f"no training split in dataset.root={root}: found {_names(root)}; expected "
-            "train*.parquet (and test*.parquet), or folders of images train/CLASS/*.png"
+    kinds = {READERS[file.suffix.lower()] for files in found.values() for file in files}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"dataset.root={base} has splits of {' and '.join(sorted(kinds))}; keep one kind, or "
+            "type dataset.root=FILE to take one file, of which validation and test are cut"
         )
     return found
+
+
+def _is_rows(file: Path) -> bool:
+    return file.suffix.lower() in READERS and file.is_file()
+
+
+def _split_of(file: Path) -> str | None:
+    return SPLIT_NAMES.get(file.stem.replace("_", "-").split("-")[0].lower())
+
+
+def _only_file(root: Path) -> Path | None:
+    files = [file for file in root.iterdir() if _is_rows(file)]
+    return files[0] if len(files) == 1 else None
+
+
+def _has_images(folder: Path) -> bool:
+    return any(file.suffix.lower() in _IMAGES for file in files_below(folder))
 
 
 def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:

@@ -1,17 +1,18 @@
 """Classification sets through Hugging Face `datasets`: a Hub name, local Parquet or image folders.
 
-Finds the splits and the input and label columns, and refuses what does not fit
-with what was found and what to type. Imports `datasets` only when something must be decoded.
+Finds the splits, and refuses what does not fit with what was found and what to type. Imports
+`datasets` only when something must be decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_research.data.files import (
+    READERS,
     SPLIT_NAMES,
     known_by,
     local_files,
@@ -31,13 +32,15 @@ class Source:
     """Where a data set is and what its parts are called; None means "infer it".
 
     Attributes:
-        root: a local folder with Parquet files (`train-*.parquet`, also in a folder below it) or
-            an image folder (`train/CLASS/x.png`); it goes before `path`.
+        root: a local file of rows (Parquet, CSV, JSON lines), a folder with such
+            (`train-*.parquet`, also in a folder below it) or an image folder (`train/CLASS/x.png`,
+            or `CLASS/x.png`); it goes before `path`.
         path: a Hub name, such as "uoft-cs/cifar10".
         name: the Hub set's configuration; with `root` the folder below it.
         splits: our split -> theirs; a split whose name is None is left out.
         input_column: the image or text column.
         label_column: the label column.
+        renumber: whether whole numbers as labels are numbered anew from 0, in their order.
     """
 
     root: str | None = None
@@ -46,6 +49,7 @@ class Source:
     splits: Mapping[str, str | None] | None = None
     input_column: str | None = None
     label_column: str | None = None
+    renumber: bool = False
 
     def __str__(self) -> str:
         return str(self.root) if self.root else f"{self.path}" + (f"/{self.name}" * bool(self.name))
@@ -54,6 +58,7 @@ class Source:
 def fingerprint(source: Source) -> list[Any]:
     """What the content of `source` is known by before it is decoded: a JSON value."""
     settings = [source.name, dict(source.splits or {}), source.input_column, source.label_column]
+    settings += ["renumber"] if source.renumber else []
     if source.root is None:
         return ["hub", source.path, *settings]
     files = local_files(Path(source.root).expanduser(), source.name)
@@ -90,17 +95,21 @@ def _load(
     datasets.disable_progress_bars()
     try:
         if source.root is not None:
-            is_folder = files["train"][0].is_dir()
+            first = files["train"][0]
+            is_folder = first.is_dir()
+            reader = "imagefolder" if is_folder else READERS[first.suffix.lower()]
+            options = {"sep": _separator(first)} if reader == "csv" else {}
             asked = {wanted.get(split, split) for split in _SPLITS}
             return dict(
                 datasets.load_dataset(
-                    "imagefolder" if is_folder else "parquet",
+                    reader,
                     data_files={
                         split: [pattern for path in paths for pattern in patterns(path)]
                         for split, paths in files.items()
                         if split in asked
                     },
                     cache_dir=str(cache),
+                    **options,
                 )
             )
         return dict(datasets.load_dataset(source.path, source.name, cache_dir=str(cache)))
@@ -126,6 +135,13 @@ def _load(
     finally:
         if progress:
             datasets.enable_progress_bars()
+
+
+def _separator(file: Path) -> str:
+    """What stands between the columns of a CSV file's first line, most often."""
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        line = stream.readline()
+    return max((",", ";", "\t"), key=line.count)
 
 
 def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
@@ -172,53 +188,3 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
             "type ++dataset.splits.train=NAME"
         )
     return splits
-
-
-def find_columns(source: Source, features: Mapping[str, Any]) -> tuple[str, str, str]:
-    """(input column, "image" or "text", label column).
-
-    Raises:
-        ValueError: they are not there or not the only ones of their kind.
-    """
-    import datasets
-
-    described = ", ".join(f"{name} ({_describe(kind)})" for name, kind in features.items())
-
-    def is_text(kind: Any) -> bool:
-        return isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string")
-
-    def pick(role: str, given: str | None, candidates: Sequence[str]) -> str:
-        if given is not None:
-            if given in features:
-                return given
-            problem = f"no column {given!r}"
-        elif len(candidates) == 1:
-            return candidates[0]
-        else:
-            problem = (
-                f"{len(candidates)} columns could be the {role}" if candidates else f"no {role}"
-            )
-        raise ValueError(
-            f"{source}: {problem}; there are {described}; type dataset.{role}_column=NAME"
-        )
-
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    if not labels:
-        labels = [name for name in features if name in ("label", "labels", "target", "class")]
-    texts = [name for name, kind in features.items() if is_text(kind) and name not in labels]
-    texts = [name for name in texts if name in ("text", "sentence")] or texts
-    column = pick("input", source.input_column, images or texts)
-    label = pick("label", source.label_column, [name for name in labels if name != column])
-    if isinstance(features[column], datasets.Image):
-        return column, "image", label
-    if is_text(features[column]):
-        return column, "text", label
-    raise ValueError(
-        f"{source}: column {column!r} is {_describe(features[column])}, neither images nor text; "
-        f"there are {described}; type dataset.input_column=NAME"
-    )
-
-
-def _describe(kind: Any) -> str:
-    return str(getattr(kind, "dtype", None) or type(kind).__name__)

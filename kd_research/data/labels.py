@@ -23,6 +23,9 @@ def read_labels(
 ) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """Split -> labels (N,), and the names of the classes.
 
+    A class is a name, in alphabetical order, or a whole number from 0; with `source.renumber` any
+    whole numbers are, in their order.
+
     Raises:
         ValueError: the number of classes is not `num_classes`, or a label is missing, is not one
             whole number or name, or is out of its range.
@@ -35,10 +38,13 @@ def read_labels(
         _refuse_odd(f"{source}: the column {column!r} of the split {split!r}", split, values)
     if isinstance(kind, datasets.ClassLabel):
         names = list(kind.names)
-    elif isinstance(raw["train"][0], str):
-        names = sorted(set(raw["train"]))
-        number = {name: position for position, name in enumerate(names)}
-        raw = {split: [number.get(label, -1) for label in labels] for split, labels in raw.items()}
+    elif isinstance(raw["train"][0], str) or source.renumber:
+        ordered = sorted(set(raw["train"]))
+        names = [value if isinstance(value, str) else str(int(value)) for value in ordered]
+        number = {value: position for position, value in enumerate(ordered)}
+        for split, values in raw.items():
+            _refuse_untrained(f"{source}: the column {column!r}", split, values, number)
+            raw[split] = [number[value] for value in values]
     else:
         names = [str(label) for label in range(num_classes)]
     if len(names) != num_classes:
@@ -52,7 +58,7 @@ def read_labels(
         array = np.array(values, dtype=np.int64)
         outside = Counter(int(value) for value in array[(array < 0) | (array >= num_classes)])
         if outside:
-            advice = "check dataset.num_classes and dataset.label_column"
+            advice = _advice(values, num_classes)
             if split != "train":
                 advice += f"; if the split has no labels, type ++dataset.splits.{split}=null"
             raise ValueError(
@@ -62,13 +68,41 @@ def read_labels(
         labels[split] = array
     absent = sorted(set(range(num_classes)) - set(labels["train"].tolist()))
     if absent:
+        there = num_classes - len(absent)
         shown = ", ".join(names[label] for label in absent[:10])
         raise ValueError(
             f"{source}: no training example of class {shown}; the configuration says "
-            f"dataset.num_classes={num_classes}, train has {num_classes - len(absent)}; check that "
-            "dataset.root holds all files (a class is left out of a set by dataset.exclude_classes)"
+            f"dataset.num_classes={num_classes}, train has {there}; check that dataset.root holds "
+            "all files (a class is left out of a set by dataset.exclude_classes), or type "
+            f"dataset.renumber=true dataset.num_classes={there} if there is no such class"
         )
     return labels, names
+
+
+def _advice(labels: Sequence[Any], num_classes: int) -> str:
+    """What to type where whole numbers are no classes as they are."""
+    there = sorted({int(label) for label in labels})
+    if len(there) == num_classes or there[0] == 1:
+        count = "" if len(there) == num_classes else f" dataset.num_classes={len(there)}"
+        kind = "start at 1" if there == list(range(1, len(there) + 1)) else "have gaps"
+        return (
+            f"they are {len(there)} numbers that {kind}: type dataset.renumber=true{count} to "
+            f"number them in their order, {there[0]} becomes 0 and {there[-1]} {len(there) - 1}"
+        )
+    return "check dataset.num_classes and dataset.label_column"
+
+
+def _refuse_untrained(
+    where: str, split: str, values: Sequence[Any], number: Mapping[Any, int]
+) -> None:
+    """Refuse labels that only another split than train has."""
+    if new := Counter(str(value) for value in values if value not in number):
+        shown = ", ".join(f"{name} ({count} rows)" for name, count in new.most_common(5))
+        raise ValueError(
+            f"{where} of the split {split!r} has {shown}, which no training example has; add "
+            f"examples of it to train, remove these rows, or type ++dataset.splits.{split}=null "
+            "to do without the split"
+        )
 
 
 def _refuse_odd(where: str, split: str, values: Sequence[Any]) -> None:

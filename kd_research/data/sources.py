@@ -18,6 +18,7 @@ from kd_research.data.decode import decoded, read_meta
 from kd_research.data.hub import Source
 from kd_research.data.store import open_array
 from kd_research.data.stream import EncodedImages, open_stream
+from kd_research.data.table import Table
 from kd_research.data.text import Tokens
 from kd_research.interfaces import Inputs
 from kd_research.losses.positions import IGNORED
@@ -231,6 +232,13 @@ def stream(
 def text(source: Source, num_classes: int, tokens: Tokens, store: Path) -> Splits:
     """A set of sentences as token ids, made once per machine in `store`."""
     return _read(decoded(source, num_classes, store, tokens=tokens))
+
+
+def table(
+    source: Source, input_shape: Sequence[int], num_classes: int, columns: Table, store: Path
+) -> Splits:
+    """A table as rows of numbers, made once per machine in `store`."""
+    return _read(decoded(source, num_classes, store, input_shape=input_shape, table=columns))
 
 
 def _read(folder: Path) -> Splits:

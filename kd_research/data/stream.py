@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_research.data.decode import VERSION, WrongSizeError, read_image
-from kd_research.data.hub import Source, find_columns, fingerprint, open_splits
+from kd_research.data.columns import find_columns
+from kd_research.data.decode import VERSION
+from kd_research.data.hub import Source, fingerprint, open_splits
 from kd_research.data.labels import read_labels
+from kd_research.data.pixels import WrongSizeError, read_image
 
 
 class EncodedImages:
@@ -81,7 +83,7 @@ class EncodedImages:
                 f"{self._name}: image {position} is {width}x{height}, dataset.input_shape says "
                 f"{shape[2]}x{shape[1]}; type dataset.resize=true"
             ) from None
-        except (OSError, SyntaxError, TypeError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{self._name}: image {position} cannot be read: {error}") from error
 
 

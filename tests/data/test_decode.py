@@ -76,3 +76,20 @@ def test_a_streams_content_names_the_decoder(parquet, tmp_path, monkeypatch):
     assert content() == before
     monkeypatch.setattr(stream, "VERSION", stream.VERSION + 1)
     assert content() != before
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_of_an_image_keeps_its_drawing(mode, channels):
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    pixels[:, 4:] = 255
+    drawing = Image.fromarray(pixels)
+    if mode == "LAB":  # Pillow itself only converts from it: white is 255, 0, 0
+        pixels[:, 4:, 1:] = 0
+        drawing = Image.frombytes("LAB", (8, 8), pixels.tobytes())
+    else:
+        drawing = drawing.convert(mode)
+    kind = {"YCbCr": "JPEG", "CMYK": "JPEG", "LAB": "TIFF"}.get(mode, "PNG")
+    given = read_image(encoded(drawing, kind), (channels, 8, 8), False)
+    assert given[:, :, :3].max() < 40
+    assert given[:, :, 5:].min() > 215

@@ -245,11 +245,14 @@ def test_bad_settings_are_told(parquet, tmp_path):
         read(parquet, tmp_path, shape=[3, 32, 32])
     with pytest.raises(ValueError, match=r"'holdout', it has .*type \+\+dataset.splits.test=NAME"):
         read(parquet, tmp_path, splits={"test": "holdout"})
-    with pytest.raises(FileNotFoundError, match="is not a folder .* type dataset.root="):
+    with pytest.raises(
+        FileNotFoundError, match="is not a folder, nor a file of .* type dataset.root="
+    ):
         read(tmp_path / "nowhere", tmp_path)
     (tmp_path / "odd").mkdir()
-    (tmp_path / "odd" / "data.csv").write_text("x")
-    with pytest.raises(FileNotFoundError, match=r"found \['data.csv'\]; expected train"):
+    for name in ("data.csv", "more.csv"):
+        (tmp_path / "odd" / name).write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"found \['data.csv', 'more.csv'\]; expected tr"):
         read(tmp_path / "odd", tmp_path)
     with pytest.raises(ValueError, match="needs dataset.root=FOLDER or dataset.path=HUB_NAME"):
         hub.open_splits(Source(), tmp_path)
@@ -360,6 +363,6 @@ def test_the_real_cifar10_test_images(tmp_path):
     (file,) = shared("cifar10").glob("test-*.parquet")
     (folder / "train-0.parquet").symlink_to(file)
     splits = sources.images(Source(root=str(folder)), [3, 32, 32], 10, False, tmp_path)
-    assert len(splits.train) == 1000
+    assert len(splits.train) == 10_000
     assert splits.train.labels[:5].tolist() == [3, 8, 8, 0, 6]  # cat, ship, ship, airplane, frog
     assert splits.class_names[3] == "cat"
