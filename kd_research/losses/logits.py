@@ -18,8 +18,14 @@ def full(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+EXCLUDED = -1e30  # a logit whose probability is exactly 0, and whose differences stay finite
+
+
 def check_logits(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Both in `full` precision, the teacher's detached.
+
+    A class whose logit is -inf in either (a masked vocabulary) is taken out of both: it has
+    probability 0 and no gradient. Left in, 0 * log 0 would make the gradient NaN.
 
     Raises:
         ValueError: the shapes differ or are not (B, C).
@@ -29,7 +35,11 @@ def check_logits(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor
             "student and teacher logits must both be (B, C), got "
             f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         )
-    return full(student_logits), full(teacher_logits.detach())
+    student, teacher = full(student_logits), full(teacher_logits.detach())
+    if student.numel() and bool(torch.minimum(student.detach().amin(), teacher.amin()).isneginf()):
+        out = student.detach().isneginf() | teacher.isneginf()
+        return student.masked_fill(out, EXCLUDED), teacher.masked_fill(out, EXCLUDED)
+    return student, teacher
 
 
 def class_labels(loss: nn.Module, batch: Batch) -> Tensor:

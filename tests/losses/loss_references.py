@@ -169,3 +169,66 @@ def dist(setting):
         ) / len(a)
 
     return 16 * (2.0 * distance(student, teacher) + 2.0 * distance(student.T, teacher.T))
+
+
+def scaled(rule):
+    """T^2 times rule(p, q, loss) of the softened distributions, as lists of floats."""
+
+    @per_example
+    def reference(s, t, y, loss):
+        p, q = softmax(t, loss.temperature), softmax(s, loss.temperature)
+        return loss.temperature**2 * rule(p, q, loss)
+
+    return reference
+
+
+def mixture(p, q, weight):
+    return [weight * a + (1 - weight) * b for a, b in zip(p, q, strict=True)]
+
+
+@scaled
+def reverse_kl(p, q, loss):
+    return kl(q, p)
+
+
+@scaled
+def jensen_shannon(p, q, loss):
+    beta, m = loss.beta, mixture(p, q, loss.beta)
+    return (beta * kl(p, m) + (1 - beta) * kl(q, m)) / (beta * (1 - beta))
+
+
+@scaled
+def skew_kl(p, q, loss):
+    return kl(p, mixture(p, q, loss.alpha))
+
+
+@scaled
+def skew_reverse_kl(p, q, loss):
+    return kl(q, mixture(p, q, 1 - loss.alpha))
+
+
+@scaled
+def total_variation(p, q, loss):
+    return sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+
+
+@scaled
+def adaptive_kl(p, q, loss):
+    head, tail, mass = 0.0, 0.0, 0.0
+    for rank, (a, b) in enumerate(sorted(zip(p, q, strict=True), reverse=True)):
+        mass += a
+        if rank == 0 or mass <= 0.5:
+            head += abs(a - b)
+        else:
+            tail += abs(a - b)
+    return (head * kl(p, q) + tail * kl(q, p)) / (head + tail)
+
+
+@scaled
+def alpha_beta(p, q, loss):
+    a, b = loss.alpha, loss.beta
+    terms = [
+        x**a * y**b - a / (a + b) * x ** (a + b) - b / (a + b) * y ** (a + b)
+        for x, y in zip(p, q, strict=True)
+    ]
+    return -sum(terms) / (a * b)
