@@ -2,7 +2,7 @@
 
     python benchmarks/advice.py [--repeats 5] [--seconds 5] [--only threads]
 
-Trains a resnet20 on random 32x32 images, batch 64, towards kept logits, in a bare loop. First the
+Trains a resnet20 on random 32x32 images, batch 64, towards cached logits, in a bare loop. First the
 options, each against plain float32 NCHW with one thread, in seconds a step of the processor; then
 how many steps a second several processes do at once with one or two threads each, against one
 process with one, by the clock: on a busy machine that says nothing, so the load is printed. Medians

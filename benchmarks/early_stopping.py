@@ -5,10 +5,10 @@ in any order; the one of docs/sweeps.md is made, in minutes, by
 
     python -m kd_research.run -m sampler=random sweep.n_trials=120 sweep.name=recorded
 
-`sweep.early_stopping` is replayed on its curves. Without DIR `sweep.hopeless` is replayed on the
-table beside this file (`samplers.csv`: real distillations of the digits, several seeds each). Each
-trial comes after the other, in random orders. Regret is what the front without the stopped trials
-lacks of the front of all.
+`sweep.early_stopping` is replayed on its curves. Without DIR `sweep.prune_dominated` is replayed on
+the table beside this file (`samplers.csv`: real distillations of the digits, several seeds each).
+Each trial comes after the other, in random orders. Regret is what the front without the stopped
+trials lacks of the front of all.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 
 from kd_research.report.load import load_sweep
 from kd_research.report.pareto import hypervolume, pareto_front
-from kd_research.sweep.dominated import Proposal, why_hopeless
+from kd_research.sweep.dominated import Proposal, why_dominated
 from kd_research.sweep.early_stopping import BEFORE, Finished, Rule, curves_of
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
@@ -68,11 +68,11 @@ def replay_curves(trials, objectives, confidence, order):
 
 
 def replay_seeds(rows, confidence, order):
-    """The share of runs that are saved, and the places of the hopeless proposals."""
+    """The share of runs that are saved, and the places of the dominated proposals."""
     finished, stopped, run = [], [], 0
     for place in order:
         values, size = rows[place]
-        if why_hopeless([values[0], size], finished, len(values), OBJECTIVES, confidence):
+        if why_dominated([values[0], size], finished, len(values), OBJECTIVES, confidence):
             stopped.append(place)
             run += 1
             continue

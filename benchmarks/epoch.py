@@ -38,8 +38,8 @@ from kd_research.training.fit import fit
 from kd_research.trial.assembly import Parts
 
 SGD = ["optimizer=sgd", "scheduler=constant"]
-PLAIN = ["channels_last=false", "soft_targets.keep=false", "augment@dataset.augment=none"]
-FAST = ["augment@dataset.augment=crop_flip"]  # the defaults are channels_last and kept outputs
+PLAIN = ["channels_last=false", "soft_targets.cache=false", "augment@dataset.augment=none"]
+FAST = ["augment@dataset.augment=crop_flip"]  # the defaults are channels_last and cached outputs
 BF16 = [*FAST, "trainer.precision=bf16-mixed"]
 
 # name -> (teacher, student, data, batch size, {our variant: overrides}, bare loop keeps outputs)
@@ -56,7 +56,7 @@ SETTINGS["mlp-2x1200-2x800-128"] = (
     "mlp 1200", "mlp 800", "mnist", 128, {"equal arithmetic": PLAIN}, False,
 )  # fmt: skip
 SETTINGS["mlp-2x1200-2x100-128-kept"] = (
-    "mlp 1200", "mlp 100", "mnist", 128, {"kept outputs, as the loop": []}, True,
+    "mlp 1200", "mlp 100", "mnist", 128, {"cached outputs, as the loop": []}, True,
 )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def ours(config: Any, folder: Path) -> Callable[[], float]:
 
 def bare(config: Any, keeps: bool) -> Callable[[], float]:
     """The loop that a person would write, over normalised float32 tensors in memory."""
-    parts = Parts({**config, "soft_targets": {**config["soft_targets"], "keep": False}})
+    parts = Parts({**config, "soft_targets": {**config["soft_targets"], "cache": False}})
     whole = parts.example(len(parts.data.train))
     inputs, labels = whole.inputs, whole.labels
     student, teacher = parts.student.train(), parts.teacher.module
@@ -178,7 +178,7 @@ def measure(setting: str, roots: dict[str, str], repeats: int) -> None:
         random_teacher(config, folder)
         loop = bare(config, keeps)
         for clock in (loop, *clocks.values()):
-            clock()  # warm, and the kept outputs filled
+            clock()  # warm, and the cached outputs filled
         ratios: dict[str, list[float]] = {variant: [] for variant in clocks}
         seconds = []
         for _ in range(repeats):

@@ -35,7 +35,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path}: import by the full name"
+            assert node.level == 0, f"{path}: import by the full name"
+            assert node.module
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
@@ -67,7 +68,8 @@ def test_every_file_is_in_a_room() -> None:
 def test_a_room_says_what_lives_there(name: str) -> None:
     path = PACKAGE / name / "__init__.py"
     text = ast.get_docstring(ast.parse(path.read_text())) if path.exists() else "a file"
-    assert text and text.split("\n\n")[0].rstrip().endswith((".", "file"))
+    assert text
+    assert text.split("\n\n")[0].rstrip().endswith((".", "file"))
 
 
 def test_no_arrow_goes_up() -> None:

@@ -19,6 +19,11 @@ DTYPES = ("float32", "float16")
 LOW_OR_DOUBLE = ("16-true", "bf16-true", "64-true", "64")
 NAME = re.compile(r"\w[\w.-]{0,99}")  # of a folder
 MAX_SEED = 2**32 - 1
+# Keys that bear another name today: a folder or a command of before is told the new one.
+RENAMED = {
+    "soft_targets.keep": "soft_targets.cache",
+    "sweep.hopeless": "sweep.prune_dominated",
+}
 # Keys that hold counts, wherever they stand.
 COUNTS = (
     "width",
@@ -34,6 +39,11 @@ COUNTS = (
 
 def value_problems(config: DictConfig) -> Iterator[str]:
     """What is wrong with the values of a configuration that resolves, a line a problem."""
+    for before, now in RENAMED.items():
+        *parents, last = before.split(".")
+        node = OmegaConf.select(config, ".".join(parents))
+        if OmegaConf.is_dict(node) and last in node:
+            yield f"{before} is called {now} today; type {now}={node[last]}"
     yield from _number_problems(config)
     yield from _loss_problems(config)
     yield from _model_problems(config)
@@ -122,7 +132,7 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
 
 def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     allowed: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-        "keep": (lambda v: isinstance(v, bool), "true or false", "true"),
+        "cache": (lambda v: isinstance(v, bool), "true or false", "true"),
         "views": (_is_count_or_null, "a whole number >= 1, or null", "null"),
         "fill": (lambda v: v in FILLS, " or ".join(FILLS), "lazy"),
         "dtype": (lambda v: v in DTYPES, " or ".join(DTYPES), "float32"),

@@ -170,7 +170,7 @@ def check_sweep(config: DictConfig) -> None:
             f"sweep.workers must be a whole number >= 1, or null for one a core, got "
             f"{sweep.workers!r}; try sweep.workers=2"
         )
-    for name in ("hopeless", "early_stopping"):
+    for name in ("prune_dominated", "early_stopping"):
         value = sweep[name]
         if value is not None and not (is_number(value, above=0) and value < 1):
             problems.append(

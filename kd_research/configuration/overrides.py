@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
 
 PLAIN_FLAGS = {"-m", "--multirun", "--cfg", "-c", "job", "--resolve", "--run", "-r"}
@@ -115,6 +116,9 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
                     f"{key} has no {name}; +{key}.{name}=... adds it, and ~{key}.NAME takes one "
                     f"out: there are {', '.join(map(str, node))}"
                 )
+        return
+    if key in RENAMED:
+        yield f"{key} is called {RENAMED[key]} today; type {RENAMED[key]}={override.value()}"
         return
     known = [f"{at}" for at in _keys(config)]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)

@@ -30,7 +30,7 @@ HARMLESS = (
     "sweeps",
     "hydra.",
     "num_threads",
-    "soft_targets.keep",
+    "soft_targets.cache",
     "soft_targets.fill",
     "soft_targets.max_gb",
     "pool",

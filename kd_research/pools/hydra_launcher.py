@@ -27,28 +27,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from kd_research.configuration.resolvers import register_resolvers
-from kd_research.pools.local import GRACE_SECONDS, End, Pool, cores
+from kd_research.pools.local import GRACE_SECONDS, End, cores
 from kd_research.pools.slurm import command
 from kd_research.records.record import LOG_NAME, RECORD_NAME
-from kd_research.sweep.plan import Plan
 
 STOP_NAME = ".stop"  # in a run's folder: its job, wherever it is, ends it
 POLL_SECONDS = 0.2
 STOPPED = "stopped"
 
 register_resolvers()  # also in a launcher's worker, which imports this module alone
-
-
-def make_pool(plan: Plan) -> Pool:
-    """Where a plan's runs happen."""
-    pool: Pool = instantiate(plan.config.pool, devices_per_trial=plan.processes)
-    if isinstance(pool, LauncherPool):
-        pool.connect(plan.loader, plan.master)
-    return pool
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What is kept of a run's teacher: a store for each split, and filling it ahead of the fit.
+"""What is cached of a run's teacher: a store for each split, and filling it ahead of the fit.
 
 Shapes: N examples of the split, M of them, C classes.
 """
@@ -22,7 +22,7 @@ from kd_research.soft_targets.store import LOGITS, SoftTargets, TooLargeError
 log = logging.getLogger(__name__)
 
 
-def keep(
+def cache(
     config: Mapping[str, Any],
     data: DataModule,
     teacher_key: Any,
@@ -40,7 +40,7 @@ def keep(
         ValueError: a setting that does not fit; or the store is too large for the stated views.
     """
     settings = config["soft_targets"]
-    if not settings["keep"]:
+    if not settings["cache"]:
         return None
     num_views = data.num_views or config["trainer"]["max_epochs"]
     view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
@@ -71,7 +71,7 @@ def evaluation_logits(
 ) -> Tensor:
     """(N, C) float32 on the CPU: the teacher's logits for a split that is not trained on.
 
-    Whole and in float32, whatever is kept of the training split: metrics are computed from them.
+    Whole and in float32, whatever is cached of the training split: metrics are computed from them.
 
     Args:
         config: the whole resolved configuration.
@@ -81,10 +81,10 @@ def evaluation_logits(
         predict: positions in the split, (M,) int64 -> the teacher's logits for those, (M, C).
     """
     settings, every = config["soft_targets"], torch.arange(len(getattr(data, split_name)))
-    if not settings["keep"]:
+    if not settings["cache"]:
         return predict(every)
     try:
-        kept = SoftTargets(
+        cached = SoftTargets(
             Path(config["output_dir"]) / "soft_targets",
             [teacher_key, data.fingerprint(), split_name, config["channels_last"]],
             len(every),
@@ -94,12 +94,12 @@ def evaluation_logits(
         )
     except TooLargeError:
         return predict(every)
-    kept.start_epoch(0)
-    return kept.outputs(every, lambda rows: Output(predict(rows), {})).logits
+    cached.start_epoch(0)
+    return cached.outputs(every, lambda rows: Output(predict(rows), {})).logits
 
 
 def fill(
-    kept: SoftTargets,
+    cached: SoftTargets,
     data: DataModule,
     teach: Callable[[Inputs], Output],
     device: torch.device,
@@ -108,23 +108,23 @@ def fill(
     """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
 
     Args:
-        kept: the store.
+        cached: the store.
         data: the data.
         teach: prepared inputs -> the teacher's output, both on `device`.
         device: the teacher's.
         views: how many, from the first; None is all.
     """
-    with filelock.FileLock(kept.directory / "fill.lock"):
-        for view in range(views or kept.num_views):
-            kept.start_epoch(view)
-            missing = kept.missing()
+    with filelock.FileLock(cached.directory / "fill.lock"):
+        for view in range(views or cached.num_views):
+            cached.start_epoch(view)
+            missing = cached.missing()
             for start in range(0, len(missing), data.batch_size):
                 index = missing[start : start + data.batch_size]
                 examples = data.train.take(index)
                 batch = Batch(examples.inputs, examples.labels, index)
                 batch = data.transfer_batch_to_device(batch, device, 0)
                 inputs = data.prepare(batch, data.view(view)).inputs
-                kept.outputs(batch.index, partial(_all, teach, inputs))
+                cached.outputs(batch.index, partial(_all, teach, inputs))
 
 
 def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:

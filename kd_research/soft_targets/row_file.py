@@ -96,9 +96,9 @@ def _create(path: Path, size: int) -> None:
             free = shutil.disk_usage(path.parent).free
             raise OSError(
                 error.errno,
-                f"no room for {size / 1e6:.0f} MB of kept teacher outputs in {path.parent} "
+                f"no room for {size / 1e6:.0f} MB of cached teacher outputs in {path.parent} "
                 f"({free / 1e6:.0f} MB free): {error.strerror}; free some space, or type "
-                "output_dir=/another/disk or soft_targets.keep=false",
+                "output_dir=/another/disk or soft_targets.cache=false",
             ) from error
         finally:
             os.close(descriptor)

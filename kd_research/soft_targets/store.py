@@ -1,4 +1,4 @@
-"""Teacher outputs kept on disk: computed once per (example, view), read ever after.
+"""Teacher outputs cached on disk: computed once per (example, view), read ever after.
 
 In this fit, in later epochs, in other trials and in other processes. A row of the store is one
 example in one view of the augmentation: the teacher's logits and the features that the loss wants
@@ -31,7 +31,7 @@ _VERSION = 1
 
 
 class TooLargeError(ValueError):
-    """The kept outputs would take more than they may."""
+    """The cached outputs would take more than they may."""
 
 
 class SoftTargets:
@@ -103,11 +103,11 @@ class SoftTargets:
         if size > max_gb * 1e9:
             fitting = int(max_gb * 1e9 // (row * self.num_examples))
             raise TooLargeError(
-                f"the kept teacher outputs would take {size / 1e9:.1f} GB ({self.num_examples} "
+                f"the cached teacher outputs would take {size / 1e9:.1f} GB ({self.num_examples} "
                 f"examples x {self.num_views} views x {row} bytes), soft_targets.max_gb is "
                 f"{max_gb:g}; type soft_targets.views={max(1, fitting)}, "
                 f"soft_targets.dtype=float16, soft_targets.top_k=10, "
-                f"soft_targets.max_gb={math.ceil(size / 1e9)} or soft_targets.keep=false"
+                f"soft_targets.max_gb={math.ceil(size / 1e9)} or soft_targets.cache=false"
             )
 
     def start_epoch(self, epoch: int) -> None:

@@ -1,6 +1,6 @@
-"""Whether a proposal is worth its other seeds, by what its first one gave (`sweep.hopeless`).
+"""Whether a proposal is worth its other seeds, by what its first gave (`sweep.prune_dominated`).
 
-It is hopeless when some finished proposal, whose mean over K seeds is known, is better in every
+It is dominated when some finished proposal, whose mean over K seeds is known, is better in every
 objective by more than chance explains: by t s sqrt(1 + 1/K), with s the standard deviation between
 seeds, pooled over the finished proposals, and t Student's quantile at the confidence, shared out
 over the proposals that it is compared with (Bonferroni). An objective that is the same for every
@@ -47,7 +47,7 @@ def due_runs(
         runs: its folders, one a seed.
         completed: the study's trials that have values; those that keep the constraints count, and
             of these those with a spread, which stopped ones lack.
-        objectives: as in `why_hopeless`.
+        objectives: as in `why_dominated`.
         confidence: likewise.
     """
     left = [path for path in runs if not (path / RECORD_NAME).exists()]
@@ -63,11 +63,11 @@ def due_runs(
         if None not in spreads and all(excess <= 0 for excess in trial.constraints.values()):
             finished.append(Proposal(trial.number, trial.values, spreads))
     known = [value for value in first if value is not None]
-    reason = why_hopeless(known, finished, len(runs), objectives, confidence)
+    reason = why_dominated(known, finished, len(runs), objectives, confidence)
     return ([] if reason else left), reason
 
 
-def why_hopeless(
+def why_dominated(
     first: Sequence[float],
     finished: Sequence[Proposal],
     seeds: int,
@@ -105,7 +105,7 @@ def why_hopeless(
                 )
             ]
             return (
-                f"hopeless after one of {seeds} seeds: dominated by trial {other.number} with "
+                f"dominated after one of {seeds} seeds: by trial {other.number} with "
                 f"confidence {confidence:g}: {', '.join(told)}"
             )
     return None

@@ -40,14 +40,14 @@ class Folders:
         """Write what the trial is, for whoever reads its folder."""
         path = self.trial(number) / PROPOSAL_NAME
         if not path.exists():
-            label, settings = self.plan.described(params)
+            label, settings = self.plan.composition.described(params)
             write_json(path, {"number": number, "label": label, "params": settings})
 
     def configs(self, number: int, params: Mapping[str, Value]) -> dict[Path, DictConfig]:
         """The run folders of a trial and their configurations."""
         found = {}
         for index, directory in enumerate(self.runs(number)):
-            config = self.plan.compose(params)
+            config = self.plan.composition.compose(params)
             config.seed = config.seed + index
             config.tracking.group = str(self.settings.name)
             config.tracking.job_type = "trial"

@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration import constraints
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
-from kd_research.configuration.sweep_files import without_rows
 from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.sweep import early_stopping
 from kd_research.sweep import space as spaces
-from kd_research.sweep.probe import exists, space_problems
+from kd_research.sweep.composition import Composition, without_hydra
+from kd_research.sweep.probe import space_problems
 
+SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "tracking", "num_threads", "pool")
 FREE_SWEEP_KEYS = (
@@ -36,14 +36,13 @@ FREE_SWEEP_KEYS = (
     "paper",
     "questions",
     "start_from",
-    "hopeless",
+    "prune_dominated",
     "early_stopping",
 )
-PLAIN = str | int | float | bool | None
 
 
 class Plan:
-    """A checked sweep: its space, and how a proposal becomes a configuration.
+    """A checked sweep: its space, its limits, and `composition`, which makes configurations of it.
 
     Args:
         loader: Hydra's, to compose again where a config group is swept.
@@ -59,14 +58,11 @@ class Plan:
     def __init__(
         self, loader: Any, config: DictConfig, arguments: list[str], besides: Mapping[str, Any] = {}
     ):
-        self.loader, self.master, self.config = loader, config, _without_hydra(config)
+        self.config = without_hydra(config)
         settle(self.config)
-        self.directory, self.besides = Path(config.hydra.sweep.dir), besides
-        self._groups: dict[str, bool] = {}
-        self._choices: dict[str, DictConfig] = {}
-        self._composed: dict[tuple[tuple[str, spaces.Value], ...], DictConfig] = {}
+        self.directory = Path(config.hydra.sweep.dir)
         overrides = OverridesParser.create().parse_overrides(arguments)
-        self.fixed = [item.input_line for item in overrides if not item.is_sweep_override()]
+        self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {item.key_or_group for item in overrides if not item.is_sweep_override()}
         space = OmegaConf.select(self.config, "sweep.space", default=None)
         stated: Any = OmegaConf.to_container(space, resolve=True) if space else {}
@@ -91,6 +87,9 @@ class Plan:
                 for item in self.space
             ]
             self.space = [spaces.of_labels(fixed_rows.ROW_KEY, list(self.rows))]
+        self.composition = Composition(
+            loader, config, self.config, self.fixed, self.taken, besides, self.space, self.rows
+        )
         problems += self._problems()
         settings: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
         self.start_from: list[dict[str, spaces.Value]] = settings.get("start_from") or []
@@ -108,7 +107,7 @@ class Plan:
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
-        launcher = self.master.hydra.runtime.choices.get("hydra/launcher", "basic")
+        launcher = self.composition.master.hydra.runtime.choices.get("hydra/launcher", "basic")
         if launcher != "basic" and not str(self.config.pool._target_).endswith("LauncherPool"):
             problems.append(f"hydra/launcher={launcher} is not asked for runs; add pool=launcher")
         for examine in (check, check_sweep):
@@ -128,14 +127,7 @@ class Plan:
         except Exception as error:  # Hydra's own types, or the sampler's
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             problems.append(f"sampler: {reason}; try sampler=tpe")
-        return problems + space_problems(self, problems)
-
-    @cached_property
-    def _without_rows(self) -> DictConfig:
-        """The configuration but for the rows, which are many and would be copied for each."""
-        config = self.config.copy()
-        config.sweep.rows = {}
-        return config
+        return problems + space_problems(self.composition, problems)
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -151,101 +143,6 @@ class Plan:
     def processes(self) -> int:
         """How many ranks a run has."""
         return devices(self.config)
-
-    def prepared(self) -> DictConfig:
-        """The configuration to try out before any trial: it is built, not trained."""
-        return self.compose({item.key: item.probes()[0] for item in self.space if item.is_new})
-
-    def propose(self, suggest: Callable[[str], spaces.Value]) -> dict[str, spaces.Value]:
-        """A proposal: config groups first; then the keys that exist with these groups.
-
-        Args:
-            suggest: gives the value of a dimension, by its key.
-        """
-        params = {item.key: suggest(item.key) for item in self.space if item.is_group}
-        config = self.with_groups(tuple(params.items()))
-        for item in self.space:
-            if not item.is_group and (item.is_new or exists(config, item.key)):
-                params[item.key] = suggest(item.key)
-        return params
-
-    def is_complete(self, params: Mapping[str, spaces.Value]) -> bool:
-        """Whether a proposal has all its parts."""
-        try:
-            return self.propose(params.__getitem__) == params
-        except KeyError:
-            return False
-
-    def compose(self, params: Mapping[str, spaces.Value]) -> DictConfig:
-        """The configuration with a proposal's values."""
-        if self.rows:
-            return self._compose_row(str(params[fixed_rows.ROW_KEY])).copy()
-        known = {item.key: item for item in self.space}
-        groups = tuple((key, value) for key, value in params.items() if known[key].is_group)
-        config = self.with_groups(groups).copy()
-        for key, value in params.items():
-            item = known[key]
-            if not item.is_group:
-                content = item.content(value)
-                OmegaConf.update(config, key, content, merge=False, force_add=item.is_new)
-        return config
-
-    def _compose_row(self, label: str) -> DictConfig:
-        """The configuration of a row; what the command line sets goes before the row."""
-        found = self._composed.get(((fixed_rows.ROW_KEY, label),))
-        if found is None:
-            stated = self.rows[label]
-            overrides = {k: v for k, v in stated.items() if k.lstrip("+") not in self.taken}
-            groups = [key for key in overrides if self._is_group(key.lstrip("+").split("@")[0])]
-            found = self._without_rows.copy()
-            for key in groups:  # each composed once, however many rows have it
-                chosen = f"{key}={overrides.pop(key)}"
-                node = key.lstrip("+").rpartition("@")[2]
-                content = OmegaConf.select(self._with_choice(chosen), node)
-                OmegaConf.update(found, node, content, merge=False, force_add=True)
-            fixed_rows.apply(found, overrides)
-            fixed_rows.reduce(found)
-            settle(found)
-            found.sweep.rows = {label: self.config.sweep.rows[label]}
-            self._composed[(fixed_rows.ROW_KEY, label),] = found
-        return found
-
-    def _with_choice(self, chosen: str) -> DictConfig:
-        if chosen not in self._choices:
-            stated = map(str, self.fixed)
-            fixed = [text for text in stated if not text.lstrip("+~").startswith("sweep.rows")]
-            with without_rows():
-                composed = self.loader.load_sweep_config(self.master, [chosen, *fixed])
-            self._choices[chosen] = _without_hydra(composed)
-        return self._choices[chosen]
-
-    def _is_group(self, name: str) -> bool:
-        if name not in self._groups:
-            self._groups[name] = bool(self.loader.get_group_options(name))
-        return self._groups[name]
-
-    def described(self, params: Mapping[str, spaces.Value]) -> tuple[str | None, dict[str, Any]]:
-        """A trial's label, if it is a row, and the settings that it stands for."""
-        if not self.rows:
-            return None, dict(params)
-        label = str(params[fixed_rows.ROW_KEY])
-        overrides = self.rows[label].items()
-        return label, {k: v if isinstance(v, PLAIN) else json.dumps(v) for k, v in overrides}
-
-    def with_groups(self, groups: tuple[tuple[str, spaces.Value], ...]) -> DictConfig:
-        """The configuration with these choices of config groups; as it stands without any."""
-        if not groups:
-            return self.config
-        if groups not in self._composed:
-            known = {item.key: item for item in self.space}
-            chosen = [known[key].assignment(value) for key, value in groups]
-            composed = _without_hydra(
-                self.loader.load_sweep_config(self.master, self.fixed + chosen)
-            )
-            fixed_rows.apply(composed, self.besides)
-            settle(composed)
-            self._composed[groups] = composed
-        return self._composed[groups]
 
     def write(self) -> None:
         """Write sweep.yaml: what the sweep was asked for, and by which command."""
@@ -264,7 +161,28 @@ class Plan:
         sweep["space"] = {item.key: item.expression for item in self.space}
         sweep["rows"] = {label: repr(overrides) for label, overrides in self.rows.items()}
         content = {k: v for k, v in plain.items() if k not in FREE_KEYS}
-        return json.loads(json.dumps({**content, "sweep": sweep}))  # type: ignore[no-any-return]
+        found = {**content, "sweep": sweep, "schema": SCHEMA}
+        return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+    def refuse_other(self, known: dict[str, Any]) -> None:
+        """Refuse to go on with a study of another fingerprint.
+
+        Raises:
+            ConfigError: what differs, and what to type.
+        """
+        wanted = self.fingerprint()
+        if known.get("schema") != SCHEMA:
+            why = "of an earlier version of kd_research, whose keys have other names"
+        elif known != wanted:
+            why = (
+                "with other settings, whose trials would not compare "
+                f"({'; '.join(differences(known, wanted)[:5])})"
+            )
+        else:
+            return
+        raise ConfigError(
+            [f"{self.directory} holds a sweep {why}: choose another name, as in sweep.name=mine"]
+        )
 
 
 def devices(config: DictConfig) -> int:
@@ -277,14 +195,6 @@ def devices(config: DictConfig) -> int:
     if OmegaConf.is_list(wanted):
         return len(wanted)
     return int(config.sweep.devices_per_trial or 1)
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    """A copy of what is ours; Hydra's part cannot be resolved outside a job."""
-    config = config.copy()
-    with open_dict(config):
-        del config["hydra"]
-    return config
 
 
 def differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

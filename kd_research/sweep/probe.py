@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from kd_research.configuration.config import ConfigError, check
+from kd_research.configuration.constraints import Constraint
+from kd_research.sweep.composition import Composition, exists
 from kd_research.sweep.space import Dimension, Value
-
-if TYPE_CHECKING:
-    from kd_research.sweep.plan import Plan
 
 # Optuna's samplers by what they do with what they are told.
 COUNTING = ("BruteForceSampler",)  # every point once
@@ -20,29 +19,29 @@ DEAF = (*COUNTING, "RandomSampler", "QMCSampler")  # hear no limits
 WHOLE = ("GPSampler", "QMCSampler")  # model the dimensions that every trial has
 
 
-def space_problems(plan: Plan, known: Sequence[str]) -> list[str]:
+def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
     """What of the space does not compose into a right configuration, a line each.
 
     Args:
-        plan: whose space it is.
+        composition: whose space it is.
         known: what is wrong with the configuration without it.
     """
     problems: list[str] = []
-    for dimension in plan.space:
-        home = _home(plan, dimension)
+    for dimension in composition.space:
+        home = _home(composition, dimension)
         if home is None:
-            problems.append(_unknown(plan, dimension))
+            problems.append(_unknown(composition, dimension))
             continue
         for value in dimension.probes():
             try:
-                check(plan.compose({**home, dimension.key: value}))
+                check(composition.compose({**home, dimension.key: value}))
             except ConfigError as error:
                 new = [line for line in error.problems if line not in known]
                 problems += [f"in the search space: {line}" for line in new]
             except Exception as error:  # Hydra's and OmegaConf's own types
                 text = str(error).strip().splitlines()[0]
                 problems.append(f"in the search space: {dimension.key}={value}: {text}")
-        if _sampler(plan) in COUNTING and dimension.is_continuous:
+        if _sampler(composition) in COUNTING and dimension.is_continuous:
             problems.append(
                 f"sampler: it tries every point, and {dimension.key}={dimension.expression} has no "
                 f"end of them; try {dimension.key}=choice(...) or range(...), or sampler=tpe"
@@ -50,16 +49,16 @@ def space_problems(plan: Plan, known: Sequence[str]) -> list[str]:
     return problems
 
 
-def notes(plan: Plan) -> list[str]:
+def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[str]:
     """What its sampler will not do, for a person; nothing of it is wrong."""
-    found, name = [], _sampler(plan)
-    if plan.constraints and name in DEAF:
-        limits = ", ".join(map(str, plan.constraints))
+    found, name = [], _sampler(composition)
+    if constraints and name in DEAF:
+        limits = ", ".join(map(str, constraints))
         found.append(
             f"note: this sampler hears of no limits ({limits}): it will propose what breaks them, "
             "which the front leaves out; gp, tpe, nsga2 and nsga3 learn them"
         )
-    some = [item.key for item in plan.space if _is_conditional(plan, item)]
+    some = [item.key for item in composition.space if _is_conditional(composition, item)]
     if some and name in WHOLE:
         found.append(
             f"note: {', '.join(some)}: there for some choices only, which this sampler draws at "
@@ -68,37 +67,34 @@ def notes(plan: Plan) -> list[str]:
     return found
 
 
-def exists(config: DictConfig, key: str) -> bool:
-    """Whether a configuration has the key, be it null."""
-    *parents, last = key.split(".")
-    node = OmegaConf.select(config, ".".join(parents)) if parents else config
-    return isinstance(node, DictConfig) and last in node
+def _choices(composition: Composition) -> list[tuple[str, Value]]:
+    return [
+        (item.key, value) for item in composition.space if item.is_group for value in item.probes()
+    ]
 
 
-def _choices(plan: Plan) -> list[tuple[str, Value]]:
-    return [(item.key, value) for item in plan.space if item.is_group for value in item.probes()]
-
-
-def _home(plan: Plan, dimension: Dimension) -> Mapping[str, Value] | None:
+def _home(composition: Composition, dimension: Dimension) -> Mapping[str, Value] | None:
     """The choice of a config group with which the dimension's key is there; None: with none."""
-    if dimension.is_group or dimension.is_new or exists(plan.config, dimension.key):
+    if dimension.is_group or dimension.is_new or exists(composition.config, dimension.key):
         return {}
-    for key, value in _choices(plan):
-        if exists(plan.with_groups(((key, value),)), dimension.key):
+    for key, value in _choices(composition):
+        if exists(composition.with_groups(((key, value),)), dimension.key):
             return {key: value}
     return None
 
 
-def _is_conditional(plan: Plan, dimension: Dimension) -> bool:
+def _is_conditional(composition: Composition, dimension: Dimension) -> bool:
     if dimension.is_group or dimension.is_new:
         return False
-    return not all(exists(plan.with_groups((c,)), dimension.key) for c in _choices(plan))
+    return not all(
+        exists(composition.with_groups((c,)), dimension.key) for c in _choices(composition)
+    )
 
 
-def _unknown(plan: Plan, dimension: Dimension) -> str:
+def _unknown(composition: Composition, dimension: Dimension) -> str:
     from kd_research.report.load import flat  # brings pandas
 
-    plain: Any = OmegaConf.to_container(plan.config, resolve=False)
+    plain: Any = OmegaConf.to_container(composition.config, resolve=False)
     known = list(flat(plain))
     close = difflib.get_close_matches(dimension.key, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -108,5 +104,5 @@ def _unknown(plan: Plan, dimension: Dimension) -> str:
     )
 
 
-def _sampler(plan: Plan) -> str:
-    return str(plan.config.sampler.get("_target_", "")).rpartition(".")[2]
+def _sampler(composition: Composition) -> str:
+    return str(composition.config.sampler.get("_target_", "")).rpartition(".")[2]

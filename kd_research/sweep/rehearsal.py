@@ -27,7 +27,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
     """
     directory = plan.directory / "prepare"
     with FileLock(plan.directory / "prepare.lock"):
-        save(plan.prepared(), directory / CONFIG_NAME)
+        save(plan.composition.prepared(), directory / CONFIG_NAME)
         (directory / LOG_NAME).unlink(missing_ok=True)
         print("teacher: trained now, or loaded if it was trained before", flush=True)
         handle = pool.submit(directory, "prepare")

@@ -19,8 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from optuna.trial import Trial
 
-from kd_research.configuration.config import ConfigError, save
-from kd_research.pools.hydra_launcher import make_pool
+from kd_research.configuration.config import save
 from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.record import (
     CONFIG_NAME,
@@ -37,7 +36,7 @@ from kd_research.sweep.dominated import due_runs
 from kd_research.sweep.folders import Folders, count_loss
 from kd_research.sweep.live_curves import Follower
 from kd_research.sweep.objective_values import Values
-from kd_research.sweep.plan import Plan, differences
+from kd_research.sweep.plan import Plan
 from kd_research.sweep.progress import Progress
 from kd_research.sweep.rehearsal import prepare
 from kd_research.sweep.space import suggest
@@ -56,7 +55,9 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
     study = _open(plan)
-    pool = make_pool(plan)
+    pool: Pool = instantiate(plan.config.pool, devices_per_trial=plan.processes)
+    if hasattr(pool, "connect"):  # Hydra's launchers are made from what Hydra composed
+        pool.connect(plan.composition.loader, plan.composition.master)
     with study:
         something_new = Sweep(plan, study, pool).run()
     with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
@@ -79,15 +80,9 @@ def _open(plan: Plan) -> SharedStudy:
             instantiate(plan.config.sampler),
             int(settings.seed),
         )
-        known, wanted = shared.study.user_attrs.get("fingerprint"), plan.fingerprint()
-        if known is not None and known != wanted:
-            message = (
-                f"{plan.directory} holds a sweep with other settings, whose trials would not "
-                f"compare ({'; '.join(differences(known, wanted)[:5])}): choose another name, "
-                "as in sweep.name=mine"
-            )
-            raise ConfigError([message])
-        shared.study.set_user_attr("fingerprint", wanted)
+        if known := shared.study.user_attrs.get("fingerprint"):
+            plan.refuse_other(known)
+        shared.study.set_user_attr("fingerprint", plan.fingerprint())
         for params in plan.start_from:
             shared.study.enqueue_trial(params, skip_if_exists=True)
         plan.write()
@@ -182,11 +177,11 @@ class Sweep:
 
     def _proposed(self, trial: Trial) -> dict[str, Any]:
         distributions = {item.key: item.distribution for item in self.plan.space}
-        return self.plan.propose(lambda key: suggest(trial, key, distributions[key]))
+        return self.plan.composition.propose(lambda key: suggest(trial, key, distributions[key]))
 
     def _take_up(self, trial: Trial, params: dict[str, Any]) -> None:
         """Write the folders of a trial, new or left by a dead sweeper; queue what is not run."""
-        if not self.plan.is_complete(params):
+        if not self.plan.composition.is_complete(params):
             self.study.discard(trial)  # killed between the proposal's parts; nothing was run
             return
         number = trial.number
@@ -210,9 +205,9 @@ class Sweep:
         """
         runs, flying = self.folders.runs(number), {*self.waiting, *self.running}
         due = [path for path in runs if not (path / RECORD_NAME).exists()]
-        if self.settings.hopeless is not None and not self.plan.rows:
+        if self.settings.prune_dominated is not None and not self.plan.rows:
             trials, names = self.study.completed(), self.plan.objectives
-            due, reason = due_runs(runs, trials, names, self.settings.hopeless)
+            due, reason = due_runs(runs, trials, names, self.settings.prune_dominated)
             for path in runs if reason else ():
                 if not (path / RECORD_NAME).exists():
                     self._close(path, OmegaConf.load(path / CONFIG_NAME), str(reason), "pruned")

@@ -73,7 +73,7 @@ def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> in
     module.zero_grad(set_to_none=True)
     module.train()
     asked = teacher is not None and module.objective.needs_teacher
-    taught = module.run_teacher(batch.inputs) if asked and module.kept else None
+    taught = module.run_teacher(batch.inputs) if asked and module.cached else None
     running = list(teacher.state_dict().values()) if teacher and asked and not taught else []
     present = [*module.parameters(), *module.buffers(), *running]
     live = LiveBytes([*present, *tree_leaves(tuple(batch)), *tree_leaves(taught)])

@@ -78,7 +78,7 @@ class Distiller(LightningModule):
         self.val_nll = MeanMetric(nan_strategy="disable")
         self._losses: list[tuple[int, dict[str, Tensor]]] = []
         self.teacher_shapes: dict[str, tuple[int, ...]] = {}  # of one example's outputs
-        self.kept: SoftTargets | None = None  # where the outputs for the training split are
+        self.cached: SoftTargets | None = None  # where the outputs for the training split are
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; Lightning sets this one forty times a step, which Module makes slow."""
@@ -119,15 +119,17 @@ class Distiller(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Set the weights that follow the epochs."""
         self.objective.set_epoch(self.current_epoch, self.trainer.max_epochs or 1)
-        if self.kept is not None:
-            self.kept.start_epoch(self.current_epoch)
+        if self.cached is not None:
+            self.cached.start_epoch(self.current_epoch)
 
     def teach(self, batch: Batch) -> Output | None:
         """The teacher's output for the batch, without gradient; None where nobody asks for it."""
         if self._teacher is None:
             return None
-        if self.kept is not None:
-            return self.kept.outputs(batch.index, lambda rows: self.run_teacher(batch.inputs, rows))
+        if self.cached is not None:
+            return self.cached.outputs(
+                batch.index, lambda rows: self.run_teacher(batch.inputs, rows)
+            )
         with torch.no_grad():  # not inference_mode: trainable connectors save these for backward
             return self._teacher(batch.inputs)
 

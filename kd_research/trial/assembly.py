@@ -20,7 +20,7 @@ from kd_research.evaluation import positions
 from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
-from kd_research.soft_targets.fill import evaluation_logits, fill, keep
+from kd_research.soft_targets.fill import cache, evaluation_logits, fill
 from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
@@ -91,9 +91,9 @@ class Parts:
         self.data.views = self.config["soft_targets"]["views"]
         if self.teacher and module.teacher_shapes:
             key = self.teacher.key
-            module.kept = keep(self.config, self.data, key, module.teacher_shapes)
-        if module.kept and self.config["soft_targets"]["fill"] == "ahead":
-            fill(module.kept, self.data, module.run_teacher, self.device)
+            module.cached = cache(self.config, self.data, key, module.teacher_shapes)
+        if module.cached and self.config["soft_targets"]["fill"] == "ahead":
+            fill(module.cached, self.data, module.run_teacher, self.device)
         return module
 
     def example(self, size: int) -> Batch:

@@ -174,7 +174,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
             "data_fingerprint": parts.data.fingerprint(),
             "teacher_fingerprint": parts.teacher.fingerprint if parts.teacher else None,
             "teacher_path": str(parts.teacher.path) if parts.teacher else None,
-            "soft_targets": parts.module.kept.summary() if parts.module.kept else None,
+            "soft_targets": parts.module.cached.summary() if parts.module.cached else None,
             "measurement": how,
         },
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tiny import composed
 
 from kd_research.configuration.config import (
@@ -19,6 +19,7 @@ from kd_research.configuration.config import (
     save,
     settle,
 )
+from kd_research.configuration.overrides import explain
 
 SINGLE_GROUPS = ("loss", "dataset", "optimizer", "scheduler", "trainer", "tracking", "sampler")
 
@@ -117,9 +118,9 @@ def test_the_default_is_right() -> None:
             ],
         ),
         (
-            [f"soft_targets.{value}" for value in ("keep=abc", "fill=never", "dtype=int8")],
+            [f"soft_targets.{value}" for value in ("cache=abc", "fill=never", "dtype=int8")],
             [
-                "soft_targets.keep must be true or false, got 'abc'; try soft_targets.keep=true",
+                "soft_targets.cache must be true or false, got 'abc'; try soft_targets.cache=true",
                 "soft_targets.fill must be lazy or ahead, got 'never'; try soft_targets.fill=lazy",
                 "soft_targets.dtype must be float32 or float16, got 'int8'; try",
             ],
@@ -227,3 +228,14 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert config.teacher.checkpoint == str(tmp_path / "here.pt")
     assert config.student.checkpoint == str(tmp_path / "there.pt")
     assert config.output_dir == str(tmp_path / "out")
+
+
+def test_a_key_of_another_name_is_told_the_new_one(tiny):
+    assert explain(["soft_targets.keep=false"]) == [
+        "soft_targets.keep is called soft_targets.cache today; type soft_targets.cache=False"
+    ]
+    config = tiny()
+    with open_dict(config):
+        config.soft_targets.keep = True
+    with pytest.raises(ConfigError, match="soft_targets.keep is called soft_targets.cache today"):
+        check(config)

@@ -2,7 +2,7 @@
 
 import pytest
 from sweep_commands import NOOP, PATHS, make_plan, records
-from test_workers import check_whole, starts
+from test_local import check_whole, starts
 
 from kd_research.configuration.config import ConfigError
 from kd_research.pools import hydra_launcher as launchers
@@ -71,6 +71,6 @@ def test_a_launcher_that_breaks_costs_a_batch_one_try(tmp_path, monkeypatch):
 
 def test_a_launcher_without_the_pool_for_it_is_refused(tmp_path):
     plan = make_plan(f"output_dir={tmp_path}")
-    plan.master.hydra.runtime.choices["hydra/launcher"] = "joblib"
+    plan.composition.master.hydra.runtime.choices["hydra/launcher"] = "joblib"
     with pytest.raises(ConfigError, match="is not asked for runs; add pool=launcher"):
-        Plan(plan.loader, plan.master, [])
+        Plan(plan.composition.loader, plan.composition.master, [])

@@ -1,4 +1,4 @@
-"""Kept teacher outputs: the same fit as with the live teacher, whatever happens to the store."""
+"""Cached teacher outputs: the same fit as with the live teacher, whatever happens to the store."""
 
 import multiprocessing
 import os
@@ -61,20 +61,20 @@ def fit(output_dir, name, *overrides):
     return record, torch.cat(floats)
 
 
-def kept(record):
+def cached(record):
     return record.provenance["soft_targets"]
 
 
 @pytest.mark.parametrize("how", [[], AUGMENTED, [*AUGMENTED, "soft_targets.views=2"]])
 def test_a_fit_with_kept_outputs_is_the_live_fit(how, tmp_path):
-    record, live = fit(tmp_path, "live", *how, "soft_targets.keep=false")
-    assert kept(record) is None
+    record, live = fit(tmp_path, "live", *how, "soft_targets.cache=false")
+    assert cached(record) is None
     record, first = fit(tmp_path, "first", *how)
     views = {0: 1, 2: 3, 3: 2}[len(how)]
-    assert kept(record)["views"] == views
-    assert kept(record)["computed"] == 160 * views
+    assert cached(record)["views"] == views
+    assert cached(record)["computed"] == 160 * views
     record, second = fit(tmp_path, "second", *how)
-    assert kept(record)["computed"] == 0
+    assert cached(record)["computed"] == 0
     assert torch.equal(first, second)
     torch.testing.assert_close(first, live, rtol=1e-3, atol=1e-5)
 
@@ -82,7 +82,7 @@ def test_a_fit_with_kept_outputs_is_the_live_fit(how, tmp_path):
 def test_the_teacher_is_evaluated_once(tmp_path, monkeypatch):
     names = ("teacher_val_accuracy", "teacher_test_accuracy", "teacher_kl", "test_teacher_kl")
     one_epoch = "trainer.max_epochs=1"
-    live, _ = fit(tmp_path, "live", one_epoch, "soft_targets.keep=false")
+    live, _ = fit(tmp_path, "live", one_epoch, "soft_targets.cache=false")
     smaller = ["soft_targets.dtype=float16", "soft_targets.top_k=3"]  # of the training split alone
     first, _ = fit(tmp_path, "first", one_epoch)
     monkeypatch.setattr(parts, "predict", lambda *_: pytest.fail("the teacher was asked again"))
@@ -96,21 +96,21 @@ def test_the_teacher_is_evaluated_once(tmp_path, monkeypatch):
 def test_filled_ahead_is_filled_lazily(tmp_path):
     how = [*AUGMENTED, "soft_targets.views=2"]
     record, ahead = fit(tmp_path / "a", "run", *how, "soft_targets.fill=ahead")
-    assert kept(record)["computed"] == 320
+    assert cached(record)["computed"] == 320
     _, lazily = fit(tmp_path / "b", "run", *how)
     torch.testing.assert_close(ahead, lazily, rtol=1e-3, atol=1e-5)
 
 
 def test_mixed_examples_have_kept_outputs_too(tmp_path):
     how = [*AUGMENTED, "dataset.augment.cutmix=1.0", "dataset.augment.mixup=0.5"]
-    _, live = fit(tmp_path, "live", *how, "soft_targets.keep=false")
+    _, live = fit(tmp_path, "live", *how, "soft_targets.cache=false")
     _, first = fit(tmp_path, "first", *how)
     torch.testing.assert_close(first, live, rtol=1e-3, atol=1e-5)
 
 
 def test_another_teacher_data_or_view_is_another_store(tmp_path):
     keys = {
-        kept(fit(tmp_path, str(number), "trainer.max_epochs=1", *how)[0])["key"]
+        cached(fit(tmp_path, str(number), "trainer.max_epochs=1", *how)[0])["key"]
         for number, how in enumerate(
             [
                 [],
@@ -129,8 +129,8 @@ def test_another_teacher_data_or_view_is_another_store(tmp_path):
     same = [["seed=1"], ["loss.temperature=2"], ["student.model.width=3"], ["trainer.max_epochs=2"]]
     for number, how in enumerate(same):
         record, _ = fit(tmp_path, f"same-{number}", "trainer.max_epochs=1", *how)
-        assert kept(record)["key"] in keys
-        assert kept(record)["computed"] == 0
+        assert cached(record)["key"] in keys
+        assert cached(record)["computed"] == 0
 
 
 def _fill(config, folder, kill_after=None):
@@ -167,8 +167,8 @@ def test_two_processes_fill_one_store(tmp_path):
         filler.join(120)
         assert filler.exitcode == 0
     record, from_store = fit(tmp_path, "after", *AUGMENTED)
-    assert kept(record)["computed"] == 0
-    _, live = fit(tmp_path, "live", *AUGMENTED, "soft_targets.keep=false")
+    assert cached(record)["computed"] == 0
+    _, live = fit(tmp_path, "live", *AUGMENTED, "soft_targets.cache=false")
     torch.testing.assert_close(from_store, live, rtol=1e-3, atol=1e-5)
 
 
@@ -183,21 +183,21 @@ def test_a_process_killed_in_a_write_spoils_nothing(tmp_path):
     victim.join(120)
     assert victim.exitcode == -signal.SIGKILL
     record, weights = fit(tmp_path, "after", *AUGMENTED)
-    assert 0 < kept(record)["computed"] < 480
-    _, live = fit(tmp_path, "live", *AUGMENTED, "soft_targets.keep=false")
+    assert 0 < cached(record)["computed"] < 480
+    _, live = fit(tmp_path, "live", *AUGMENTED, "soft_targets.cache=false")
     torch.testing.assert_close(weights, live, rtol=1e-3, atol=1e-5)
 
 
 def test_damage_is_noticed_and_mended(tmp_path, caplog):
     record, before = fit(tmp_path, "before", *AUGMENTED)
-    folder = tmp_path / "soft_targets" / kept(record)["key"]
+    folder = tmp_path / "soft_targets" / cached(record)["key"]
     file = folder / "view-0001.bin"
     content = bytearray(file.read_bytes())
     content[1000] ^= 1  # one bit
     file.write_bytes(content)
     (folder / "view-0002.bin").write_bytes(b"short")
     record, after = fit(tmp_path, "after", *AUGMENTED)
-    assert kept(record)["computed"] == 1 + 160
+    assert cached(record)["computed"] == 1 + 160
     torch.testing.assert_close(before, after, rtol=1e-3, atol=1e-5)  # a batch of one rounds apart
     assert "1 damaged rows in" in caplog.text
     assert "has a wrong size and is made anew" in caplog.text
@@ -217,14 +217,14 @@ def outputs(num=50, classes=20, **features):
     return Output(logits, made)
 
 
-def ask(kept, given, index):
+def ask(cached, given, index):
     index = torch.as_tensor(index)
 
     def compute(rows):
         at = index[rows]
         return Output(given.logits[at], {name: f[at] for name, f in given.features.items()})
 
-    return kept.outputs(index, compute)
+    return cached.outputs(index, compute)
 
 
 def test_features_come_back_with_their_shapes(tmp_path):
@@ -286,8 +286,8 @@ def test_bad_settings_are_told(options, message, tmp_path):
 def test_a_store_above_the_bound_is_an_error_or_a_live_teacher(tmp_path, caplog):
     small = ["soft_targets.max_gb=0.000001", "trainer.max_epochs=1"]
     record, _ = fit(tmp_path, "live", *small)
-    assert kept(record) is None
-    assert "the teacher runs live: the kept teacher outputs would take" in caplog.text
+    assert cached(record) is None
+    assert "the teacher runs live: the cached teacher outputs would take" in caplog.text
     folder = tmp_path / "refused"
     record = trial.run(resolved(tmp_path, *AUGMENTED, *small, "soft_targets.views=2"), folder)
     assert record.status == "failed"
@@ -299,7 +299,7 @@ def test_no_room_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(OSError, match="no room for 0 MB of kept teacher outputs .* output_dir="):
+    with pytest.raises(OSError, match="no room for 0 MB of cached teacher outputs .* output_dir="):
         store(tmp_path)
 
 
@@ -325,7 +325,7 @@ def test_the_same_weights_of_another_model_are_another_teacher(tmp_path):
         ]
         config["teacher"]["model"] = {"_target_": "torch.nn.Sequential", "_args_": layers}
         made = Parts(config)
-        return made.teacher_logits("val"), made.module.kept.key
+        return made.teacher_logits("val"), made.module.cached.key
 
     (plain, first), (steep, second) = logits_and_key(0.0), logits_and_key(9.0)
     assert first != second

@@ -1,4 +1,4 @@
-"""A proposal that its first seed shows to be hopeless gets no other one."""
+"""A proposal that its first seed shows to be dominated gets no other one."""
 
 import json
 import math
@@ -8,14 +8,14 @@ import pytest
 from sweep_commands import folder, scripted
 
 from kd_research.records.record import RunRecord
-from kd_research.sweep.dominated import Proposal, why_hopeless
+from kd_research.sweep.dominated import Proposal, why_dominated
 
 OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
 FINISHED = [Proposal(n, [0.9, 100 + n], [0.01, 0.0]) for n in range(10)]
 
 
 def judge(first, finished=FINISHED, confidence=0.99):
-    return why_hopeless(first, finished, 2, OBJECTIVES, confidence)
+    return why_dominated(first, finished, 2, OBJECTIVES, confidence)
 
 
 def test_the_margin_is_a_t_interval_shared_out_over_the_comparisons():
@@ -28,7 +28,7 @@ def test_the_margin_is_a_t_interval_shared_out_over_the_comparisons():
     )
 
 
-def test_a_smaller_one_is_never_hopeless_and_few_trials_say_nothing():
+def test_a_smaller_one_is_never_confidence_and_few_trials_say_nothing():
     assert judge([0.1, 99]) is None
     assert judge([0.1, 100], FINISHED[:9]) is None
     assert judge([0.9, 100]) is None
@@ -43,10 +43,14 @@ def run_of(directory):
     return [], RunRecord("completed", {}, seed, metrics, costs)
 
 
-@pytest.mark.parametrize(("hopeless", "total"), [("0.99", 18), ("null", 11)])
-def test_hopeless_proposals_stop_after_one_seed(tmp_path, hopeless, total):
+@pytest.mark.parametrize(("confidence", "total"), [("0.99", 18), ("null", 11)])
+def test_dominated_proposals_stop_after_one_seed(tmp_path, confidence, total):
     report, pool = scripted(
-        tmp_path, run_of, f"sweep.n_trials={total}", "sweep.seeds=2", f"sweep.hopeless={hopeless}"
+        tmp_path,
+        run_of,
+        f"sweep.n_trials={total}",
+        "sweep.seeds=2",
+        f"sweep.prune_dominated={confidence}",
     )
     url = f"sqlite:///{folder(tmp_path)}/study.db"
     study = optuna.load_study(study_name="s", storage=url)
@@ -56,12 +60,12 @@ def test_hopeless_proposals_stop_after_one_seed(tmp_path, hopeless, total):
         "completed": total - len(stopped), "running": 0, "failed": 0, "pruned": len(stopped)
     }  # fmt: skip
     assert len(pool.started) == len(set(pool.started)) == 2 * total - len(stopped)
-    if hopeless == "null":
+    if confidence == "null":
         assert not stopped
         return
     assert len(stopped) >= 2
     for trial in stopped:
-        assert "hopeless after one of 2 seeds" in trial.error
+        assert "dominated after one of 2 seeds" in trial.error
         assert [record.status for record in trial.records] == ["completed", "pruned"]
         told = study.trials[trial.number]
         # The sampler learns from its one value, which counts as no mean and has no spread.

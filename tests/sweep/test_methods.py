@@ -187,6 +187,8 @@ def test_the_shipped_comparison_composes(tmp_path: Path) -> None:
     comparison = make_plan(*given, kind=Comparison)
     assert len(comparison.tunings) == 10
     for plan in comparison.tunings.values():
-        config: Any = OmegaConf.to_container(plan.compose(plan.start_from[0]), resolve=True)
+        config: Any = OmegaConf.to_container(
+            plan.composition.compose(plan.start_from[0]), resolve=True
+        )
         assert plan.n_trials == 16
         assert config["student"]["model"]["width"] == 6

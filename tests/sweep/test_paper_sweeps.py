@@ -86,7 +86,7 @@ def different_rows(plan: Plan, pair: str) -> Iterator[tuple[str, dict[str, Any]]
     """
     seen = set()
     for label in [label for label, stated in plan.rows.items() if pair_of(stated) == pair]:
-        config = plan.compose({"row": label})
+        config = plan.composition.compose({"row": label})
         check(config)
         assert list(config.sweep.rows) == [label]
         channels, side, _ = config.dataset.input_shape
@@ -122,7 +122,7 @@ def two_steps(row: dict[str, Any], nets: Nets, trainer: Trainer) -> list[Tensor]
     )
     factories = instantiate(row["optimizer"]), instantiate(row["scheduler"])
     module = Distiller(student, objective_of(row["loss"]), *factories, teacher)
-    module.trainer, module.kept = trainer, cast(Any, Kept())
+    module.trainer, module.cached = trainer, cast(Any, Kept())
     module.build(batch, NUM_EXAMPLES)
     optimizer = module.configure_optimizers()["optimizer"]
     num_epochs = row["trainer"]["max_epochs"]
@@ -178,7 +178,7 @@ def test_a_paper_says_what_its_ledger_needs(paper: str) -> None:
 
 def test_the_benchmark_s_protocol() -> None:
     plan = plan_of("crd_cifar100")
-    config = plan.compose({"row": "kd_vgg13_mobilenetv2"})
+    config = plan.composition.compose({"row": "kd_vgg13_mobilenetv2"})
     assert config.trainer.max_epochs == config.teacher.trainer.max_epochs == 240
     assert list(config.scheduler.milestones) == [150, 180, 210]
     assert config.optimizer.lr == 0.01
@@ -191,22 +191,22 @@ def test_the_benchmark_s_protocol() -> None:
 
 def test_hinton_composes() -> None:
     plan = plan_of("hinton2015_mnist")
-    config = plan.compose({"row": "without_3"})
+    config = plan.composition.compose({"row": "without_3"})
     assert config.dataset.exclude_classes == [3]
     assert config.teacher.dataset.exclude_classes == []
     assert config.teacher.dataset.augment == {"crop": 2}
     assert config.trainer.check_val_every_n_epoch == config.trainer.max_epochs == 60
-    assert plan.compose({"row": "plain_2x800"}).loss.terms == {}
+    assert plan.composition.compose({"row": "plain_2x800"}).loss.terms == {}
 
 
 def test_what_distillation_buys_composes() -> None:
     plan = make_plan("+sweeps=what_distillation_buys", "pretraining.dataset.root=data", "seed=3")
     assert len(plan.rows) == 15
-    start: Any = plan.compose({"row": "pretrained_16"}).student.pretraining
+    start: Any = plan.composition.compose({"row": "pretrained_16"}).student.pretraining
     assert start.dataset.root == str(Path("data").resolve())
     assert (start.dataset.name, list(start.dataset.input_shape), start.seed) == (
         "mnist",
         [1, 8, 8],
         3,
     )
-    assert plan.compose({"row": "labels_16"}).student.pretraining is None
+    assert plan.composition.compose({"row": "labels_16"}).student.pretraining is None

@@ -18,7 +18,7 @@ def test_a_fixed_override_takes_its_key_out_of_the_space():
     assert "loss.temperature" in space(make_plan())
     plan = make_plan("loss.temperature=3")
     assert "loss.temperature" not in space(plan)
-    assert plan.compose({"loss.lambda": 0.25}).loss.temperature == 3
+    assert plan.composition.compose({"loss.lambda": 0.25}).loss.temperature == 3
 
 
 def test_a_swept_override_replaces_or_extends_the_space():
@@ -30,7 +30,7 @@ def test_a_swept_override_replaces_or_extends_the_space():
 
 def test_a_config_group_is_a_dimension():
     plan = make_plan("loss=choice(kd,logit_mse)", "optimizer.lr=0.5")
-    config = plan.compose({"loss": "logit_mse", "student.model.width": 5})
+    config = plan.composition.compose({"loss": "logit_mse", "student.model.width": 5})
     assert list(config.loss.terms) == ["logit_mse"]
     assert config.optimizer.lr == 0.5
     assert config.student.model.width == 5
@@ -42,7 +42,7 @@ def test_proposals_keep_their_type(group):
     plan = make_plan(
         "dataset.name=choice('1','a b','it\\'s')", "+extra=[8,16],[32]", "seed=1,2", *group
     )
-    values = plan.compose(
+    values = plan.composition.compose(
         {
             "dataset.name": "it's",
             "extra": "[8,16]",
@@ -134,30 +134,31 @@ def test_a_dimension_exists_only_where_the_configuration_has_it():
             asked.append(key)
             return loss if key == "loss" else 1
 
-        return plan.propose(suggest)
+        return plan.composition.propose(suggest)
 
     assert "loss.temperature" in propose("kd")
     assert "loss.temperature" in propose("dkd")
     plan = make_plan("loss=choice(kd,logit_mse)")
     assert "loss.temperature" in propose("kd")
     assert "loss.temperature" not in propose("logit_mse")
-    assert plan.is_complete(propose("logit_mse"))
-    assert not plan.is_complete({"loss": "kd"})
+    assert plan.composition.is_complete(propose("logit_mse"))
+    assert not plan.composition.is_complete({"loss": "kd"})
 
 
 def test_a_key_that_only_another_choice_has_is_searched_with_that_choice_alone():
     space = ("loss=kd,dkd", "loss.non_target_weight=interval(1,8)")
     plan = make_plan("sampler=gp", *space)
     proposed = {
-        choice: plan.propose(lambda key, choice=choice: choice if key == "loss" else 2)
+        choice: plan.composition.propose(lambda key, choice=choice: choice if key == "loss" else 2)
         for choice in ("kd", "dkd")
     }
     assert "loss.non_target_weight" not in proposed["kd"]
-    assert plan.compose(proposed["dkd"]).loss.non_target_weight == 2
-    assert plan.is_complete(proposed["kd"])
-    (note,) = notes(plan)
+    assert plan.composition.compose(proposed["dkd"]).loss.non_target_weight == 2
+    assert plan.composition.is_complete(proposed["kd"])
+    (note,) = notes(plan.composition, plan.constraints)
     assert note.startswith("note: loss.non_target_weight: there for some choices only")
-    assert notes(make_plan("sampler=tpe", *space)) == []
+    plan = make_plan("sampler=tpe", *space)
+    assert notes(plan.composition, plan.constraints) == []
 
 
 def test_a_key_of_no_choice_and_an_endless_grid_are_told():
@@ -174,7 +175,16 @@ def test_a_key_of_no_choice_and_an_endless_grid_are_told():
 @pytest.mark.parametrize(("sampler", "deaf"), [("gp", 0), ("tpe", 0), ("nsga2", 0), ("qmc", 1)])
 def test_a_sampler_that_hears_of_no_limits_says_so(sampler, deaf):
     plan = make_plan(f"sampler={sampler}", "sweep.constraints=['num_params <= 900']")
-    assert len([note for note in notes(plan) if "num_params <= 900" in note]) == deaf
+    assert (
+        len(
+            [
+                note
+                for note in notes(plan.composition, plan.constraints)
+                if "num_params <= 900" in note
+            ]
+        )
+        == deaf
+    )
 
 
 def test_a_sweep_of_rows_is_of_as_many_trials_as_rows(tmp_path):

@@ -28,7 +28,7 @@ def propose(study, plan, total):
     if trial is None:
         return None
     limits = {item.key: item.distribution for item in plan.space}
-    params = plan.propose(lambda key: suggest(trial, key, limits[key]))
+    params = plan.composition.propose(lambda key: suggest(trial, key, limits[key]))
     study.tell(trial, [params.get("loss.temperature", 1.0), 1.0])
     study.refresh()
     return params

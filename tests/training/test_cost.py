@@ -27,11 +27,11 @@ def test_the_bytes_of_a_step_are_those_of_its_tensors(tiny: Compose) -> None:
     assert alone == of(tiny("loss=ce"))[0]
     sizes = [of(tiny("loss=ce"), size)[0] for size in (16, 32, 64)]
     assert all(small < large for small, large in pairwise(sizes))
-    kept, parts = of(tiny("loss=kd"))
+    cached, parts = of(tiny("loss=kd"))
     assert parts.teacher is not None
     taught = sum(4 * parameter.numel() for parameter in parts.teacher.module.parameters())
-    live = of(tiny("loss=kd", "soft_targets.keep=false"))[0]
-    assert alone < kept < kept + taught <= live
+    live = of(tiny("loss=kd", "soft_targets.cache=false"))[0]
+    assert alone < cached < cached + taught <= live
 
 
 def test_the_first_epoch_counts_only_where_it_is_the_only_one() -> None:

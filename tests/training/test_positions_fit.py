@@ -80,7 +80,7 @@ def test_lambda_zero_is_the_labels_alone_bit_for_bit(tiny: Compose, tmp_path: Pa
 
 def test_a_kept_teacher_is_the_live_one_bit_for_bit(tiny: Compose, tmp_path: Path) -> None:
     run(with_positions(tiny), tmp_path / "kept")
-    run(with_positions(tiny, "soft_targets.keep=false"), tmp_path / "live")
+    run(with_positions(tiny, "soft_targets.cache=false"), tmp_path / "live")
     live, kept = weights(tmp_path / "live"), weights(tmp_path / "kept")
     assert all(torch.equal(kept[key], live[key]) for key in live)
 
