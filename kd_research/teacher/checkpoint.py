@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kd_research.records.record import write_text
+from kd_research.records.record import read_text, write_text
 
 WEIGHTS_NAME = "weights.pt"
 # What a folder is looked through for: a run's own, then what the Hub's models have.
@@ -92,7 +92,7 @@ def _check_digest(path: Path) -> None:
     """
     if not path.is_file() or not digest_path(path).is_file():
         return
-    words = digest_path(path).read_text().split()
+    words = read_text(digest_path(path)).split()
     if words[:1] != [_digest(path)]:
         raise ValueError(
             f"{path} is not as it was saved: its SHA-256 is not that of {digest_path(path).name}; "

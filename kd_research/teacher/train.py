@@ -26,7 +26,7 @@ from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.records.record import METRICS_NAME, write_json
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights, save_weights
-from kd_research.training.continuation import last_epoch, trim_rows
+from kd_research.training.continuation import discard, last_epoch, trim_rows
 from kd_research.training.distill import Distiller, freeze
 from kd_research.training.fit import Row, fit
 
@@ -132,6 +132,7 @@ def obtain(
             write_json(directory / "content.json", content)
             _train(module, config, data, directory, taught_by, key)
             save_weights(module, path)
+            discard(directory)
     return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
 
 

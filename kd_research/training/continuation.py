@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from kd_research.records.record import read_text, write_text
 from kd_research.training.callbacks import PerEpoch
 
-CHECKPOINT_SECONDS = 10.0  # at least, between two of them: a run that is cut off loses no more
+log = logging.getLogger(__name__)
+LONGEST_SHARE = 0.1  # of the time, for saving: an epoch as long as ten savings is saved at once
 KEY = "kd_research"
 # What may change in a configuration without changing the fit.
 OTHER_KEYS = ("tracking", "output_dir", "sweep", "pool", "sampler", "efficiency")
@@ -38,13 +42,50 @@ def checkpoint_path(directory: Path) -> Path:
 
 
 def last_epoch(directory: Path, fit_identity: str) -> int | None:
-    """The epoch after which the fit in the folder can go on; None: it starts from nothing."""
-    try:
-        found = torch.load(checkpoint_path(directory), map_location="cpu", weights_only=True)
-    except Exception:  # absent, or of another version: torch raises many types
+    """The epoch after which the fit in the folder can go on; None: it starts from nothing.
+
+    What it goes on from is read before: the last epoch's checkpoint, and beside it the selected
+    epoch's, which the end of the fit needs. What is damaged is named in the log.
+    """
+    path = checkpoint_path(directory)
+    if not path.exists():
         return None
-    known = found.get(KEY, {}).get("identity")
-    return int(found["epoch"]) if known == fit_identity else None
+    try:
+        found = _read_checkpoint(path)
+        if found.get(KEY, {}).get("identity") != fit_identity:
+            return None
+        for state in found.get("callbacks", {}).values():
+            if selected := state.get("best_model_path"):
+                if Path(selected).parent != path.parent:
+                    raise ValueError(f"{path} is of a run in another folder")
+                _read_checkpoint(Path(selected))
+    except ValueError as error:
+        log.warning("%s; the fit starts from its first epoch", error)
+        return None
+    return int(found["epoch"])
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint whose every byte is as it was saved: torch itself compares no checksum.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        with zipfile.ZipFile(path) as content:
+            if content.testzip() is not None:
+                raise ValueError("a checksum differs")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # absent, cut off, or of another version: torch raises many types
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (it holds no checkpoint)")
+    return found
+
+
+def discard(directory: Path) -> None:
+    """Remove what a fit could go on from: its result is written, or is known to be none."""
+    shutil.rmtree(checkpoint_path(directory).parent, ignore_errors=True)
 
 
 def trim_rows(path: Path, epoch: int | None) -> list[dict[str, Any]]:
@@ -66,9 +107,11 @@ def trim_rows(path: Path, epoch: int | None) -> list[dict[str, Any]]:
 
 
 class Continuation(PerEpoch, Checkpoint):
-    """Saves the fit at the end of an epoch, every few seconds, and brings the random state back.
+    """Saves the fit at the end of an epoch and brings the random state back.
 
-    Must stand behind the callbacks whose state it saves.
+    At the end of the last epoch always, of the others if that takes no more than LONGEST_SHARE of
+    the time: a run that is cut off loses one epoch, or of short ones those of ten savings. Must
+    stand behind the callbacks whose state it saves.
 
     Args:
         directory: the run's folder.
@@ -77,21 +120,23 @@ class Continuation(PerEpoch, Checkpoint):
 
     def __init__(self, directory: Path, fit_identity: str):
         self.path, self.identity = checkpoint_path(directory), fit_identity
-        self._saved_at = time.monotonic()
+        self._saved_at, self._cost = time.monotonic(), 0.0
+        self.metrics: dict[str, float] = {}
         self._random: list[dict[str, Any]] | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, if it is time; after the last epoch there is nothing to go on with."""
-        if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
-            return
-        due = time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
+        """Save, if it is time."""
+        started = time.monotonic()
+        due = self._cost <= LONGEST_SHARE * (started - self._saved_at) or _is_last(trainer)
         if not trainer.strategy.broadcast(due):
             return
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         temporary = self.path.with_suffix(".partial")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             temporary.replace(self.path)
         self._saved_at = time.monotonic()
+        self._cost = self._saved_at - started
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -101,13 +146,13 @@ class Continuation(PerEpoch, Checkpoint):
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, _random_state())
-        checkpoint[KEY] = {"identity": self.identity, "random": states}
+        checkpoint[KEY] = {"identity": self.identity, "random": states, "metrics": self.metrics}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember it until the first epoch starts."""
-        self._random = checkpoint[KEY]["random"]
+        """Remember it until the first epoch starts; the metrics, for a fit without another one."""
+        self._random, self.metrics = checkpoint[KEY]["random"], checkpoint[KEY]["metrics"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring it back."""
@@ -116,6 +161,12 @@ class Continuation(PerEpoch, Checkpoint):
             torch.set_rng_state(state["cpu"])
             if state["cuda"] is not None:
                 torch.cuda.set_rng_state(state["cuda"])
+
+
+def _is_last(trainer: Trainer) -> bool:
+    """Whether no epoch follows."""
+    steps = 0 < trainer.max_steps <= trainer.global_step
+    return steps or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
 
 
 def _random_state() -> dict[str, Any]:

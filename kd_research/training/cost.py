@@ -44,8 +44,16 @@ class EpochTimes(PerEpoch, Callback):
         """Keep the epoch's."""
         self._times.append((self._now[0] - self._start[0], self._now[1] - self._start[1]))
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a fit that goes on after it was cut off."""
+        return {"times": self._times}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The epochs before the cut."""
+        self._times = [(wall, cpu) for wall, cpu in state_dict["times"]]
+
     def costs(self) -> dict[str, float | None]:
-        """train_epoch_seconds and train_epoch_cpu_seconds, the medians over this process's epochs.
+        """train_epoch_seconds and train_epoch_cpu_seconds, the medians over the epochs.
 
         The first epoch, in which the teacher's outputs may be computed for all others, counts
         only where it is the only one.

@@ -7,7 +7,6 @@ in the README); what is logged is logged once an epoch.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
 from kd_research.training.callbacks import PerEpoch
-from kd_research.training.continuation import Continuation, checkpoint_path, last_epoch
+from kd_research.training.continuation import Continuation, checkpoint_path, discard, last_epoch
 from kd_research.training.distill import Distiller
 from kd_research.training.selection import SELECTION, TEXT_SELECTION, KeepSelected, Selection
 
@@ -114,7 +113,8 @@ def fit(
         module: what to train; built.
         data: what on.
         options: keyword arguments of Lightning's Trainer.
-        directory: for checkpoints while it runs; they are gone when it is done.
+        directory: for checkpoints; whoever has written what came of it calls
+            `continuation.discard`. Until then the same call, after a kill, trains nothing again.
         log: takes one row an epoch.
         fit_identity: what decides the fit, by `continuation.identity`; a fit of the same that was
             cut off in this directory goes on. None: it starts from nothing, and cannot go on.
@@ -127,7 +127,7 @@ def fit(
     checkpoints = directory / "checkpoints"
     goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
     if not goes_on:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        discard(directory)
     metric, mode = TEXT_SELECTION if data.val.labels.ndim == 2 else SELECTION
     keep = KeepSelected(checkpoints, metric, mode)
     options = dict(options)
@@ -146,17 +146,15 @@ def fit(
             f"no epoch was validated: trainer.max_epochs={options.get('max_epochs')}, "
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
         )
-    last = float(trainer.callback_metrics[metric])
+    last = trainer.callback_metrics or continuation[0].metrics  # these where no epoch was left
     selected = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(selected["state_dict"])
     trainer.strategy.barrier("selected")
-    if trainer.is_global_zero:
-        shutil.rmtree(checkpoints, ignore_errors=True)
     return Selection(
         metric=metric,
         epoch=selected["epoch"],
         value=float(keep.best_model_score),
         last_epoch=trainer.current_epoch - 1,
-        last_value=last,
+        last_value=float(last[metric]),
         ties=keep.ties,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import signal
 import sys
 import time
@@ -42,7 +41,7 @@ from kd_research.records.record import (
 )
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
 from kd_research.tracking import track
-from kd_research.training.continuation import checkpoint_path, identity, last_epoch, trim_rows
+from kd_research.training.continuation import discard, identity, last_epoch, trim_rows
 from kd_research.training.cost import EpochTimes, step_bytes
 from kd_research.training.device import check_device, memory_problem
 from kd_research.training.fit import Row, fit, make_trainer
@@ -71,7 +70,6 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
             if not is_first_process() or not (directory / STOP_NAME).exists():
                 raise
             record = stopped_record(plain, directory)
-            shutil.rmtree(checkpoint_path(directory).parent, ignore_errors=True)
         except Exception as error:
             if not is_first_process():
                 raise  # the launcher ends the other processes; the first one tells
@@ -85,10 +83,10 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}"
             record = RunRecord("failed", plain, plain["seed"], error=reason)
-            shutil.rmtree(checkpoint_path(directory).parent, ignore_errors=True)
         record.provenance.update(provenance(), started=started, seconds=time.time() - started)
         if is_first_process():
             write_record(record, directory)
+            discard(directory)
             tracker.finish(record)
     return record
 

@@ -1,6 +1,7 @@
 """A run that is killed and run again gives what an uninterrupted one gives."""
 
 import json
+import math
 import os
 import signal
 
@@ -11,7 +12,9 @@ from sweep_commands import make_plan
 from kd_research.configuration.config import save
 from kd_research.pools import child
 from kd_research.records.record import CONFIG_NAME
+from kd_research.teacher import train as teachers
 from kd_research.training import continuation
+from kd_research.training.continuation import Continuation
 from kd_research.training.fit import EpochLog
 from kd_research.trial import run as trial
 from kd_research.trial.assembly import Parts
@@ -67,7 +70,7 @@ MEMORY_BANK = (
 
 @pytest.mark.parametrize("loss", [("loss=kd",), MEMORY_BANK])
 def test_a_killed_run_goes_on_to_the_same_result(loss, tmp_path, monkeypatch):
-    monkeypatch.setattr(continuation, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(continuation, "LONGEST_SHARE", math.inf)
     config = make_plan(*SMALL, *loss, f"output_dir={tmp_path}").config
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert in_fork(lambda: trial.run(config, whole)) == 0
@@ -90,7 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_result(loss, tmp_path, monkeypatch):
 
 
 def test_a_killed_training_of_a_teacher_goes_on_to_the_same_teacher(tmp_path, monkeypatch):
-    monkeypatch.setattr(continuation, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(continuation, "LONGEST_SHARE", math.inf)
     recipe = ("teacher.trainer.max_epochs=4", "teacher.model.width=8", "teacher.model.dropout=0.3")
 
     def teach(at):
@@ -113,8 +116,99 @@ def test_a_killed_training_of_a_teacher_goes_on_to_the_same_teacher(tmp_path, mo
     assert not (cut / "checkpoints").exists()
 
 
+def count_epochs(directory):
+    """Note in a file every epoch that this process trains."""
+    whole = Continuation.on_train_epoch_start
+
+    def note(self, trainer, module):
+        with (directory / "epochs").open("a") as stream:
+            stream.write(f"{trainer.current_epoch}\n")
+        whole(self, trainer, module)
+
+    Continuation.on_train_epoch_start = note
+
+
+def killer(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("at", ["save_weights", "costs_of_pair", "write_record"])
+def test_a_kill_between_fit_and_record_costs_no_epoch(at, tmp_path):
+    rule = ("paper_rule=best_epoch",)
+    config = make_plan(*SMALL, *rule, f"output_dir={tmp_path}").config
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert in_fork(lambda: trial.run(config, whole)) == 0
+    cut.mkdir()
+
+    def killed():
+        count_epochs(cut)
+        setattr(trial, at, killer)
+        trial.run(config, cut)
+
+    def again():
+        count_epochs(cut)
+        trial.run(config, cut)
+
+    assert in_fork(killed) == -signal.SIGKILL
+    assert not (cut / "record.json").exists()
+    assert in_fork(again) == 0
+    trained = (cut / "epochs").read_text().split()
+    assert trained.count("3") == 1
+    assert trained[-4:] == ["0", "1", "2", "3"], "after the teacher's; once"
+    records = [json.loads((path / "record.json").read_text()) for path in (whole, cut)]
+    for part in ("metrics", "selection", "status"):
+        assert records[0][part] == records[1][part]
+    assert records[1]["costs"]["train_epoch_seconds"] > 0
+    assert rows(cut) == rows(whole)
+    weights = [torch.load(path / "weights.pt", weights_only=True) for path in (whole, cut)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not (cut / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("at", ["accuracy", "save_weights"])
+def test_a_kill_between_a_teachers_fit_and_its_weights_costs_no_epoch(at, tmp_path):
+    def teach():
+        count_epochs(tmp_path)
+        Parts(trial._plain(make_plan(*SMALL, f"output_dir={tmp_path}").config))
+
+    def killed():
+        setattr(teachers, at, killer)
+        teach()
+
+    assert in_fork(killed) == -signal.SIGKILL
+    assert in_fork(teach) == 0
+    assert (tmp_path / "epochs").read_text() == "0\n"
+    (folder,) = (tmp_path / "teachers").iterdir()
+    assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("name", ["selected.ckpt", "last.ckpt"])
+def test_a_damaged_checkpoint_is_noticed_before_the_fit_goes_on(name, damage, tmp_path, caplog):
+    config = make_plan(*SMALL, f"output_dir={tmp_path}").config
+
+    def killed():
+        kill_in_epoch(2)
+        trial.run(config, tmp_path)
+
+    assert in_fork(killed) == -signal.SIGKILL
+    path = tmp_path / "checkpoints" / name
+    identity = continuation.identity(trial._plain(config))
+    assert continuation.last_epoch(tmp_path, identity) is not None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"cut": content[:-200], "flipped": content, "gone": b""}[damage])
+    if damage == "gone":
+        path.unlink()
+    assert continuation.last_epoch(tmp_path, identity) is None
+    told = f"{path} is damaged" in caplog.text
+    assert told != ((name, damage) == ("last.ckpt", "gone"))
+    assert in_fork(lambda: trial.run(config, tmp_path)) == 0
+    assert [row["epoch"] for row in rows(tmp_path)] == [-1, 0, 1, 2, 3]
+
+
 def test_a_killed_run_of_two_processes_goes_on_to_the_same_result(tmp_path, monkeypatch):
-    monkeypatch.setattr(continuation, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(continuation, "LONGEST_SHARE", math.inf)
     ranks = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
     config = make_plan(*SMALL, *ranks, f"output_dir={tmp_path}").config
     whole, cut = tmp_path / "whole", tmp_path / "cut"
