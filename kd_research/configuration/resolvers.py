@@ -17,10 +17,16 @@ def register_resolvers() -> None:
         "repository", lambda *parts: str(ROOT.joinpath(*parts)), replace=True
     )
     OmegaConf.register_new_resolver("one_minus", lambda value: 1.0 - value, replace=True)
+    OmegaConf.register_new_resolver("if_null", if_null, replace=True)
     OmegaConf.register_new_resolver("first_lines", first_lines, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("student_of", student_of, replace=True)
     OmegaConf.register_new_resolver("hub_weights", hub_weights, replace=True)
+
+
+def if_null(value: object, other: object) -> object:
+    """`other` where the value is null, else null: what only the Hub has, where there is no root."""
+    return other if value is None else None
 
 
 def first_lines(group: str) -> str:

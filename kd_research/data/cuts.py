@@ -133,7 +133,7 @@ def choose(
 
 
 def _stratified(split: Split, count: int, seed: int) -> torch.Tensor:
-    """(count,) positions, every class in its share, as near as whole numbers go; sorted."""
+    """(count,) examples, every class in its share, as near as whole numbers go; sorted."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     labels = _strata(split)[order]
     # Within a class, its n-th example of m stands at (n + 1/2) / m; the first `count` are taken.

@@ -14,6 +14,7 @@ SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validatio
 SPLIT_NAMES |= {"val": "validation", "dev": "validation", "test": "test"}
 # What a file of rows is read by.
 READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
+PLAIN = ".txt"  # each file a document; last, as images have lists of that name
 _KINDS = "Parquet, CSV or JSON lines"
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -21,19 +22,19 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
     """Split -> its files of rows, or its folder of images, in a folder.
 
-    A single file, or a folder of classes (`CLASS/x.png`), is all training split: validation and
-    test are cut from it.
+    A single file, a folder of classes (`CLASS/x.png`), or plain text that is not named as a split
+    is all training split: validation and test are cut from it.
 
     Args:
-        root: a file of rows (`READERS`), or the folder; files of rows may be in one below it, such
-            as `data/`.
+        root: a file of rows (`READERS`) or of plain text, or the folder; files of rows may be in
+            one below it, such as `data/`.
         name: the folder below `root` to look in instead, as the Hub has its configurations.
 
     Raises:
         FileNotFoundError: there is no such folder, or nothing in it that is named as a split.
         ValueError: the files are in several folders, as if they were several sets, or of two kinds.
     """
-    if root.is_file() and root.suffix.lower() in READERS and name is None:
+    if root.is_file() and root.suffix.lower() in (*READERS, PLAIN) and name is None:
         return {"train": [root]}
     if not root.is_dir():
         raise FileNotFoundError(
@@ -58,11 +59,15 @@ def local_files(root: Path, name: str | None = None) -> dict[str, list[Path]]:
         return {"train": [root]}
     if not found and (only := _only_file(root)):
         return {"train": [only]}
+    if not found:
+        plain = sorted(file for file in files_below(root) if file.suffix.lower() == PLAIN)
+        for file in plain:
+            found.setdefault(_split_of(file) or "train", []).append(file)
     if "train" not in found:
         raise FileNotFoundError(
             f"no training split in dataset.root={root}: found {_names(root)}; expected "
             f"train.* (and test.*) of {_KINDS}, folders of images train/CLASS/*.png or "
-            "CLASS/*.png, or dataset.root=FILE"
+            "CLASS/*.png, plain text *.txt, or dataset.root=FILE"
         )
     return found
 

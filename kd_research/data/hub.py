@@ -32,7 +32,7 @@ class Source:
     """Where a data set is and what its parts are called; None means "infer it".
 
     Attributes:
-        root: a local file of rows (Parquet, CSV, JSON lines), a folder with such
+        root: a local file of rows (Parquet, CSV, JSON lines) or of plain text, a folder with such
             (`train-*.parquet`, also in a folder below it) or an image folder (`train/CLASS/x.png`,
             or `CLASS/x.png`); it goes before `path`.
         path: a Hub name, such as "uoft-cs/cifar10".
@@ -97,8 +97,10 @@ def _load(
         if source.root is not None:
             first = files["train"][0]
             is_folder = first.is_dir()
-            reader = "imagefolder" if is_folder else READERS[first.suffix.lower()]
-            options = {"sep": _separator(first)} if reader == "csv" else {}
+            reader = "imagefolder" if is_folder else READERS.get(first.suffix.lower(), "text")
+            options: dict[str, Any] = {"text": {"sample_by": "document"}}.get(reader, {})
+            if reader == "csv":
+                options = {"sep": _separator(first)}
             asked = {wanted.get(split, split) for split in _SPLITS}
             return dict(
                 datasets.load_dataset(

@@ -88,7 +88,7 @@ class DataModule(LightningDataModule):
         self.channels_last = False
         _ = self.augment  # a wrong setting is told before the data are read
         splits = source()
-        self.class_names = splits.class_names
+        self.class_names, self.tokenizer = splits.class_names, splits.tokenizer
         train, test = splits.train, splits.test
         if test is None:
             train, test = cut(train, test_fraction, split_seed, "test_fraction")

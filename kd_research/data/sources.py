@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from kd_research.data.table import Table
 from kd_research.data.text import Tokens
 from kd_research.interfaces import Inputs
 from kd_research.losses.positions import IGNORED
+
+if TYPE_CHECKING:
+    import tokenizers
 
 
 class Examples(NamedTuple):
@@ -39,13 +42,17 @@ class Split:
         inputs: (M, ...), any dtype, perhaps memory-mapped; a dict of such for text; or images
             that are decoded when they are taken. Normalisation comes later, on the device; bytes
             stand for pixels of 0 to 255.
-        labels: (N,) int64; of many positions (N, T) or (N, H, W), -100 where nothing is learnt.
+        labels: (N,) int64; of many positions (N, T) or (N, H, W), any whole numbers, -100 where
+            nothing is learnt.
         rows: (N,) int64, where in `inputs` each example is; None where N = M, in order.
+        num_bytes: (N,) int64, the bytes of text that the labels of each example are; None where
+            they are no text.
     """
 
     inputs: Inputs | EncodedImages
     labels: Tensor
     rows: Tensor | None = None
+    num_bytes: Tensor | None = None
 
     def __len__(self) -> int:
         """N, the number of examples."""
@@ -54,23 +61,24 @@ class Split:
     def take(self, index: Tensor) -> Examples:
         """The examples at `index`, (B,) int64, copied out."""
         rows = index if self.rows is None else self.rows.index_select(0, index)
-        labels = self.labels.index_select(0, index)
+        labels = self.labels.index_select(0, index).long()
         if not isinstance(self.inputs, dict):
             return Examples(self.inputs.index_select(0, rows), labels)
-        taken = {name: value.index_select(0, rows) for name, value in self.inputs.items()}
+        taken = {name: value.index_select(0, rows).long() for name, value in self.inputs.items()}
         return Examples(_trim(taken) if labels.ndim == 1 else taken, labels)
 
     def part(self, index: Tensor) -> Split:
         """The examples at `index`, (N',) int64, left where they are."""
         rows = index if self.rows is None else self.rows[index]
-        return Split(self.inputs, self.labels[index], rows)
+        num_bytes = None if self.num_bytes is None else self.num_bytes[index]
+        return Split(self.inputs, self.labels[index], rows, num_bytes)
 
     def to(self, device: torch.device) -> Split:
         """The split on a device, without the examples that it does not have."""
         inputs = self.take(torch.arange(len(self))).inputs if self.rows is not None else self.inputs
         if isinstance(inputs, dict):
             moved = {name: value.to(device) for name, value in inputs.items()}
-            return Split(moved, self.labels.to(device))
+            return Split(moved, self.labels.to(device), num_bytes=self.num_bytes)
         assert isinstance(inputs, Tensor)
         return Split(inputs.to(device), self.labels.to(device))
 
@@ -151,6 +159,7 @@ class Splits:
         class_names: C names; None where there are none.
         mean: of the training split's pixels in [0, 1], per channel, if known.
         std: their deviation.
+        tokenizer: what made a language model's tokens, with `encode`, `decode`, `get_vocab_size`.
     """
 
     train: Split
@@ -160,6 +169,7 @@ class Splits:
     class_names: Sequence[str] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    tokenizer: tokenizers.Tokenizer | None = None
 
 
 def digits() -> Splits:
@@ -261,12 +271,13 @@ def _read(folder: Path) -> Splits:
         splits["train"],
         splits.get("validation"),
         splits.get("test"),
-        content=_content(meta["splits"]),
+        content=content_of(meta["splits"]),
         class_names=meta["class_names"],
         mean=meta.get("mean"),
         std=meta.get("std"),
     )
 
 
-def _content(splits: Mapping[str, Mapping[str, object]]) -> str:
+def content_of(splits: Mapping[str, Mapping[str, object]]) -> str:
+    """What names the content of splits, of what their `meta.json` says of each."""
     return repr(sorted((name, sorted(split.items())) for name, split in splits.items()))

@@ -61,7 +61,7 @@ class Tokens:
     @property
     def content(self) -> str | None:
         """A digest of the pretrained tokenizer's file, where that is on this machine."""
-        path = None if self.pretrained is None else _tokenizer_file(self.pretrained)
+        path = None if self.pretrained is None else tokenizer_file(self.pretrained)
         return file_digest(path) if path is not None and path.is_file() else None
 
 
@@ -79,7 +79,7 @@ def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tok
     from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
     if tokens.pretrained is not None:
-        return _pretrained(tokens.pretrained)
+        return open_pretrained(tokens.pretrained)
     special = [PADDING, UNKNOWN]
     trainer: Any
     if tokens.kind == "word":
@@ -100,15 +100,21 @@ def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tok
     return tokenizer
 
 
-def _tokenizer_file(name: str) -> Path:
+def tokenizer_file(name: str) -> Path:
+    """Where a tokenizer on this machine is, given by its file or folder."""
     path = Path(name).expanduser()
     return path / TOKENIZER_NAME if path.is_dir() else path
 
 
-def _pretrained(name: str) -> tokenizers.Tokenizer:
+def open_pretrained(name: str) -> tokenizers.Tokenizer:
+    """Someone's tokenizer: a folder, a `tokenizer.json` or a Hub name.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
     import tokenizers
 
-    path = _tokenizer_file(name)
+    path = tokenizer_file(name)
     if path.exists():
         return tokenizers.Tokenizer.from_file(str(path))
     try:
