@@ -61,6 +61,39 @@ def masks() -> Splits:
     return Splits(draw(64), draw(16), draw(16))
 
 
+class Letters:
+    """Decodes token ids as letters, as `tokenizers` would."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(ord("a") + each) for each in ids)
+
+
+class CachedNet(nn.Module):
+    """A decoder of one layer of attention, called as Hugging Face's are, with a cache."""
+
+    def __init__(self, width: int, num_classes: int = VOCABULARY, heads: int = 2):
+        super().__init__()
+        self.embed, self.heads = nn.Embedding(num_classes, width), heads
+        self.project = nn.Linear(width, 3 * width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(
+        self, input_ids: Tensor, past_key_values: Any = None, use_cache: bool = False
+    ) -> Any:
+        shape = (*input_ids.shape, self.heads, -1)
+        query, key, value = (
+            part.view(shape).transpose(1, 2)
+            for part in self.project(self.embed(input_ids)).chunk(3, dim=2)
+        )
+        if past_key_values is not None:
+            (before,) = past_key_values
+            key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
+        causal = input_ids.shape[1] > 1
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        logits = self.head(mixed.transpose(1, 2).flatten(2))
+        return {"logits": logits, "past_key_values": [(key, value)]} if use_cache else logits
+
+
 class TokenNet(nn.Module):
     """(B, T) token ids -> (B, T, V): an embedding, a causal mean of what came before, an MLP."""
 

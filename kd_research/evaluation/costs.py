@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_research.evaluation.energy import joules_per_1000
+from kd_research.evaluation.generation import speeds
 from kd_research.interfaces import Inputs
 from kd_research.models.capture import Capture
 
@@ -92,7 +93,8 @@ def measure(
         num_params; model_bytes, of the saved weights; macs of one example; latency_ms and
         latency_p95_ms, median and 95th percentile at batch 1; batch_latency_ms, the median of a
         whole batch; peak_memory_bytes at batch 1; energy_joules of 1,000 inferences at batch 1,
-        None without a counter; and how it was measured.
+        None without a counter; what decoding costs a language model (`generation.speeds`); and
+        how it was measured.
     """
     was_training = model.training
     model.eval()
@@ -108,6 +110,7 @@ def measure(
             "latency_p95_ms": 1000 * torch.tensor(single).quantile(0.95).item(),
             "batch_latency_ms": 1000 * statistics.median(whole),
             "energy_joules": energy,
+            **speeds(model, one, batch_size),
         }
     model.train(was_training)
     how = {

@@ -94,6 +94,16 @@ class Sums:
         """The mean of `name` over all valid positions."""
         return float(self.by_example[name].sum() / self.by_example["count"].sum())
 
+    def bits_per_byte(self, num_bytes: Tensor | None) -> float | None:
+        """Bits of NLL for each byte of the text that the labels are.
+
+        Args:
+            num_bytes: (W,), the text's bytes, counted from the text; None where it is none.
+        """
+        if num_bytes is None or not int(num_bytes.sum()):
+            return None
+        return float(self.by_example["nll"].sum() / (math.log(2) * num_bytes.double().sum()))
+
     def intervals(self) -> dict[str, list[float]]:
         """95 % bootstrap interval of each mean, over whole examples; all from the same resamples.
 
@@ -220,12 +230,17 @@ def evaluate_positions(
         data: whose splits.
         read_test: whether its test split is read; else its metrics are left out.
 
-    Beside the metrics there, each also with `test_` in it: val_perplexity, exp of val_nll;
-    teacher_reverse_kl, KL(student || teacher), nats; acceptance_rate, the mean of sum min(p, q)
-    over classes: the share of this student's drafts that its teacher accepts in speculative
-    decoding (Leviathan et al. 2023, arXiv:2211.17192, corollary 3.6); teacher_val_nll. The
-    predictions are sums of each example, for comparisons over examples: val_count, val_nll,
-    val_accuracy.
+    Beside the metrics there, each also with `test_` in it:
+
+    * val_perplexity: exp of val_nll;
+    * val_bits_per_byte: comparable across tokenizers; None where the data are no text;
+    * teacher_reverse_kl: KL(student || teacher), nats;
+    * acceptance_rate: the mean of sum min(p, q) over classes, the share of this student's drafts
+      that its teacher accepts in speculative decoding (Leviathan et al. 2023, arXiv:2211.17192,
+      corollary 3.6);
+    * teacher_val_nll.
+
+    The predictions are sums of each example: val_count, val_nll, val_accuracy.
     """
     metrics: dict[str, float | None] = {}
     details: dict[str, Any] = {}
@@ -233,7 +248,8 @@ def evaluate_positions(
     for name in ("val", "test") if read_test else ("val",):
         split = data.val if name == "val" else data.test
         found = stream(student, None if teach is None else teach(name), data, split)
-        metrics |= _metrics(found, name, teach is not None)
+        num_bytes = getattr(split, "num_bytes", None)
+        metrics |= _metrics(found, name, teach is not None, num_bytes)
         details[name] = {"intervals": found.intervals(), "reliability": found.reliability()}
         if found.num_classes <= MAX_CLASSES:
             details[name]["per_class_accuracy"] = found.per_class_accuracy()
@@ -245,13 +261,16 @@ def evaluate_positions(
     return Evaluation(metrics, details, predictions)
 
 
-def _metrics(found: Sums, name: str, has_teacher: bool) -> dict[str, float | None]:
+def _metrics(
+    found: Sums, name: str, has_teacher: bool, num_bytes: Tensor | None
+) -> dict[str, float | None]:
     prefix = "" if name == "val" else "test_"
     nll = found.mean("nll")
     metrics: dict[str, float | None] = {
         f"{name}_accuracy": found.mean("accuracy"),
         f"{name}_nll": nll,
         f"{name}_perplexity": math.exp(min(nll, 700.0)),
+        f"{name}_bits_per_byte": found.bits_per_byte(num_bytes),
         f"{name}_ece": found.ece(),
     }
     faithful = ("teacher_agreement", "teacher_kl", "teacher_reverse_kl", "acceptance_rate")

@@ -21,6 +21,7 @@ CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
 LOG_NAME = "log.txt"
 EVALUATION_NAME = "evaluation.json"  # what is no single number: intervals, reliability, confusion
+SAMPLES_NAME = "samples.json"  # of a language model: what student and teacher write
 PREDICTIONS_NAME = "predictions.npz"  # the predicted classes of validation and test
 SWEEP_NAME = "sweep.yaml"  # in a sweep: its resolved settings
 EXPORT_NAME = "export.json"  # metrics and costs of the exported files
@@ -37,10 +38,13 @@ class RunRecord:
         config: the resolved configuration, all of it.
         seed: the run's seed.
         metrics: val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
-            copied_error_share, teacher_val_accuracy, accuracy_retention and their test_* twins.
+            copied_error_share, teacher_val_accuracy, accuracy_retention and their test_* twins;
+            of text also val_perplexity, val_bits_per_byte, teacher_reverse_kl, acceptance_rate.
         costs: num_params, model_bytes, macs, latency_ms, latency_p95_ms, batch_latency_ms,
             peak_memory_bytes, energy_joules (of 1,000 inferences); the teacher's under teacher_*;
-            compression_ratio, speedup, energy_ratio; of the training: train_epoch_seconds,
+            compression_ratio, speedup, energy_ratio; of language models
+            prefill_tokens_per_second, decode_tokens_per_second, batch_decode_tokens_per_second,
+            kv_bytes_per_token; of the training: train_epoch_seconds,
             train_epoch_cpu_seconds, train_step_bytes.
         selection: which epoch was kept, by which metric, and what the last epoch had.
         provenance: command, versions, git state, data and teacher fingerprints, device, times.

@@ -9,7 +9,7 @@ import math
 from statistics import fmean
 from typing import Any
 
-from kd_research.report.damage import is_number, read_evaluation
+from kd_research.report.damage import is_number, read_evaluation, read_samples
 from kd_research.report.sweep import Sweep, Trial
 
 MAX_TRIALS = 40
@@ -39,16 +39,20 @@ def learning_curves(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def evaluations(sweep: Sweep) -> dict[int, dict[str, Any]]:
-    """Front trial -> {"student", "teacher", "intervals"} of its first seed.
+    """Front trial -> {"student", "teacher", "intervals", "samples"} of its first seed.
 
     Of the validation split: the reliability bins {"confidence", "accuracy", "count"} of both
-    (Guo et al. 2017), and the bootstrap intervals {metric: [low, high]}.
+    (Guo et al. 2017), the bootstrap intervals {metric: [low, high]}, and of language models what
+    student and teacher write.
     """
     found = {}
     for trial in sweep.front[:MAX_TRIALS]:
         split = _evaluation(trial).get("val", {})
         parts = {who: split.get(key) for who, key in _PARTS.items()}
-        known = {who: _rounded(value) for who, value in parts.items() if value}
+        known: dict[str, Any] = {who: _rounded(value) for who, value in parts.items() if value}
+        samples = _samples(trial)
+        if samples:
+            known["samples"] = samples
         if known:
             found[trial.number] = known
     return found
@@ -70,6 +74,13 @@ def _evaluation(trial: Trial) -> dict[str, Any]:
         return read_evaluation(trial.runs[0].directory)
     except ValueError:  # the report names it
         return {}
+
+
+def _samples(trial: Trial) -> list[dict[str, Any]]:
+    try:
+        return read_samples(trial.runs[0].directory)
+    except ValueError:  # the report names it
+        return []
 
 
 def _thinned(epochs: list[float]) -> list[float]:

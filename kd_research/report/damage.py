@@ -20,6 +20,7 @@ from kd_research.records.record import (
     METRICS_NAME,
     PREDICTIONS_NAME,
     PROPOSAL_NAME,
+    SAMPLES_NAME,
     read_json,
     read_text,
 )
@@ -73,6 +74,26 @@ def read_evaluation(directory: Path) -> dict[str, dict[str, dict[str, list[float
     return found
 
 
+def read_samples(directory: Path) -> list[dict[str, str | None]]:
+    """What a language model's student and teacher wrote; [] without a samples.json.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
+    path = directory / SAMPLES_NAME
+    try:
+        found = read_json(path).get("samples", [])
+    except FileNotFoundError:
+        return []
+    names = ("prompt", "text", "student", "teacher")
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and all(isinstance(each.get(n), str | None) for n in names)
+        for each in found
+    ):
+        raise ValueError(f"{path} is damaged: it holds no samples")
+    return found
+
+
 def _is_lists_of_numbers(part: Any) -> bool:
     return isinstance(part, dict) and all(
         isinstance(values, list) and all(map(is_number, values)) for values in part.values()
@@ -113,7 +134,8 @@ def read_proposal(directory: Path) -> dict[str, Any]:
 def damage(directory: Path) -> Iterator[str]:
     """What cannot be read in a run's folder besides its record, a line each."""
     yield from read_rows(directory / METRICS_NAME)[1]
-    reads: tuple[Callable[[Path], Any], ...] = (read_evaluation, read_exported, _check_predictions)
+    reads: tuple[Callable[[Path], Any], ...]
+    reads = (read_evaluation, read_samples, read_exported, _check_predictions)
     for read in reads:
         try:
             read(directory)

@@ -24,7 +24,7 @@ from kd_research.report.importances import importances
 from kd_research.report.sweep import Sweep
 from kd_research.report.tables import best, rerun
 
-SCRIPTS = ("common.js", "page.js", "front.js", "charts.js", "table.js", "start.js")
+SCRIPTS = ("common.js", "page.js", "front.js", "charts.js", "samples.js", "table.js", "start.js")
 
 
 def render(sweep: Sweep) -> str:

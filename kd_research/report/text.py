@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kd_research.report.curves import evaluations
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import best, rerun, show
 
@@ -87,11 +88,25 @@ def to_markdown(sweep: Sweep) -> str:
     lines = [f"# {sweep.name}", "", f"Objectives: {objectives}.", ""]
     lines += [f"- {fact}" for fact in facts(sweep)]
     lines += ["", f"## Pareto front ({len(sweep.front)} trials)", ""]
-    lines += [markdown_table(sweep), "", "## Where to look next", ""]
+    lines += [markdown_table(sweep), "", *_samples(sweep), "## Where to look next", ""]
     lines += [f"- {' '.join(line.split())}" for line in next_steps(sweep)]
     if sweep.command:
         lines += ["", "Made by:", "", f"    {sweep.command}"]
     return "\n".join(lines) + "\n"
+
+
+def _samples(sweep: Sweep) -> list[str]:
+    """What the first trial of the front and its teacher write, if they are language models."""
+    found = evaluations(sweep)
+    number = next((number for number, known in found.items() if "samples" in known), None)
+    if number is None:
+        return []
+    lines = [f"## What trial {number} writes", ""]
+    for sample in found[number]["samples"]:
+        for name in ("prompt", "student", "teacher", "text"):
+            text = (sample[name] or "-").replace("\n", "\n      ")
+            lines += [f"- {name}:", "", f"      {text}", ""]
+    return lines
 
 
 def markdown_table(sweep: Sweep) -> str:

@@ -28,15 +28,18 @@ from kd_research.configuration.ranks import be_one_process, is_first_process, ta
 from kd_research.data.store import FULL
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
+from kd_research.evaluation.generation import sample_texts
 from kd_research.records.printing import print_safely
 from kd_research.records.provenance import provenance
 from kd_research.records.record import (
     CONFIG_NAME,
     METRICS_NAME,
     RECORD_NAME,
+    SAMPLES_NAME,
     STOP_NAME,
     RunRecord,
     stopped_record,
+    write_json,
     write_record,
 )
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
@@ -149,6 +152,9 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
             net.to(device)
     evaluation = parts.evaluate()
     evaluation.write(directory)
+    samples = sample_texts(parts.student, teacher, parts.data, config["seed"])
+    if samples:
+        write_json(directory / SAMPLES_NAME, {"samples": samples})
     metrics = dict(evaluation.metrics)
     for rule in reader:
         metrics |= rule.metrics()
