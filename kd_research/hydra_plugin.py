@@ -40,6 +40,8 @@ class OptunaSweeper(Sweeper):
 
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the sampler's own, beside busy workers
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it goes on
+            signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
         try:
             if "methods" in self.composed.sweep:
                 Comparison(self.loader, self.composed, arguments).run()

@@ -1,5 +1,6 @@
 """A trial program that trains nothing: it says what the proposal was, after a moment."""
 
+import ctypes
 import json
 import os
 import signal
@@ -42,14 +43,17 @@ def main(arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     if trouble == "killed always" and number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "segfault" and number == 1:
+        ctypes.string_at(0)
     if trouble == "exits" and number == 1:
         print("gone")
         sys.exit(3)
     if trouble == "hangs" and number == 1:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: (directory / "asked").touch())
         if os.fork() == 0:
-            time.sleep(1000)
-        time.sleep(1000)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            signal.pause()
     if "NOOP_MEET" in os.environ:
         place, count = os.environ["NOOP_MEET"].split(":")
         meet(Path(place), int(count))

@@ -55,7 +55,7 @@ def sweep(output_dir, *overrides, **how):
     """The same to its end; its exit code and what it printed."""
     process = start(output_dir, *overrides, **how)
     try:
-        printed, _ = process.communicate(timeout=240)
+        printed, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     return process.returncode, printed

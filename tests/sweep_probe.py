@@ -24,7 +24,7 @@ class Probe(MLP):
         if self.trouble == "stuck" and self.training:  # learns nothing, then hangs
             self.steps = getattr(self, "steps", 0) + 1
             if self.steps > 80:  # in the fifth epoch
-                time.sleep(250)
+                time.sleep(10_000)
             return super().forward(inputs) * 1e-3
         if self.trouble == "raises" and self.training:
             raise ArithmeticError("the student raises")

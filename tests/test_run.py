@@ -14,7 +14,7 @@ from kd_research.configuration.overrides import explain
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
 
-def command(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "kd_research.run", *arguments],
         capture_output=True,

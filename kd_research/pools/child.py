@@ -25,6 +25,7 @@ from types import ModuleType
 
 from omegaconf import OmegaConf
 
+from kd_research.records.printing import print_safely
 from kd_research.records.record import (
     CONFIG_NAME,
     LOG_NAME,
@@ -71,6 +72,7 @@ def run_folder(
     log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    print_safely()  # to the log, which may be on a full disk
     os.environ.update(variables)
     sys.argv = [program, directory]
     if processes == 1:

@@ -30,7 +30,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from kd_research.configuration.resolvers import register_resolvers
-from kd_research.pools.local import GRACE_SECONDS, End, cores
+from kd_research.pools.local import GRACE_SECONDS, End, cores, killed_by
 from kd_research.pools.slurm import command
 from kd_research.records.record import LOG_NAME, RECORD_NAME
 
@@ -247,7 +247,7 @@ def _outcome(job: JobReturn) -> End:
     if code == STOPPED:
         return End("it was stopped", outside=True)
     if code < 0:
-        return End(f"its process was killed by signal {-code}", outside=True)
+        return End(killed_by(-code), outside=True)
     return End(f"its process ended with exit code {code}", failed=code != 0)
 
 

@@ -84,7 +84,7 @@ class LocalHandle:
         if code is None:
             return None
         if code < 0:
-            return End(f"its process was killed by signal {-code}", outside=True)
+            return End(killed_by(-code), outside=True)
         lost = code == LOST_CODE
         return End(f"its process ended with exit code {code}", outside=lost, failed=code != 0)
 
@@ -179,6 +179,15 @@ class LocalPool:
         if handle.devices is not None:
             self._free.append(handle.devices)
             handle.devices = None
+
+
+def killed_by(number: int) -> str:
+    """What is said of a process that a signal ended."""
+    try:
+        name = f" ({signal.Signals(number).name})"
+    except ValueError:  # one of real time, without a name
+        name = ""
+    return f"its process was killed by signal {number}{name}"
 
 
 def cores() -> int:

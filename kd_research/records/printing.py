@@ -7,6 +7,7 @@ character which their encoding lacks as an escape.
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import sys
 from contextlib import suppress
@@ -27,7 +28,11 @@ class _Dropping(io.FileIO):
 
 
 def print_safely() -> None:
-    """Make standard output and error of this process streams whose failure ends nothing."""
+    """Make standard output and error of this process streams whose failure ends nothing.
+
+    What ends the process by a signal of its own making, as a segmentation fault, prints where.
+    """
+    faulthandler.enable(2)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed before Python started: print() drops by itself

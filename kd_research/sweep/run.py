@@ -23,6 +23,7 @@ from kd_research.configuration.config import save
 from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.record import (
     CONFIG_NAME,
+    LOG_NAME,
     RECORD_NAME,
     STOP_NAME,
     RunRecord,
@@ -129,11 +130,11 @@ class Sweep:
                 while self._step():
                     pass
             except BaseException:
-                self.progress.note("stopping: the trials in flight are put back")
                 try:
                     self.pool.kill(list(self.running.values()))
                 finally:
                     self.study.release(list(self.trials.values()))
+                self.progress.note("stopped: the trials in flight are put back")
                 raise
         return True
 
@@ -259,7 +260,7 @@ class Sweep:
                 )
                 self.waiting.insert(0, directory)
                 return
-            reason = end.reason + (f", {tries} times" if tries > 1 else "") + "; see log.txt"
+            reason = end.reason + (f", {tries} times" if tries > 1 else "") + _where(directory)
             self._close(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
         self._go_on(number)
 
@@ -292,3 +293,9 @@ class Sweep:
             self.progress.told(
                 number, result.values, result.reason, self.study.finished, self.study.best()
             )
+
+
+def _where(directory: Path) -> str:
+    """Where more is said of a run's end; a process that is killed says nothing."""
+    log = directory / LOG_NAME
+    return "; see log.txt" if log.is_file() and log.stat().st_size else ""

@@ -120,7 +120,7 @@ def start(module: str, *arguments: str, at: Path, said: dict[str, str]) -> tuple
     environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **said}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=at, timeout=240, env=environment
+        command, capture_output=True, text=True, cwd=at, timeout=600, env=environment
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -88,7 +88,7 @@ def test_a_second_process_waits_for_the_first(parquet, tmp_path):
     readers = [spawn.Process(target=_slow_reader, args=(parquet, tmp_path, results)) for _ in "ab"]
     for reader in readers:
         reader.start()
-    found = sorted(results.get(timeout=60) for _ in range(3))
+    found = sorted(results.get(timeout=600) for _ in range(3))
     for reader in readers:
         reader.join()
     assert found.count("decoded") == 1

@@ -107,11 +107,11 @@ def test_a_killed_run_leaves_no_worker(parquet, tmp_path):
     pids = context.Queue()
     run = context.Process(target=_killed, args=(parquet, tmp_path, pids))
     run.start()
-    workers = pids.get(timeout=120)
+    workers = pids.get(timeout=600)
     run.join()
     assert run.exitcode == -signal.SIGKILL
     assert workers
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not all(map(gone, workers)):
         assert time.monotonic() < deadline, "a worker outlived its run"
         time.sleep(0.05)

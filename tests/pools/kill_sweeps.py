@@ -19,7 +19,7 @@ from sweep_commands import make_plan, processes_of
 from kd_research.sweep import run as sweeper
 from kd_research.sweep import study
 
-HANGS_SECONDS = 100.0
+HANGS_SECONDS = 600.0
 
 
 def num_starts():

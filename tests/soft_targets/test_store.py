@@ -164,7 +164,7 @@ def test_two_processes_fill_one_store(tmp_path):
     for filler in fillers:
         filler.start()
     for filler in fillers:
-        filler.join(120)
+        filler.join()
         assert filler.exitcode == 0
     record, from_store = fit(tmp_path, "after", *AUGMENTED)
     assert cached(record)["computed"] == 0
@@ -180,7 +180,7 @@ def test_a_process_killed_in_a_write_spoils_nothing(tmp_path):
         target=_fill, args=(config, tmp_path / "victim", 4)
     )
     victim.start()
-    victim.join(120)
+    victim.join()
     assert victim.exitcode == -signal.SIGKILL
     record, weights = fit(tmp_path, "after", *AUGMENTED)
     assert 0 < cached(record)["computed"] < 480

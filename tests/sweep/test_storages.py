@@ -31,7 +31,7 @@ def free_port():
 
 
 def wait_for_port(port, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while True:
         assert process.poll() is None, process.communicate()
         with socket.socket() as client:
@@ -47,7 +47,7 @@ def sweep_together(storage, output_dirs, total):
     met = output_dirs[0] / "met"  # no trial is done before every sweeper has one
     environment = {"NOOP_SECONDS": "0.1", "NOOP_MEET": f"{met}:{len(output_dirs)}"}
     processes = [start(at, *overrides, base=NOOP, environment=environment) for at in output_dirs]
-    printed = [process.communicate(timeout=200)[0] for process in processes]
+    printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), printed
     return [sum(line.startswith("trial ") for line in text.splitlines()) for text in printed]
 
@@ -93,7 +93,7 @@ def find_postgres():
 
 
 def wait_until_it_answers(url):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while True:
         try:
             sqlalchemy.create_engine(url).connect().close()
@@ -125,7 +125,7 @@ def postgres():
         yield url
     finally:
         server.send_signal(signal.SIGINT)  # does not wait for its clients to leave
-        server.wait(timeout=30)
+        server.wait(timeout=600)
         shutil.rmtree(home)
 
 

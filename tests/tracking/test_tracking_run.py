@@ -214,7 +214,7 @@ with track(config, Path(output_dir)) as tracker:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds W&B's service by /proc")
 def test_the_death_of_its_service_is_one_warning_and_the_next_run_is_tracked(config):
     command = [sys.executable, "-c", BEREFT, config["output_dir"]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     (warning,) = done.stderr.splitlines()
@@ -247,7 +247,7 @@ config = {"output_dir": output_dir, "tracking": {"mode": "offline", "project": "
 with track(config, Path(output_dir)) as tracker:
     tracker.log({"epoch": 0, "val_accuracy": 0.5})
     Path(ready).touch()
-    time.sleep(60)
+    time.sleep(10_000)
 """
 
 
@@ -260,7 +260,7 @@ def test_sigterm_finishes_the_run(config, tmp_path, monkeypatch):
             assert process.poll() is None
             time.sleep(0.02)
         process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
+        assert process.wait(600) == 128 + signal.SIGTERM
     finally:
         process.kill()
         process.wait()

@@ -102,7 +102,7 @@ def run_in_two_processes(config: object, directory: Path) -> None:
         [sys.executable, "-m", "kd_research.trial", str(directory)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
