@@ -21,6 +21,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.ranks import be_one_process
 from kd_research.evaluation.costs import costs_of_pair
+from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, RunRecord, read_record, write_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             record = remeasure(directory.resolve())
         except (ConfigError, ValueError, FileNotFoundError) as error:
-            print(f"{directory}: {error}", file=sys.stderr)
+            print(printable(f"{directory}: {error}"), file=sys.stderr)
             code = 1
         else:
             print(f"{directory}: {record.costs['latency_ms']:.4g} ms", flush=True)

@@ -26,6 +26,7 @@ from kd_research.configuration.config import (
     settle,
 )
 from kd_research.configuration.overrides import explain
+from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME
 
@@ -63,7 +64,7 @@ def main() -> None:
         sys.exit(str(error))
     problems = explain(sys.argv[1:])
     if problems:
-        sys.exit("\n".join(problems))
+        sys.exit(printable("\n".join(problems)))
     _run()
 
 

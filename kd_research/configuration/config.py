@@ -17,10 +17,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration.checks import is_number, value_problems
+from kd_research.configuration.environment import writable
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
 from kd_research.records.measures import COSTS as COSTS
 from kd_research.records.measures import METRICS as METRICS
+from kd_research.records.printable import masked, printable
 from kd_research.records.record import write_text
 
 PATH_KEYS = (
@@ -38,8 +40,8 @@ class ConfigError(Exception):
     """What is wrong with a configuration, for a person; one line a problem."""
 
     def __init__(self, problems: list[str]):
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = [printable(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
 
 
 def load(path: Path) -> DictConfig:
@@ -75,8 +77,8 @@ def settle(config: DictConfig) -> None:
 
 
 def save(config: DictConfig, path: Path) -> None:
-    """Write the configuration, resolved, to be run from anywhere."""
-    write_text(path, OmegaConf.to_yaml(config, resolve=True))
+    """Write the configuration, resolved, to be run from anywhere; without secrets."""
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(writable(config))))
 
 
 def check(config: DictConfig) -> None:
@@ -120,6 +122,7 @@ def _problems(config: DictConfig) -> Iterator[str]:
         yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
         return
     yield from value_problems(config)
+    yield from _secret_problems(config)
     mode = _get(config, "tracking.mode")
     if mode is not None and mode not in TRACKING_MODES:
         yield (
@@ -131,6 +134,21 @@ def _problems(config: DictConfig) -> Iterator[str]:
             "tracking=tensorboard needs TensorBoard; install kd_research[tensorboard], or try "
             "tracking=csv"
         )
+
+
+def _secret_problems(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """A password is never written, so what needs it would be lost in the run's folder."""
+    for key, value in config.items():
+        at = f"{prefix}{key!s}"
+        if isinstance(value, DictConfig):
+            yield from _secret_problems(value, f"{at}.")
+        elif isinstance(value, str) and at != "sweep.storage" and masked(value) != value:
+            stated = str(config._get_node(key)._value())  # type: ignore[union-attr]
+            if masked(stated) != stated:
+                yield (
+                    f"{at}={masked(value)} holds a password, which is never written to a file; put "
+                    f"it into the environment, as in '{at}=...${{oc.env:NAME}}...'"
+                )
 
 
 def check_sweep(config: DictConfig) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_research.configuration import environment
 from kd_research.records.record import CONFIG_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def register_resolvers() -> None:
     """Make what the YAML files compute known to OmegaConf."""
+    environment.register()
     OmegaConf.register_new_resolver(
         "repository", lambda *parts: str(ROOT.joinpath(*parts)), replace=True
     )

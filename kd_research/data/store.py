@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 import filelock
 import numpy as np
 from numpy.typing import NDArray
+
+from kd_research.records.record import temporary_path
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ def _build(directory: Path, build: Callable[[Path], None], what: str) -> None:
         shutil.rmtree(
             left_over, ignore_errors=True
         )  # of a process that was killed: we hold the lock
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    temporary = temporary_path(directory)
+    temporary.mkdir()
     try:
         build(temporary)
         if directory.exists():  # without a meta.json of ours: not ours, or damaged

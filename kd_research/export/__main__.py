@@ -16,6 +16,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.ranks import be_one_process
 from kd_research.export import Export, executorch_form, export_run
+from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME
 from kd_research.tracking import track_export
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             found = export_run(folder.resolve(), given.tolerance, given.executorch)
         except (ConfigError, ValueError) as error:
-            print(f"{folder}: {error}", file=sys.stderr)
+            print(printable(f"{folder}: {error}"), file=sys.stderr)
             code = 1
             continue
         show(found)

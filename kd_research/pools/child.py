@@ -69,7 +69,7 @@ def run_folder(
     _die_with_sweeper()
     folder = os.open(directory, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)  # waits for a dying run of a killed sweeper
-    log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     print_safely()  # to the log, which may be on a full disk

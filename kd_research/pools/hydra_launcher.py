@@ -27,7 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from kd_research.configuration.resolvers import register_resolvers
 from kd_research.pools.local import GRACE_SECONDS, End, cores, killed_by
@@ -109,6 +109,11 @@ class LauncherPool:
 
     def connect(self, loader: Any, config: DictConfig) -> None:
         """Hand over what launchers are made from: Hydra's loader, the composed configuration."""
+        config = config.copy()  # launchers pickle it, into files and for other machines
+        with read_write(config), open_dict(config):
+            config.sweep.storage = None
+            config.hydra.overrides.task = []
+            config.hydra.job.override_dirname = ""
         self._loader, self._config = loader, config
 
     def submit(self, directory: Path, action: str = "main", processes: int = 1) -> LauncherHandle:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from kd_research.records.printable import masked, printable
 
 SCHEMA = 1
 STATUSES = ("completed", "failed", "pruned")
@@ -69,20 +71,27 @@ class RunRecord:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to a temporary name in the same folder, then rename: never half a file."""
+    """Write `text` to a temporary name in the same folder, then rename: never half a file.
+
+    Passwords in addresses are masked; the umask says who may read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = temporary_path(path)
     try:
         # An error's text may hold bytes of a path that are no characters: they become escapes.
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
+        with temporary.open("x", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(masked(text))
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_path(path: Path) -> Path:
+    """A name that nobody else has, in the same folder; hidden."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -141,7 +150,8 @@ def _finite(value: Any) -> Any:
 def write_record(record: RunRecord, directory: Path) -> Path:
     """Write `record` to `directory/record.json` and return the path."""
     path = directory / RECORD_NAME
-    write_json(path, asdict(record))
+    error = None if record.error is None else printable(record.error)
+    write_json(path, {**asdict(record), "error": error})
     return path
 
 
@@ -172,7 +182,10 @@ def read_record(path: Path) -> RunRecord:
             f"rerun it with `python -m kd_research.trial {path.parent}`"
         )
     try:
-        record = RunRecord(**data)
+        shown = (
+            printable(data["error"]) if isinstance(data.get("error"), str) else data.get("error")
+        )
+        record = RunRecord(**{**data, "error": shown})
     except TypeError as error:  # a key too many or too few
         raise ValueError(f"{path} is not a run record ({error})") from None
     if wrong := list(_wrong_parts(record)):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kd_research.records.printable import printable
 from kd_research.records.record import read_text, write_json, write_text
 from kd_research.report import tables, text
 from kd_research.report.answers import write_answers
@@ -59,9 +60,9 @@ class Summary:
         text.print_summary(self.sweep)
         for written in (self.ledger, self.methods, self.answers):
             if written:
-                print(f"\n{read_text(written)}\n{written}")
+                print(printable(f"\n{read_text(written)}\n{written}"))
         if self.unwritten:
-            print("\n".join(self.unwritten))
+            print(printable("\n".join(self.unwritten)))
 
 
 def write_report(directory: Path) -> Summary:

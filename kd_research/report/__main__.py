@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import RECORD_NAME
 from kd_research.report import compare_sweeps, load_sweep, write_report
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             (folder / RECORD_NAME).is_file() for folder in (given.directory, given.other)
         ):
             pairs = compare_runs(given.directory, given.other)
-            print("\n".join(sentences(pairs, (given.directory.name, given.other.name))))
+            print(printable("\n".join(sentences(pairs, (given.directory.name, given.other.name)))))
             return 0
         if given.other:
             compare_sweeps(given.directory, given.other)
@@ -65,14 +66,15 @@ def main(arguments: list[str] | None = None) -> int:
         if given.figure:
             write_figure(summary.sweep, given.figure)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 2
     if given.format == "terminal":
         summary.print()
     else:
-        print({"markdown": markdown_table, "latex": latex_table}[given.format](summary.sweep))
+        table = markdown_table if given.format == "markdown" else latex_table
+        print(printable(table(summary.sweep)))
         if summary.unwritten:
-            print("\n".join(summary.unwritten), file=sys.stderr)
+            print(printable("\n".join(summary.unwritten)), file=sys.stderr)
     return 1 if summary.unwritten else 0
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kd_research.records.printable import printable
 from kd_research.report.curves import evaluations
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import best, rerun, show
@@ -165,16 +166,18 @@ def print_table(
 ) -> None:
     """A table in the terminal, and lines below it; a teacher's row is dim."""
     console = console or Console()
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(printable(title)), title_justify="left", header_style="bold")
     for column, name in enumerate(header):
         # Broken after "_", so that the table fits a narrow terminal.
-        words = name.replace("_", "_\n")
+        words = printable(name).replace("_", "_\n")
         table.add_column(words, justify="left" if column == 0 else "right", no_wrap=column == 0)
     for row in rows:
-        table.add_row(*map(escape, row), style="dim" if row[0] == "teacher" else None)
+        table.add_row(
+            *(escape(printable(cell)) for cell in row), style="dim" if row[0] == "teacher" else None
+        )
     console.print(table)
     for line in lines:
-        console.print(escape(line), soft_wrap=True, highlight=False)
+        console.print(escape(printable(line)), soft_wrap=True, highlight=False)
 
 
 def _who(trial: Trial) -> str:

@@ -13,13 +13,13 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kd_research.data.augment import hash_bits
+from kd_research.records.record import temporary_path
 
 log = logging.getLogger(__name__)
 CHUNK_WORDS = 1 << 21  # of a file that is checked whole, at a time: 16 MiB
@@ -85,10 +85,10 @@ class RowFile:
 
 def _create(path: Path, size: int) -> None:
     """A file of zeros whose blocks are really there; whoever is first makes it for all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = temporary_path(path)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
     try:
         try:
-            os.fchmod(descriptor, 0o644)
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(descriptor, 0, size)
             os.ftruncate(descriptor, size)
@@ -105,4 +105,4 @@ def _create(path: Path, size: int) -> None:
         with contextlib.suppress(FileExistsError):  # another process was first
             os.link(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

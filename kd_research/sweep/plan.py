@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_research.configuration import constraints
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
+from kd_research.configuration.environment import writable
 from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.sweep import early_stopping
 from kd_research.sweep import space as spaces
@@ -146,7 +147,8 @@ class Plan:
 
     def write(self) -> None:
         """Write sweep.yaml: what the sweep was asked for, and by which command."""
-        stated: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
+        stated: Any = writable(self.config.sweep)
+        stated["name"] = str(self.config.sweep.name)
         stated["space"] = {item.key: item.expression for item in self.space}
         stated["n_trials"] = self.n_trials
         stated["changed"] = fixed_rows.changed([str(text) for text in self.fixed])
@@ -155,8 +157,7 @@ class Plan:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for two commands to continue one study."""
-        plain = OmegaConf.to_container(self.config, resolve=True)
-        assert isinstance(plain, dict)
+        plain = writable(self.config)
         sweep = {k: v for k, v in plain["sweep"].items() if k not in FREE_SWEEP_KEYS}
         sweep["space"] = {item.key: item.expression for item in self.space}
         sweep["rows"] = {label: repr(overrides) for label, overrides in self.rows.items()}

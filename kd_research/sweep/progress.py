@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from kd_research.records.printable import printable
 from kd_research.records.record import METRICS_NAME, read_text
 
 SHOWN = 8  # finished trials in the live table
@@ -49,7 +50,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self._print(text)
+        self._print(printable(text))
 
     def _print(self, text: str) -> None:
         if self.live is None:
@@ -79,7 +80,7 @@ class Progress:
             text = "  ".join(shown)
         else:
             state = "failed" if values is None else "pruned"
-            text = f"{state}: {(reason or '').splitlines()[0]}"
+            text = f"{state}: {printable((reason or ' ').splitlines()[0])}"
             cells = (text[:60], *["-"] * len(self.objectives))
         self.rows = [*self.rows, (str(number), *cells)][-SHOWN:]
         if self.live is None or values is None or reason is not None:

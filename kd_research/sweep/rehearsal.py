@@ -8,6 +8,7 @@ from filelock import FileLock
 
 from kd_research.configuration.config import ConfigError, save
 from kd_research.pools.local import Pool
+from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, LOG_NAME, read_text
 from kd_research.sweep.plan import Plan
 
@@ -38,7 +39,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
             pool.kill([handle])
             raise
         path = directory / LOG_NAME
-        log = read_text(path).strip() if path.exists() else ""
+        log = printable(read_text(path).strip()) if path.exists() else ""
     end = handle.end()
     if end is not None and end.failed:
         raise ConfigError([log or f"preparing the sweep failed: {end.reason}"])

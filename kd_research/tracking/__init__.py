@@ -21,16 +21,19 @@ __all__ = ["Tracker", "track", "track_export", "track_sweep"]
 
 
 @contextmanager
-def track(config: Mapping[str, Any], directory: Path) -> Iterator[Tracker]:
+def track(
+    config: Mapping[str, Any], directory: Path, noted: Mapping[str, Any] | None = None
+) -> Iterator[Tracker]:
     """Show what happens in the body as one run, finished in every case.
 
     Only the process of rank 0 does.
 
     Args:
-        config: the resolved configuration in plain containers; all of it becomes W&B's config.
-            `tracking` has mode, project, entity, group, job_type, run_id and tags; `output_dir`
-            says where W&B's files go. The data set's name and those of the loss's terms are tags.
+        config: the resolved configuration in plain containers. `tracking` has mode, project,
+            entity, group, job_type, run_id and tags; `output_dir` says where W&B's files go. The
+            data set's name and those of the loss's terms are tags.
         directory: the run's folder, noted in W&B's config.
+        noted: W&B's config: the configuration without what is secret; None: it has nothing such.
 
     Raises:
         ModuleNotFoundError: TensorBoard was asked for and is not installed.
@@ -48,8 +51,8 @@ def track(config: Mapping[str, Any], directory: Path) -> Iterator[Tracker]:
         output_dir = Path(config["output_dir"])
         run_id = tracking.get("run_id") or run_name(directory, output_dir)
         own = {**tracking, "tags": _tags(config), "run_id": run_id}
-        noted = {**config, "run_directory": str(directory)}
-        with wandb_session(own, output_dir, noted) as mirror:
+        content = {**(config if noted is None else noted), "run_directory": str(directory)}
+        with wandb_session(own, output_dir, content) as mirror:
             yield WandbTracker(mirror, directory)
 
 

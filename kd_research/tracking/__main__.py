@@ -65,7 +65,7 @@ def find_runs(directory: Path) -> list[Run]:
 
 def _trials(directory: Path) -> Iterator[Run]:
     for path in sorted(directory.rglob(CONFIG_NAME)):
-        config: Any = OmegaConf.load(path)
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))  # another's: not resolved
         tracking = config.get("tracking")
         if tracking is None:
             continue
@@ -75,9 +75,10 @@ def _trials(directory: Path) -> Iterator[Run]:
             teacher = None
         else:
             teacher = teacher_name(record)
-        output_dir = Path(config.output_dir)
-        run_id = tracking.run_id or run_name(path.parent, output_dir)
-        yield Run(1, run_id, output_dir, tracking.entity, tracking.project, teacher)
+        output_dir = Path(config["output_dir"])
+        run_id = tracking.get("run_id") or run_name(path.parent, output_dir)
+        entity, project = tracking.get("entity"), tracking["project"]
+        yield Run(1, run_id, output_dir, entity, project, teacher)
 
 
 def sync(directory: Path, dry_run: bool = False) -> int:

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from kd_research.records.printable import masked, printable
+
 log = logging.getLogger(__name__)
 
 INIT_SECONDS = 30  # to reach the server, then offline
@@ -43,7 +45,7 @@ class Mirror:
     def close(self, error: BaseException | None) -> None:
         """End the W&B run; as failed where the body raised or `exit_code` says so."""
         if self.exit_code is None and error is not None:
-            reason = f"{type(error).__name__}: {error}"
+            reason = printable(f"{type(error).__name__}: {error}")
             self.attempt(lambda run: run.summary.update({"status": "failed", "error": reason}))
         exit_code = int(error is not None) or self.exit_code or 0
         self.attempt(lambda run: run.finish(exit_code=exit_code))
@@ -136,6 +138,7 @@ def _init(
             console="off",
             save_code=False,
             symlink=False,  # to the latest run: trials run side by side
+            x_disable_meta=any(masked(word) != word for word in sys.argv),  # it has the command
             x_save_requirements=False,  # the record has the versions
             init_timeout=INIT_SECONDS,
             finish_timeout=FINISH_SECONDS,
@@ -201,4 +204,4 @@ def safe_id(text: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])

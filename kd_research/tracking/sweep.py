@@ -21,7 +21,7 @@ from kd_research.tracking.session import run_files, wandb_session
 def log_sweep(directory: Path, tracking: Mapping[str, Any]) -> None:
     """Make the summary run and the teachers'; see `track_sweep`."""
     sweep = load_sweep(directory)
-    spec = OmegaConf.to_container(OmegaConf.load(directory / SWEEP_NAME), resolve=True)
+    spec = OmegaConf.to_container(OmegaConf.load(directory / SWEEP_NAME))
     output_dir, run_id = Path(tracking["output_dir"]), f"{sweep.name}-sweep"
     for record in _one_record_a_teacher(sweep):
         _log_teacher(record, tracking)

@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from torch import distributed
 
 from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.environment import writable
 from kd_research.configuration.ranks import be_one_process, is_first_process, take_rank
 from kd_research.data.store import FULL
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluation.generation import sample_texts
+from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.provenance import provenance
 from kd_research.records.record import (
@@ -63,10 +66,11 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
         The record, also written. A run that fails gives one that says why.
     """
     plain = _plain(config)
+    noted = writable(config) if isinstance(config, DictConfig) else plain
     directory.mkdir(parents=True, exist_ok=True)
     (directory / STOP_NAME).unlink(missing_ok=True)
     started = time.time()
-    with track(plain, directory) as tracker:
+    with track(plain, directory, noted) as tracker:
         try:
             record = _distil(plain, directory, tracker.log)
         except SystemExit:  # asked to end: by its sweep for good, or put back
@@ -83,9 +87,11 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
             elif _is_full(error):
                 reason = f"the disk is full ({error}); make room and run {directory} again"
             else:
-                traceback.print_exc()
+                print(printable(traceback.format_exc()), file=sys.stderr)
                 reason = f"{type(error).__name__}: {error}"
             record = RunRecord("failed", plain, plain["seed"], error=reason)
+        told = None if record.error is None else printable(record.error)
+        record = replace(record, config=noted, error=told)
         record.provenance.update(provenance(), started=started, seconds=time.time() - started)
         if is_first_process():
             write_record(record, directory)
@@ -194,7 +200,7 @@ def quiet() -> None:
 def summary(record: RunRecord, directory: Path) -> str:
     """What a person wants to know of a finished run, in a few lines."""
     if record.status != "completed":
-        return f"{record.status}: {record.error}\nfolder: {directory}"
+        return printable(f"{record.status}: {record.error}\nfolder: {directory}")
 
     def shown(name: str) -> str:
         value = record.value(name)
