@@ -47,7 +47,7 @@ class OptunaSweeper(Sweeper):
                 Comparison(self.loader, self.composed, arguments).run()
             else:
                 plan = Plan(self.loader, self.composed, arguments)
-                for note in notes(plan.composition, plan.constraints):
+                for note in [*plan.notes, *notes(plan.composition, plan.constraints)]:
                     print(note, flush=True)
                 run_sweep(plan)
         except ConfigError as error:

@@ -69,7 +69,8 @@ class Composition:
         params = {item.key: suggest(item.key) for item in self.space if item.is_group}
         config = self.with_groups(tuple(params.items()))
         for item in self.space:
-            if not item.is_group and (item.is_new or exists(config, item.key)):
+            wanted = item.only is None or params.get(item.only[0]) == item.only[1]
+            if not item.is_group and wanted and (item.is_new or exists(config, item.config_key)):
                 params[item.key] = suggest(item.key)
         return params
 
@@ -91,7 +92,8 @@ class Composition:
             item = known[key]
             if not item.is_group:
                 content = item.content(value)
-                OmegaConf.update(config, key, content, merge=False, force_add=item.is_new)
+                at = item.config_key
+                OmegaConf.update(config, at, content, merge=False, force_add=item.is_new)
         return config
 
     def _compose_row(self, label: str) -> DictConfig:
@@ -131,7 +133,8 @@ class Composition:
     def described(self, params: Mapping[str, spaces.Value]) -> tuple[str | None, dict[str, Any]]:
         """A trial's label, if it is a row, and the settings that it stands for."""
         if not self.rows:
-            return None, dict(params)
+            names = {item.key: item.config_key for item in self.space}
+            return None, {names[key]: value for key, value in params.items()}
         label = str(params[fixed_rows.ROW_KEY])
         overrides = self.rows[label].items()
         return label, {k: v if isinstance(v, PLAIN) else json.dumps(v) for k, v in overrides}

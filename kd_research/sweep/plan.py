@@ -18,7 +18,7 @@ from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
 from kd_research.configuration.environment import writable
 from kd_research.records.record import SWEEP_NAME, write_text
-from kd_research.sweep import early_stopping
+from kd_research.sweep import early_stopping, stated
 from kd_research.sweep import space as spaces
 from kd_research.sweep.composition import Composition, without_hydra
 from kd_research.sweep.probe import space_problems
@@ -65,9 +65,8 @@ class Plan:
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {item.key_or_group for item in overrides if not item.is_sweep_override()}
-        space = OmegaConf.select(self.config, "sweep.space", default=None)
-        stated: Any = OmegaConf.to_container(space, resolve=True) if space else {}
-        expressions = {str(key): value for key, value in stated.items() if key not in self.taken}
+        nested, own = stated.expressions(self.config)
+        expressions = {k: v for k, v in {**nested, **own}.items() if k not in self.taken}
         if any(item.key_or_group == "sweep.space" and item.value() == {} for item in overrides):
             expressions = {}  # OmegaConf merges mappings: {} would leave the default space
         for item in overrides:
@@ -91,11 +90,15 @@ class Plan:
         self.composition = Composition(
             loader, config, self.config, self.fixed, self.taken, besides, self.space, self.rows
         )
-        problems += self._problems()
+        typed = {item.key_or_group for item in overrides} | set(own)
+        self.notes, wrong = stated.refine(self.composition, nested if expressions else {}, typed)
+        self.space = list(self.composition.space)
+        problems += wrong + self._problems()
         settings: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
         self.start_from: list[dict[str, spaces.Value]] = settings.get("start_from") or []
         if self.rows:  # asked for in this order
             self.start_from = [{fixed_rows.ROW_KEY: label} for label in self.rows]
+        self.start_from = [spaces.named(params, self.space) for params in self.start_from]
         problems += spaces.outside(self.start_from, self.space)
         limits = settings.get("constraints") or []
         self.constraints, wrong = constraints.parse(limits, METRICS + COSTS)
@@ -147,13 +150,13 @@ class Plan:
 
     def write(self) -> None:
         """Write sweep.yaml: what the sweep was asked for, and by which command."""
-        stated: Any = writable(self.config.sweep)
-        stated["name"] = str(self.config.sweep.name)
-        stated["space"] = {item.key: item.expression for item in self.space}
-        stated["n_trials"] = self.n_trials
-        stated["changed"] = fixed_rows.changed([str(text) for text in self.fixed])
-        stated["command"] = " ".join(["python -m kd_research.run", *sys.argv[1:]])
-        write_text(self.directory / SWEEP_NAME, OmegaConf.to_yaml(OmegaConf.create(stated)))
+        asked: Any = writable(self.config.sweep)
+        asked["name"] = str(self.config.sweep.name)
+        asked["space"] = {item.key: item.expression for item in self.space}
+        asked["n_trials"] = self.n_trials
+        asked["changed"] = fixed_rows.changed([str(text) for text in self.fixed])
+        asked["command"] = " ".join(["python -m kd_research.run", *sys.argv[1:]])
+        write_text(self.directory / SWEEP_NAME, OmegaConf.to_yaml(OmegaConf.create(asked)))
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for two commands to continue one study."""

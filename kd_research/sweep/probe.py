@@ -28,23 +28,23 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
     """
     problems: list[str] = []
     for dimension in composition.space:
-        home = _home(composition, dimension)
-        if home is None:
+        at, key = home(composition, dimension), dimension.config_key
+        if at is None:
             problems.append(_unknown(composition, dimension))
             continue
         for value in dimension.probes():
             try:
-                check(composition.compose({**home, dimension.key: value}))
+                check(composition.compose({**at, dimension.key: value}))
             except ConfigError as error:
                 new = [line for line in error.problems if line not in known]
                 problems += [f"in the search space: {line}" for line in new]
             except Exception as error:  # Hydra's and OmegaConf's own types
                 text = str(error).strip().splitlines()[0]
-                problems.append(f"in the search space: {dimension.key}={value}: {text}")
+                problems.append(f"in the search space: {key}={value}: {text}")
         if _sampler(composition) in COUNTING and dimension.is_continuous:
             problems.append(
-                f"sampler: it tries every point, and {dimension.key}={dimension.expression} has no "
-                f"end of them; try {dimension.key}=choice(...) or range(...), or sampler=tpe"
+                f"sampler: it tries every point, and {key}={dimension.expression} has no "
+                f"end of them; try {key}=choice(...) or range(...), or sampler=tpe"
             )
     return problems
 
@@ -58,7 +58,9 @@ def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[s
             f"note: this sampler hears of no limits ({limits}): it will propose what breaks them, "
             "which the front leaves out; gp, tpe, nsga2 and nsga3 learn them"
         )
-    some = [item.key for item in composition.space if _is_conditional(composition, item)]
+    some = dict.fromkeys(
+        item.config_key for item in composition.space if _is_conditional(composition, item)
+    )
     if some and name in WHOLE:
         found.append(
             f"note: {', '.join(some)}: there for some choices only, which this sampler draws at "
@@ -73,8 +75,10 @@ def _choices(composition: Composition) -> list[tuple[str, Value]]:
     ]
 
 
-def _home(composition: Composition, dimension: Dimension) -> Mapping[str, Value] | None:
+def home(composition: Composition, dimension: Dimension) -> Mapping[str, Value] | None:
     """The choice of a config group with which the dimension's key is there; None: with none."""
+    if dimension.only is not None:
+        return dict([dimension.only])
     if dimension.is_group or dimension.is_new or exists(composition.config, dimension.key):
         return {}
     for key, value in _choices(composition):
@@ -84,6 +88,8 @@ def _home(composition: Composition, dimension: Dimension) -> Mapping[str, Value]
 
 
 def _is_conditional(composition: Composition, dimension: Dimension) -> bool:
+    if dimension.only is not None:
+        return True
     if dimension.is_group or dimension.is_new:
         return False
     return not all(

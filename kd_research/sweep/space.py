@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -37,12 +37,13 @@ class Dimension:
     """One dimension of the search.
 
     Attributes:
-        key: the configuration key, or config group.
+        key: the configuration key, or config group; with `only`, its name in the study.
         expression: as the user wrote it.
         distribution: Optuna's.
         is_group: whether `key` is a config group, so that a value changes the composition.
         literals: choices that stand for a list or a mapping, as Hydra writes it.
         is_new: whether the configuration lacks the key, which `+key=...` adds.
+        only: (group, choice): it is there with this choice alone, whose range it is.
     """
 
     key: str
@@ -51,6 +52,16 @@ class Dimension:
     is_group: bool
     literals: frozenset[str] = frozenset()
     is_new: bool = False
+    only: tuple[str, Value] | None = None
+
+    @property
+    def config_key(self) -> str:
+        """The configuration key, whatever the study calls it."""
+        return self.key if self.only is None else self.key.partition(" ")[0]
+
+    def for_choice(self, group: str, choice: Value) -> Dimension:
+        """The same, for one choice of a group that has its own range."""
+        return replace(self, key=f"{self.key} ({choice})", only=(group, choice))
 
     @property
     def is_continuous(self) -> bool:
@@ -180,6 +191,16 @@ def _text(item: Any) -> str:
     return "null" if item is None else str(item)
 
 
+def named(params: Mapping[str, Value], space: Sequence[Dimension]) -> dict[str, Value]:
+    """A proposal by configuration keys, as the study calls them."""
+    names = {
+        item.config_key: item.key
+        for item in space
+        if item.only is None or params.get(item.only[0]) == item.only[1]
+    }
+    return {names.get(key, key): value for key, value in params.items()}
+
+
 def outside(proposals: Sequence[Mapping[str, Value]], space: Sequence[Dimension]) -> list[str]:
     """What of the given proposals is not in the space, a line each."""
     known, problems = {item.key: item for item in space}, []
@@ -198,7 +219,8 @@ def outside(proposals: Sequence[Mapping[str, Value]], space: Sequence[Dimension]
                 inside = isinstance(value, int | float) and limits.low <= value <= limits.high
             if not inside:
                 problems.append(
-                    f"sweep.start_from: {key}={value} is outside of {known[key].expression}"
+                    f"sweep.start_from: {known[key].config_key}={value} is outside of "
+                    f"{known[key].expression}"
                 )
     return problems
 

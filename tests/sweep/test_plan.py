@@ -4,7 +4,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from sweep_commands import folder, make_plan, scripted
 
-from kd_research.configuration.config import ConfigError
+from kd_research.configuration.config import ROOT, ConfigError
+from kd_research.configuration.search_ranges import LOSSES as LOSS_FILES
+from kd_research.configuration.search_ranges import read
 from kd_research.records.record import RunRecord
 from kd_research.sweep.plan import differences
 from kd_research.sweep.probe import notes
@@ -156,7 +158,7 @@ def test_a_key_that_only_another_choice_has_is_searched_with_that_choice_alone()
     assert plan.composition.compose(proposed["dkd"]).loss.non_target_weight == 2
     assert plan.composition.is_complete(proposed["kd"])
     (note,) = notes(plan.composition, plan.constraints)
-    assert note.startswith("note: loss.non_target_weight: there for some choices only")
+    assert note.startswith("note: loss.non_target_weight, loss.lambda: there for some choices only")
     plan = make_plan("sampler=tpe", *space)
     assert notes(plan.composition, plan.constraints) == []
 
@@ -199,3 +201,65 @@ def test_a_sweep_of_rows_is_of_as_many_trials_as_rows(tmp_path):
     path.write_text(path.read_text().replace("n_trials: 2", "n_trials: 1"))  # as it was before
     done, _ = scripted(*what)
     assert (done.n_trials, done.counts["completed"]) == (2, 2)
+
+
+LOSSES = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_searched_in_its_own_range(loss):
+    plan = make_plan(f"loss={loss}")
+    wanted = {f"loss.{item.key}": item.expression for item in read(LOSS_FILES / f"{loss}.yaml")}
+    found = {item.key: item.expression for item in plan.space if item.key.startswith("loss.")}
+    assert found == wanted
+    assert {"student.model.width", "student.model.depth"} <= space(plan).keys()
+
+
+def test_losses_in_one_sweep_keep_their_own_ranges():
+    plan = make_plan("loss=kd,at,rkd", "student=cnn", "student.model.width=4")
+    asked = []
+    proposed = {}
+    for choice in ("kd", "at", "rkd"):
+
+        def suggest(key, choice=choice):
+            asked.append(key)
+            low = plan.space[[item.key for item in plan.space].index(key)].probes()[0]
+            return choice if key == "loss" else low
+
+        proposed[choice] = plan.composition.propose(suggest)
+        assert plan.composition.is_complete(proposed[choice])
+    composed = {choice: plan.composition.compose(p).loss for choice, p in proposed.items()}
+    assert composed["kd"]["lambda"] == 0
+    assert composed["at"]["lambda"] == 100
+    assert composed["rkd"]["lambda"] == 0.1
+    assert "temperature" not in composed["at"]
+    _, settings = plan.composition.described(proposed["at"])
+    assert settings["loss.lambda"] == 100  # whatever the study calls it
+    start = ["sweep.start_from=[{loss: at, loss.lambda: 1000, student.model.depth: 1}]"]
+    known = make_plan("loss=kd,at", "student=cnn", "student.model.width=4", *start)
+    assert known.start_from == [{"loss": "at", "loss.lambda (at)": 1000, "student.model.depth": 1}]
+    plain = make_plan("loss=kd,at", "loss.lambda=interval(0.1,1)")
+    assert [item.key for item in plain.space if "lambda" in item.key] == ["loss.lambda"]
+
+
+def test_a_default_outside_its_own_range_is_told():
+    with pytest.raises(ConfigError, match=r"loss.lambda=1000.0 is outside of interval\(0, 1\)"):
+        make_plan("loss=at", "student=cnn", "loss.search={lambda: 'interval(0, 1)'}")
+    make_plan("loss=at", "student=cnn", "loss.lambda=interval(0,1)")  # a person's own word
+
+
+def test_what_the_default_sweep_cannot_search_is_left_out_with_a_note():
+    plan = make_plan("student=resnet20", "dataset=cifar10", "teacher=resnet56")
+    assert space(plan).keys() == {"loss.temperature", "loss.lambda", "student.model.width"}
+    (note,) = plan.notes
+    assert note.startswith("note: student.model.depth is not searched: it is 20 here")
+    (note,) = make_plan("student=mobilenetv2", "dataset=cifar10").notes
+    assert note == "note: student.model.depth is not searched: this configuration has none"
+    with pytest.raises(ConfigError, match=r"has student\.model\.wdth"):
+        make_plan("student=resnet20", "student.model.wdth=1,2")
+
+
+def test_a_dimension_is_taken_out_by_a_tilde():
+    plan = make_plan("~sweep.space.loss.temperature")
+    assert "loss.temperature" not in space(plan)
+    assert plan.composition.compose({"loss.lambda": 0.5}).loss.temperature == 4
