@@ -43,3 +43,6 @@ class HerePool:
 
     def kill(self, handles: Sequence[Done]) -> None:
         pass
+
+    def close(self) -> None:
+        pass

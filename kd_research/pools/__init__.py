@@ -1,1 +1,1 @@
-"""Where runs happen: processes of this machine, Slurm jobs, or one of Hydra's launchers."""
+"""Where runs happen: processes of this machine, Slurm jobs, Ray, or one of Hydra's launchers."""

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -39,6 +40,23 @@ PR_SET_PDEATHSIG = 1
 SETTLE_SECONDS = 10.0  # for the other ranks to end by themselves when one has failed
 
 
+@dataclass(frozen=True)
+class Part:
+    """The ranks of a run that one of several machines has.
+
+    Attributes:
+        first: the lowest of them.
+        world: ranks of the run, on all machines.
+        host: where rank 0 is.
+        port: on which the others find it.
+    """
+
+    first: int
+    world: int
+    host: str
+    port: int
+
+
 @contextmanager
 def hidden_main() -> Iterator[None]:
     """Hides `__main__` from multiprocessing, which would import it again in every new process.
@@ -54,7 +72,12 @@ def hidden_main() -> Iterator[None]:
 
 
 def run_folder(
-    directory: str, program: str, action: str, processes: int, variables: Mapping[str, str]
+    directory: str,
+    program: str,
+    action: str,
+    processes: int,
+    variables: Mapping[str, str],
+    part: Part | None = None,
 ) -> None:
     """Run `program.action([directory])` in this process, and exit with what it returns.
 
@@ -64,20 +87,23 @@ def run_folder(
         action: its function.
         processes: how many ranks; with one, none.
         variables: of the environment.
+        part: which ranks these are, where other machines have the rest; None: all.
     """
     os.setsid()
     _die_with_sweeper()
     folder = os.open(directory, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)  # waits for a dying run of a killed sweeper
+    if part is None or part.first == 0:  # the others run the same folder
+        fcntl.flock(folder, fcntl.LOCK_EX)  # waits for a dying run of a killed sweeper
     log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     print_safely()  # to the log, which may be on a full disk
     os.environ.update(variables)
     sys.argv = [program, directory]
-    if processes == 1:
+    if processes == 1 and part is None:
         sys.exit(getattr(importlib.import_module(program), action)([directory]))
-    sys.exit(_run_ranks(Path(directory), program, action, processes))
+    part = part or Part(0, processes, "127.0.0.1", free_port())
+    sys.exit(_run_ranks(Path(directory), program, action, processes, part))
 
 
 def _die_with_sweeper() -> None:
@@ -101,14 +127,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _run_ranks(directory: Path, program: str, action: str, processes: int) -> int:
+def _run_ranks(directory: Path, program: str, action: str, processes: int, part: Part) -> int:
     """Start the ranks, end them all when one fails, and see that the record names the first."""
-    port = _free_port()
     ranks = {}
-    for rank in range(processes):
+    for rank in range(part.first, part.first + processes):
         pid = os.fork()
         if pid == 0:
-            _run_rank(directory, program, action, rank, processes, port)
+            _run_rank(directory, program, action, rank, part)
         ranks[pid] = rank
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ranks get it too, and end in order
     failed: tuple[int, int] | None = None  # rank, exit code
@@ -126,21 +151,21 @@ def _run_ranks(directory: Path, program: str, action: str, processes: int) -> in
             deadline = None
         else:
             time.sleep(0.05)
-    return _conclude(directory, failed) if failed else 0
+    if failed is None:
+        return 0
+    return _conclude(directory, failed) if part.world == processes else _end_as(failed)
 
 
-def _run_rank(
-    directory: Path, program: str, action: str, rank: int, processes: int, port: int
-) -> None:
+def _run_rank(directory: Path, program: str, action: str, rank: int, part: Part) -> None:
     """In the process of one rank; never returns."""
     _die_with_parent()
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "NODE_RANK": "0",
-        "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(part.world),
+        "MASTER_ADDR": part.host,
+        "MASTER_PORT": str(part.port),
     }
     code = 1
     try:
@@ -168,21 +193,56 @@ def _conclude(directory: Path, failed: tuple[int, int]) -> int:
     path = _reason_path(directory, rank)
     reason = read_text(path) if path.exists() else None
     path.unlink(missing_ok=True)
-    if code < 0:  # killed from outside: as if this process had been
+    if code < 0:
         (directory / RECORD_NAME).unlink(missing_ok=True)
+    elif rank > 0 and reason:
+        _blame(directory, rank, reason)
+    return _end_as(failed)
+
+
+def _end_as(failed: tuple[int, int]) -> int:
+    """The exit code for a rank that failed; one killed from outside as if this process had been."""
+    rank, code = failed
+    if code < 0:
         print(f"rank {rank} was killed by signal {-code}", flush=True)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    if rank > 0 and reason:
-        config = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_NAME))
-        assert isinstance(config, dict)
-        text = f"rank {rank}: {reason}"
-        write_record(RunRecord("failed", config, config["seed"], error=text), directory)  # type: ignore[arg-type]
     return 1
 
 
-def _free_port() -> int:
+def _blame(directory: Path, rank: int, reason: str) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_NAME))
+    assert isinstance(config, dict)
+    text = f"rank {rank}: {reason}"
+    write_record(RunRecord("failed", config, config["seed"], error=text), directory)  # type: ignore[arg-type]
+
+
+def conclude_parts(directory: Path, outside: bool) -> None:
+    """Do for a failed run, of whose ranks every machine had some, what one alone would have done.
+
+    Args:
+        directory: the run's folder.
+        outside: whether what failed first was killed: there is no record then.
+    """
+    record = directory / RECORD_NAME
+    reasons = list(directory.glob(".rank-*"))
+    if outside:
+        record.unlink(missing_ok=True)
+    elif reasons:
+        first = min(reasons, key=_changed)
+        if not record.exists() or _changed(first) < _changed(record):
+            _blame(directory, int(first.name.rpartition("-")[2]), read_text(first))
+    for path in reasons:
+        path.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         port: int = listener.getsockname()[1]
         return port

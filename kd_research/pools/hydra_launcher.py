@@ -1,4 +1,4 @@
-"""Runs by Hydra's launchers (basic, joblib, submitit, Ray): `pool=launcher hydra/launcher=joblib`.
+"""Runs by Hydra's launchers (basic, joblib, submitit): `pool=launcher hydra/launcher=joblib`.
 
 A launcher returns when the last of its jobs has ended, so the sweep goes in batches: proposals are
 launched together, and a slot that frees waits for the others. A job starts the run in a process of
@@ -102,7 +102,7 @@ class LauncherPool:
         self._pending: list[LauncherHandle] = []
         self._batch: _Batch | None = None
         self._launched = 0
-        # One thread for all: Ray's processes end with the thread that started them.
+        # One thread for all: what a launcher starts may end with the thread that started it.
         self._queue: SimpleQueue[_Batch] = SimpleQueue()
         launching = threading.Thread(target=_launch_all, args=(self._queue,), daemon=True)
         launching.start()
@@ -159,6 +159,9 @@ class LauncherPool:
         for handle in handles:
             while not _is_free(handle.directory) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """Nothing: a launcher ends what it started with its last job."""
 
 
 def run_job(program: str, action: str, _: DictConfig) -> int | str:

@@ -14,14 +14,15 @@ import os
 import runpy
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
-from kd_research.pools.child import hidden_main, run_folder
+from kd_research.pools.child import Part, hidden_main, run_folder
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
@@ -67,6 +68,9 @@ class Pool(Protocol):
 
     def kill(self, handles: Sequence[Handle]) -> None:
         """End them and all that they started: asked first, then made to."""
+
+    def close(self) -> None:
+        """Give back what it holds beyond the runs; there will be no other."""
 
 
 @dataclass
@@ -122,12 +126,32 @@ class LocalPool:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([program, run_folder.__module__])
 
-    def submit(self, directory: Path, action: str = "main", processes: int = 1) -> LocalHandle:
-        """Start `action` of the program on the folder; its output goes to log.txt there."""
+    def submit(
+        self,
+        directory: Path,
+        action: str = "main",
+        processes: int = 1,
+        variables: Mapping[str, str] | None = None,
+        part: Part | None = None,
+    ) -> LocalHandle:
+        """Start `action` of the program on the folder; its output goes to log.txt there.
+
+        Args:
+            directory: the run's folder.
+            action: a function of the program.
+            processes: ranks on this machine.
+            variables: of the environment; None: the GPUs of its slot.
+            part: of the ranks, where other machines have the rest.
+        """
         slot = self._free.pop(0) if self._free else None
-        arguments = (str(directory), self.program, action, processes, self._variables(slot))
-        process = self._start(arguments)
+        variables = self._variables(slot) if variables is None else variables
+        process = self._start((str(directory), self.program, action, processes, variables, part))
         return LocalHandle(directory, process, slot, time.monotonic())
+
+    def warm(self) -> None:
+        """Have the server import the program now, ahead of the first run."""
+        with hidden_main():
+            forkserver.ensure_running()
 
     def _start(self, arguments: tuple[object, ...]) -> ForkServerProcess:
         deadline = time.monotonic() + SERVER_SECONDS
@@ -174,6 +198,9 @@ class LocalPool:
                 handle.signal(signal.SIGKILL)
                 handle.process.join()
                 self._give_back(handle)
+
+    def close(self) -> None:
+        """Nothing: its server ends with this process, which may want it again."""
 
     def _give_back(self, handle: LocalHandle) -> None:
         if handle.devices is not None:

@@ -105,6 +105,9 @@ class SlurmPool:
         if handles:
             subprocess.run(["scancel", *(handle.job for handle in handles)], check=False)
 
+    def close(self) -> None:
+        """Nothing: there is no more than the jobs."""
+
 
 def command(program: str, action: str, directory: Path) -> list[str]:
     """The command line of a run in a process that nothing has prepared."""

@@ -17,6 +17,7 @@ from kd_research.configuration import constraints
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
 from kd_research.configuration.environment import writable
+from kd_research.pools import ray_settings
 from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.sweep import early_stopping, stated
 from kd_research.sweep import space as spaces
@@ -114,6 +115,8 @@ class Plan:
         launcher = self.composition.master.hydra.runtime.choices.get("hydra/launcher", "basic")
         if launcher != "basic" and not str(self.config.pool._target_).endswith("LauncherPool"):
             problems.append(f"hydra/launcher={launcher} is not asked for runs; add pool=launcher")
+        if str(self.config.pool._target_) == ray_settings.TARGET:
+            problems += ray_settings.problems(self.config.pool)
         for examine in (check, check_sweep):
             try:
                 examine(self.config)

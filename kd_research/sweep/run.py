@@ -37,6 +37,7 @@ from kd_research.sweep.dominated import due_runs
 from kd_research.sweep.folders import Folders, count_loss
 from kd_research.sweep.live_curves import Follower
 from kd_research.sweep.objective_values import Values
+from kd_research.sweep.opened_pool import opened_pool
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.progress import Progress
 from kd_research.sweep.rehearsal import prepare
@@ -56,10 +57,7 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     """
     plan.directory.mkdir(parents=True, exist_ok=True)
     study = _open(plan)
-    pool: Pool = instantiate(plan.config.pool, devices_per_trial=plan.processes)
-    if hasattr(pool, "connect"):  # Hydra's launchers are made from what Hydra composed
-        pool.connect(plan.composition.loader, plan.composition.master)
-    with study:
+    with opened_pool(plan) as pool, study:
         something_new = Sweep(plan, study, pool).run()
     with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
         report = write_report(plan.directory)
