@@ -78,6 +78,7 @@ CASES: dict[str, Case] = {
     "ttm": Case({"ttm": references.ttm}, zero=False),
     "wttm": Case({"wttm": references.wttm}, zero=False),
     "rld": Case({"rld": references.rld}, zero=False),
+    "mlkd": Case({"mlkd": references.multi_level}, pointwise=False),
     "spherical_kd": Case({"spherical_kd": references.spherical}, scale=True),
     "ctkd": Case({"ctkd": references.ctkd}),
     "annealing_kd": Case({"annealing_kd": references.annealed}, zero=False, shift=False),

@@ -171,6 +171,29 @@ def dist(setting):
     return 16 * (2.0 * distance(student, teacher) + 2.0 * distance(student.T, teacher.T))
 
 
+def multi_level(setting):
+    student, teacher = setting.student.logits.tolist(), setting.teacher.logits.tolist()
+    size, classes, total = len(student), len(student[0]), 0.0
+    for temperature in (2, 3, 4, 5, 6):
+        s = [softmax(row, temperature) for row in student]
+        t = [softmax(row, temperature) for row in teacher]
+        total += temperature**2 * sum(kl(b, a) for a, b in zip(s, t, strict=True)) / size
+
+        def products(rows):
+            return [
+                [sum(a * b for a, b in zip(one, two, strict=True)) for two in rows] for one in rows
+            ]
+
+        for over in (lambda rows: rows, lambda rows: list(zip(*rows, strict=True))):
+            ours, theirs = products(over(s)), products(over(t))
+            total += sum(
+                (a - b) ** 2
+                for one, two in zip(ours, theirs, strict=True)
+                for a, b in zip(one, two, strict=True)
+            ) / (size if len(ours) == size and over(s) is s else classes)
+    return total
+
+
 def scaled(rule):
     """T^2 times rule(p, q, loss) of the softened distributions, as lists of floats."""
 
