@@ -72,3 +72,14 @@ class DistillationLoss(Protocol):
 def layers_of(loss: nn.Module, who: str) -> tuple[str, ...]:
     """The module paths that `loss` wants of `who`: "student" or "teacher"."""
     return tuple(getattr(loss, f"{who}_layers", ()))
+
+
+def same_document(position_ids: Tensor) -> Tensor:
+    """Who may look where, (B, 1, T, T): at what is no later, in the same packed document.
+
+    Args:
+        position_ids: (B, T), 0 where a document starts.
+    """
+    document = (position_ids == 0).cumsum(dim=1)
+    same = document.unsqueeze(2) == document.unsqueeze(1)
+    return same.tril().unsqueeze(1)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_research.interfaces import same_document
 from kd_research.models.layers import check_width
 
 KeyValues = list[tuple[Tensor, Tensor]]  # of each layer, (B, H, T, W / H)
@@ -163,14 +164,3 @@ class GPT(nn.Module):
             presents.append(present)
         logits: Tensor = self.head(self.norm(x))
         return {"logits": logits, "past_key_values": presents} if use_cache else logits
-
-
-def same_document(position_ids: Tensor) -> Tensor:
-    """Who may look where, (B, 1, T, T): at what is no later, in the same packed document.
-
-    Args:
-        position_ids: (B, T), 0 where a document starts.
-    """
-    document = (position_ids == 0).cumsum(dim=1)
-    same = document.unsqueeze(2) == document.unsqueeze(1)
-    return same.tril().unsqueeze(1)

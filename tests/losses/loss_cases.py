@@ -106,6 +106,7 @@ CASES: dict[str, Case] = {
         {"crd": features.crd}, zero=False, pointwise=False, overrides=("loss.num_negatives=50",)
     ),
 }
+TRANSFORMERS = {"distilbert", "tinybert", "minilm"}  # need text: test_transformer_losses.py
 
 
 def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

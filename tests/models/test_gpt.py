@@ -7,8 +7,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from test_extras import CONF
 
+from kd_research.interfaces import same_document
 from kd_research.models.capture import Capture
-from kd_research.models.gpt import GPT, same_document
+from kd_research.models.gpt import GPT
 
 DATASET = {"num_classes": 65, "vocab_size": 65, "context": 64}
 SIZES = {  # parameters without the positions, as nanoGPT counts them

@@ -16,7 +16,8 @@ from kd_research.teacher.train import objective_of
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
-LOSSES = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
+TEXT = {"distilbert", "tinybert", "minilm"}
+LOSSES = sorted({path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml")} - TEXT)
 CONVOLUTIONAL = ("student=cnn", "student.model.width=3", "student.model.depth=2")
 
 
