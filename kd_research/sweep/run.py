@@ -40,8 +40,8 @@ from kd_research.sweep.objective_values import Values
 from kd_research.sweep.opened_pool import opened_pool
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.progress import Progress
+from kd_research.sweep.proposals import Proposals
 from kd_research.sweep.rehearsal import prepare
-from kd_research.sweep.space import suggest
 from kd_research.sweep.study import SharedStudy, open_storage
 from kd_research.tracking import track_sweep
 
@@ -102,6 +102,7 @@ class Sweep:
         self.directory, self.settings = plan.directory, plan.config.sweep
         self.folders = Folders(plan)
         self.follower = Follower(self.folders, plan.objectives, self.settings.early_stopping)
+        self.proposals = Proposals(study, plan.composition)
         self.values = Values(plan.objectives, plan.constraints)
         self.waiting: list[Path] = []  # run folders to start
         self.running: dict[Path, Handle] = {}
@@ -117,6 +118,7 @@ class Sweep:
             more = "no other point" if ended else "raise sweep.n_trials for more"
             print(f"sweep {name}: all {done} trials are done; {more}")
             return False
+        total = self.proposals.limit(total)
         prepare(self.plan, self.pool, self.study.beat)
         print(
             f"sweep {name}: {total - done} of {total} trials to run, {self.pool.slots} at a time, "
@@ -143,7 +145,7 @@ class Sweep:
         if self._is_done():
             return False
         for trial in self.study.left_over():
-            self._take_up(trial, self._proposed(trial) if self.plan.rows else trial.params)
+            self._take_up(trial, self.proposals.of(trial) if self.plan.rows else trial.params)
         self._fill()
         if self.running:
             self._stop_late()
@@ -169,14 +171,9 @@ class Sweep:
                 directory = self.waiting.pop(0)
                 self.running[directory] = self.pool.submit(directory, processes=self.plan.processes)
                 continue
-            trial = self.study.ask(self.plan.n_trials)
-            if trial is None:
+            if (asked := self.proposals.ask(self.plan.n_trials)) is None:
                 break
-            self._take_up(trial, self._proposed(trial))
-
-    def _proposed(self, trial: Trial) -> dict[str, Any]:
-        distributions = {item.key: item.distribution for item in self.plan.space}
-        return self.plan.composition.propose(lambda key: suggest(trial, key, distributions[key]))
+            self._take_up(*asked)
 
     def _take_up(self, trial: Trial, params: dict[str, Any]) -> None:
         """Write the folders of a trial, new or left by a dead sweeper; queue what is not run."""

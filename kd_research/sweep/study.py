@@ -187,10 +187,11 @@ class SharedStudy:
 
     def completed(self) -> list[FrozenTrial]:
         """The trials that have values, of all sweepers, when they were last read."""
-        return [trial for trial in self._trials if trial.state == TrialState.COMPLETE]
+        done = [trial for trial in self._trials if trial.state == TrialState.COMPLETE]
+        return [trial for trial in done if DISCARDED not in trial.user_attrs]
 
     def best(self) -> float | None:
-        """The best value of the first objective, of all trials when they were last read."""
+        """The best value of the first objective, as last read."""
         values = [trial.values[0] for trial in self.completed()]
         choose = max if self.study.directions[0] == StudyDirection.MAXIMIZE else min
         return choose(values, default=None)

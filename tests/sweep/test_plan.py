@@ -41,18 +41,16 @@ def test_a_config_group_is_a_dimension():
 
 @pytest.mark.parametrize("group", [(), ("loss=choice(kd,prob_mse)",)])
 def test_proposals_keep_their_type(group):
-    plan = make_plan(
-        "dataset.name=choice('1','a b','it\\'s')", "+extra=[8,16],[32]", "seed=1,2", *group
-    )
+    plan = make_plan("+label=choice('1','a b','it\\'s')", "+extra=[8,16],[32]", "seed=1,2", *group)
     values = plan.composition.compose(
         {
-            "dataset.name": "it's",
+            "label": "it's",
             "extra": "[8,16]",
             "seed": 2,
             **dict.fromkeys(group and ["loss"], "kd"),
         }
     )
-    assert values.dataset.name == "it's"
+    assert values.label == "it's"
     assert values.extra == [8, 16]
     assert values.seed == 2
 

@@ -4,6 +4,7 @@ import pytest
 from hydra.utils import instantiate
 from sweep_commands import make_plan
 
+from kd_research.sweep.proposals import Proposals, points
 from kd_research.sweep.space import suggest
 from kd_research.sweep.study import SharedStudy, open_storage
 
@@ -82,7 +83,7 @@ def test_the_last_trial_goes_to_the_sweeper_that_asked_first(tmp_path):
         other.refresh()
         assert other.finished == 1
         assert one.study.trials[0].values == [1.0, 1.0]
-        assert "discarded" in one.study.trials[1].user_attrs
+        assert "discarded" in one.study.study.get_trials()[1].user_attrs
 
 
 def test_trials_are_taken_from_the_dead_and_never_from_the_living(tmp_path):
@@ -99,3 +100,50 @@ def test_trials_are_taken_from_the_dead_and_never_from_the_living(tmp_path):
         one._next_search = 0
         one.refresh()
         assert one.left_over() == []
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_no_point_is_proposed_twice_and_the_last_ends_the_sweep(sampler, tmp_path):
+    """TPE gave four points fourteen times, bit for bit."""
+    plan = make_plan(
+        f"sampler={sampler}", "loss=kd,logit_mse", "loss.temperature=1,2", *CONDITIONAL
+    )
+    found = []
+    for _ in range(2):  # the second goes on where the first was stopped
+        with open_study(tmp_path, plan) as study:
+            study.refresh()
+            proposals = Proposals(study, plan.composition)
+            assert len(proposals.points) == 6
+            for _ in range(4):
+                asked = proposals.ask(14)
+                if asked is not None:
+                    found.append(asked[1])
+                    study.tell(asked[0], [0.5, 1.0])
+                    study.refresh()
+    assert len(found) == 6
+    assert all(point in found for point in proposals.points)
+    assert study.exhausted
+    assert study.finished == 6
+
+
+def test_a_repeat_takes_the_known_values(tmp_path):
+    plan = make_plan("sampler=random", "sweep.constraints=['num_params <= 5']", *SMALL)
+    with open_study(tmp_path, plan) as study:
+        proposals = Proposals(study, plan.composition)
+        first, params = proposals.ask(9)
+        first.set_constraint("num_params", 3.0)
+        study.tell(first, [0.75, 8.0])
+        study.study.enqueue_trial(params)
+        second, other = proposals.ask(9)
+        study.refresh()
+        assert other != params
+        assert (first.number, second.number) == (0, 2)
+        repeated = study.study.get_trials()[1]
+        assert repeated.values == [0.75, 8.0]
+        assert repeated.constraints == {"num_params": 3.0}
+        assert (study.finished, len(study.completed())) == (1, 1)
+
+
+def test_an_endless_space_has_no_points():
+    assert points(make_plan().composition) is None
+    assert len(points(make_plan(*SMALL).composition)) == 4
