@@ -104,25 +104,36 @@ class Objective(nn.Module):
         Raises:
             ValueError: no position of the batch is labelled, or the shapes do not fit.
         """
+        weighted, parts = self._weighted(student, teacher, batch)
+        total = sum(weighted[1:], start=weighted[0])
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def apart(
+        self, student: Output, teacher: Output | None, batch: Batch
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """The same in two: what the labels contribute, and what the terms do, each ().
+
+        The labels' part is there with a weight of 0 too; the terms' is None where there are none.
+        """
+        weighted, parts = self._weighted(student, teacher, batch, labels=True)
+        rest = sum(weighted[2:], start=weighted[1]) if len(weighted) > 1 else None
+        return weighted[0], rest, {name: part.detach() for name, part in parts.items()}
+
+    def _weighted(
+        self, student: Output, teacher: Output | None, batch: Batch, labels: bool = False
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
         student, teacher, batch = select(student, teacher, batch)
         parts: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
         student, teacher = _float32(student), None if teacher is None else _float32(teacher)
         with torch.autocast(student.logits.device.type, enabled=False):
-            if self.ce_weight:
+            if self.ce_weight or labels:
                 parts["ce"] = F.cross_entropy(student.logits, batch.labels)
                 weighted.append(self.ce_weight * parts["ce"])
             for name, loss in self.terms.items():
                 parts[name] = loss(student, teacher, batch)
                 weighted.append(self.weights[name] * parts[name])
-            total = sum(weighted[1:], start=weighted[0])
-        return total, {name: part.detach() for name, part in parts.items()}
-
-    def label_term(self, student: Output, batch: Batch) -> Tensor:
-        """What the labels' cross-entropy contributes, ()."""
-        student, _, batch = select(student, None, batch)
-        with torch.autocast(student.logits.device.type, enabled=False):
-            return self.ce_weight * F.cross_entropy(full(student.logits), batch.labels)
+        return weighted, parts
 
 
 def _float32(output: Output) -> Output:

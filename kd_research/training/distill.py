@@ -10,7 +10,7 @@ saves it, wraps it in DDP or shows it to the optimizer. `freeze` makes it unable
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,7 @@ class Distiller(LightningModule):
         self.objective = objective
         self._factories = (optimizer, scheduler)
         self._dot: DOT | None = None  # the optimizer, if it wants the labels' gradient apart
+        self._distilled: list[bool] | None = None  # of its parameters: the terms move it
         self._student = Capture(student, objective.layers("student"))
         self._teacher = (
             Capture(freeze(teacher), objective.layers("teacher"))
@@ -151,24 +152,31 @@ class Distiller(LightningModule):
         loss: Tensor
         student, count = self._student(batch.inputs), count_valid(batch.labels)
         share = self._share(count, batch_idx)
-        loss, parts = self.objective(student, self.teach(batch), batch)
-        if self._dot is not None:
-            self._give_label_gradients(self._dot, student, batch, share)
+        if self._dot is None:
+            loss, parts = self.objective(student, self.teach(batch), batch)
+        else:
+            labels, rest, parts = self.objective.apart(student, self.teach(batch), batch)
+            loss = labels if rest is None else labels + rest
+            self._give_label_gradients(self._dot, share * labels, rest)
         self._losses.append((count, {"loss": loss.detach(), **parts}))
         return loss if share == 1 else loss * share
 
-    def _give_label_gradients(
-        self, optimizer: DOT, student: Output, batch: Batch, share: float
-    ) -> None:
+    def _give_label_gradients(self, optimizer: DOT, labels: Tensor, rest: Tensor | None) -> None:
         """Differentiate the labels' term alone, and mean it over the processes."""
         parameters = optimizer.parameters
-        ce = share * self.objective.label_term(student, batch)
-        gradients = torch.autograd.grad(ce, parameters, retain_graph=True, materialize_grads=True)
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        if self._distilled is None:  # which of the two moves what does not change in a fit
+            found: Sequence[Tensor | None] = [None] * len(parameters)
+            if rest is not None:
+                found = torch.autograd.grad(rest, parameters, retain_graph=True, allow_unused=True)
+            self._distilled = [gradient is not None for gradient in found]
+        gradients = torch.autograd.grad(labels, parameters, retain_graph=True, allow_unused=True)
+        labelled = [gradient for gradient in gradients if gradient is not None]
+        flat = torch.cat([gradient.flatten() for gradient in labelled])
         flat = self.trainer.strategy.reduce(flat, reduce_op="mean")
-        pieces = flat.split([gradient.numel() for gradient in gradients])
+        pieces = iter(flat.split([gradient.numel() for gradient in labelled]))
         optimizer.take_label_gradients(
-            [piece.view_as(each) for piece, each in zip(pieces, gradients, strict=True)]
+            [None if each is None else next(pieces).view_as(each) for each in gradients],
+            self._distilled,
         )
 
     def _share(self, count: int, batch_idx: int) -> float:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 class DOT(torch.optim.Optimizer):
     """v_labels = (m - d) v_labels + g_labels + weight_decay * w; v_rest = (m + d) v_rest + g_rest.
 
-    The weights move by -lr (v_labels + v_rest). With d = 0 it is SGD with momentum.
+    The weights move by -lr (v_labels + v_rest). With d = 0 it is SGD with momentum. What the labels
+    alone move, or the distillation terms alone (a connector), has one buffer with the momentum m
+    and all of the weight decay, as in the authors' code (mdistiller, `engine/dot.py`).
 
     `Distiller` gives the labels' gradient by `take_label_gradients` before each step; the rest is
     what `grad` holds beyond it. That costs a second backward pass through the student.
@@ -55,16 +57,23 @@ class DOT(torch.optim.Optimizer):
             "weight_decay": weight_decay,
         }
         super().__init__(params, settings)
-        self._label_gradients: Sequence[Tensor | None] | None = None
+        self._given: tuple[Sequence[Tensor | None], Sequence[bool]] | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that it moves, in order."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
-    def take_label_gradients(self, gradients: Sequence[Tensor | None]) -> None:
-        """The gradient of the labels' term alone, by `parameters`; None is 0."""
-        self._label_gradients = gradients
+    def take_label_gradients(
+        self, gradients: Sequence[Tensor | None], distilled: Sequence[bool]
+    ) -> None:
+        """What moves each of `parameters`, for the next step.
+
+        Args:
+            gradients: of the labels' term alone; None where it does not reach the parameter.
+            distilled: whether the distillation terms reach it.
+        """
+        self._given = gradients, distilled
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -77,25 +86,32 @@ class DOT(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._label_gradients is None:
+        if self._given is None:
             raise RuntimeError("DOT needs take_label_gradients before every step")
-        of_labels = iter(self._label_gradients)
-        self._label_gradients = None
+        given = iter(zip(*self._given, strict=True))
+        self._given = None
         for group in self.param_groups:
             for parameter in group["params"]:
-                labels = next(of_labels)
+                labels, distilled = next(given)
                 if parameter.grad is not None:
-                    self._move(parameter, labels, group)
+                    self._move(parameter, labels, distilled, group)
         return loss
 
-    def _move(self, parameter: Tensor, labels: Tensor | None, group: dict[str, Any]) -> None:
+    def _move(
+        self, parameter: Tensor, labels: Tensor | None, distilled: bool, group: dict[str, Any]
+    ) -> None:
         assert parameter.grad is not None
-        labels = torch.zeros_like(parameter) if labels is None else labels
+        state, momentum, difference = self.state[parameter], group["momentum"], group["difference"]
+        if labels is None or not distilled:  # moved by one of the two alone
+            if not state:
+                state["only"] = torch.zeros_like(parameter)
+            decayed = parameter.grad.add(parameter, alpha=group["weight_decay"])
+            state["only"].mul_(momentum).add_(decayed)
+            parameter.add_(state["only"], alpha=-group["lr"])
+            return
         rest = parameter.grad - labels
-        state = self.state[parameter]
         if not state:
             state["labels"], state["rest"] = torch.zeros_like(rest), torch.zeros_like(rest)
-        momentum, difference = group["momentum"], group["difference"]
         decayed = labels.add(parameter, alpha=group["weight_decay"])
         state["labels"].mul_(momentum - difference).add_(decayed)
         state["rest"].mul_(momentum + difference).add_(rest)
