@@ -135,14 +135,24 @@ def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
         "cache": (lambda v: isinstance(v, bool), "true or false", "true"),
         "views": (_is_count_or_null, "a whole number >= 1, or null", "null"),
         "fill": (lambda v: v in FILLS, " or ".join(FILLS), "lazy"),
-        "dtype": (lambda v: v in DTYPES, " or ".join(DTYPES), "float32"),
-        "top_k": (_is_count_or_null, "a whole number >= 1, or null", "null"),
+        "dtype": (lambda v: v is None or v in DTYPES, " or ".join(DTYPES), "float32"),
+        "top_k": (
+            lambda v: v == "auto" or _is_count_or_null(v),
+            "a whole number >= 1, auto, or null",
+            "null",
+        ),
+        "draws": (_is_count_or_null, "a whole number >= 1, or null", "null"),
         "max_gb": (lambda v: is_number(v, above=0), "a number > 0", "8"),
     }
     for name, (is_right, what, example) in allowed.items():
         if name in settings and not is_right(settings[name]):
             key = f"soft_targets.{name}"
             yield f"{key} must be {what}, got {settings[name]!r}; try {key}={example}"
+    if _is_count(settings.get("draws")) and _is_count(settings.get("top_k")):
+        yield (
+            "soft_targets.top_k and soft_targets.draws are two ways to cache few classes; type "
+            "soft_targets.top_k=auto or soft_targets.draws=null"
+        )
 
 
 def _name_problems(config: DictConfig) -> Iterator[str]:

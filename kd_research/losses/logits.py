@@ -107,6 +107,7 @@ class SoftTarget(nn.Module):
     def __init__(self, temperature: float):
         super().__init__()
         self.temperature = check_temperature(temperature)
+        self.takes_draws = self.temperature == 1  # linear in the teacher's distribution
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """`soft_target_loss` of the batch, ()."""

@@ -13,13 +13,15 @@ from typing import Any
 
 import filelock
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
 from kd_research.interfaces import Batch, Inputs, Output
 from kd_research.soft_targets.store import LOGITS, SoftTargets, TooLargeError
 
 log = logging.getLogger(__name__)
+LARGE_VOCABULARY = 2048  # tokens: above, top_k=auto keeps these most probable ones, and the tail
+TOKENS_TOP_K = 50
 
 
 def cache(
@@ -42,6 +44,7 @@ def cache(
     settings = config["soft_targets"]
     if not settings["cache"]:
         return None
+    few = what_is_cached(settings, shapes[LOGITS])
     num_views = data.num_views or config["trainer"]["max_epochs"]
     view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
     try:
@@ -51,15 +54,87 @@ def cache(
             len(data.train),
             shapes,
             num_views,
-            settings["dtype"],
-            settings["top_k"],
-            settings["max_gb"],
+            max_gb=settings["max_gb"],
+            **few,
         )
     except TooLargeError as error:
         if data.num_views is not None and data.num_views > 1:
             raise
         log.warning("the teacher runs live: %s", error)
         return None
+
+
+def what_is_cached(settings: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """The store's dtype, top_k and draws: as `soft_targets` says, or by the number of classes.
+
+    Args:
+        settings: the configuration's `soft_targets`.
+        shape: of one example's logits.
+    """
+    dtype, top_k, draws = settings["dtype"], settings["top_k"], settings.get("draws")
+    if top_k == "auto":
+        is_large = len(shape) == 2 and shape[1] > LARGE_VOCABULARY
+        top_k = TOKENS_TOP_K if is_large and draws is None else None
+        dtype = dtype or ("float16" if top_k else "float32")
+    return {"dtype": dtype or "float32", "top_k": top_k, "draws": draws}
+
+
+def check_draws(cached: SoftTargets | None, terms: nn.ModuleDict) -> None:
+    """Whether every term may be given draws in place of the teacher's distribution.
+
+    Args:
+        cached: the store, if there is one.
+        terms: name -> loss; one that is linear in the teacher's distribution, so that its gradient
+            stays unbiased, has a true `takes_draws`.
+
+    Raises:
+        ValueError: one may not.
+    """
+    if cached is None or cached.encoding.draws is None:
+        return
+    wrong = [name for name, loss in terms.items() if not getattr(loss, "takes_draws", False)]
+    if wrong:
+        raise ValueError(
+            f"soft_targets.draws caches samples of the teacher's distribution at temperature 1, "
+            f"which only its forward KL divergence can learn from, not {', '.join(wrong)}; type "
+            "loss=fkl loss.temperature=1, or soft_targets.draws=null"
+        )
+
+
+def evaluation_store(
+    config: Mapping[str, Any],
+    data: DataModule,
+    teacher_key: Any,
+    split_name: str,
+    num_positions: int,
+) -> SoftTargets | None:
+    """The store of the teacher's logits of text, (T, V), for a split that is not trained on.
+
+    Whole and in float32; None where it would be too large, or nothing is cached: the teacher runs
+    live.
+
+    Args:
+        config: the whole resolved configuration.
+        data: the data.
+        teacher_key: the teacher's `key`.
+        split_name: "val" or "test".
+        num_positions: T.
+    """
+    if not config["soft_targets"]["cache"]:
+        return None
+    try:
+        cached = SoftTargets(
+            Path(config["output_dir"]) / "soft_targets",
+            [teacher_key, data.fingerprint(), split_name, config["channels_last"]],
+            len(getattr(data, split_name)),
+            {LOGITS: (num_positions, data.num_classes)},
+            num_views=1,
+            max_gb=config["soft_targets"]["max_gb"],
+        )
+    except TooLargeError:
+        return None
+    cached.start_epoch(0)
+    return cached
 
 
 def evaluation_logits(

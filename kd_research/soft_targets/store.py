@@ -17,17 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kd_research.data.store import content_key
 from kd_research.interfaces import Output
 from kd_research.records.record import write_json
+from kd_research.soft_targets.encoding import LOGITS, Encoding
 from kd_research.soft_targets.row_file import RowFile
 
-LOGITS = "logits"
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_VERSION = 1
+__all__ = ["LOGITS", "SoftTargets", "TooLargeError"]
+
+_VERSION = 2
 
 
 class TooLargeError(ValueError):
@@ -41,16 +41,17 @@ class SoftTargets:
         directory: the folder of all stores.
         key: a JSON value with all that decides the outputs: teacher, data, view, normalisation.
         num_examples: N.
-        shapes: name -> shape of one example's output; "logits" (C,) and the features.
+        shapes: name -> shape of one example's output; "logits" and the features.
         num_views: how many views there are; view v of epoch e is e modulo this.
         dtype: "float32" or "float16", of what is kept.
         top_k: keep the k largest logits and the log of the others' joint mass, which is spread
             evenly over them: exact at temperature 1 but for that spread. None keeps all.
         max_gb: the most that the store may come to, in 10^9 bytes.
+        draws: keep so many random draws from the softmax at temperature 1 instead; None: not so.
 
     Raises:
-        ValueError: an unknown dtype, a top_k outside 1 to C - 1, views below 1, or a store above
-            `max_gb`; the message says what would fit.
+        ValueError: an unknown dtype, a top_k outside 1 to C - 1, views below 1, a wrong number of
+            draws, or a store above `max_gb`; the message says what would fit.
     """
 
     def __init__(
@@ -63,28 +64,14 @@ class SoftTargets:
         dtype: str = "float32",
         top_k: int | None = None,
         max_gb: float = 8.0,
+        draws: int | None = None,
     ):
-        if dtype not in _DTYPES:
-            raise ValueError(f"soft_targets.dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
         if num_views < 1:
             raise ValueError(f"soft_targets.views must be >= 1, got {num_views}")
-        self._logits_shape = tuple(shapes[LOGITS])
-        self.num_classes = self._logits_shape[0]
-        if top_k is not None and not 0 < top_k < self.num_classes:
-            raise ValueError(
-                f"soft_targets.top_k must be in 1 to {self.num_classes - 1}, got {top_k}; "
-                "type soft_targets.top_k=null to keep all logits"
-            )
-        self.dtype, self.top_k, self.num_views = _DTYPES[dtype], top_k, num_views
-        self.num_examples = num_examples
-        self.features = {name: shape for name, shape in shapes.items() if name != LOGITS}
-        num_logits = math.prod(self._logits_shape) if top_k is None else top_k + 1
-        num_values = num_logits + sum(math.prod(shape) for shape in self.features.values())
-        self._num_logits, self._num_values = num_logits, num_values
-        self._value_words = math.ceil(num_values * self.dtype.itemsize / 8)
-        self._class_words = 0 if top_k is None else math.ceil(top_k * 4 / 8)
-        self._words = self._value_words + self._class_words + 1
-        described = [_VERSION, key, num_examples, sorted(shapes.items()), dtype, top_k]
+        self.encoding = Encoding(shapes, dtype, top_k, draws)
+        self.num_examples, self.num_views = num_examples, num_views
+        self._words = self.encoding.words + 1
+        described = [_VERSION, key, num_examples, sorted(shapes.items()), dtype, top_k, draws]
         self.key = content_key(described)
         self.directory = directory / self.key
         self._check_size(max_gb)
@@ -135,63 +122,21 @@ class SoftTargets:
         if self._whole is not None:
             if self._whole.device != index.device:
                 self._whole = self._whole.to(index.device)
-            return self._decode(self._whole.index_select(0, index))
+            return self.encoding.decode(self._whole.index_select(0, index))
         assert self._file is not None
         at = index.cpu()
         rows, whole = self._file.read(at)
         if not bool(whole.all()):
             places = (~whole).nonzero().squeeze(1)
-            made = self._encode(compute(places.to(index.device)))
+            made = self.encoding.encode(
+                compute(places.to(index.device)),
+                self._seed + self.view * self.num_examples + at[places],
+            )
             self._file.write(at[places], made)
             rows.index_copy_(0, places, made)
             self.computed += places.numel()
-        return self._decode(rows.to(index.device))
+        return self.encoding.decode(rows.to(index.device))
 
     def summary(self) -> dict[str, Any]:
         """For the record: the store, its views, and how many outputs this process computed."""
         return {"key": self.key, "views": self.num_views, "computed": self.computed}
-
-    def _encode(self, output: Output) -> Tensor:
-        """(B, W) int64, the checksum's word still 0."""
-        logits = output.logits.detach().float().cpu().flatten(1)
-        num = logits.shape[0]
-        classes = torch.zeros(num, 0, dtype=torch.int32)
-        if self.top_k is not None:
-            logits, classes = _top(logits, self.top_k)
-        parts = [logits] + [
-            output.features[name].detach().float().cpu().flatten(1) for name in self.features
-        ]
-        values = torch.cat(parts, dim=1).to(self.dtype)
-        if not bool(values.isfinite().all()):
-            raise ValueError(
-                f"a teacher output is not finite in {self.dtype}; type soft_targets.dtype=float32, "
-                "or look at the teacher"
-            )
-        row = torch.zeros(num, self._words, dtype=torch.int64)
-        row.view(self.dtype)[:, : self._num_values] = values
-        start = self._value_words * 2
-        row.view(torch.int32)[:, start : start + classes.shape[1]] = classes
-        return row
-
-    def _decode(self, rows: Tensor) -> Output:
-        values = rows.view(self.dtype)[:, : self._num_values].float()
-        logits = values[:, : self._num_logits]
-        if self.top_k is not None:
-            start = self._value_words * 2
-            classes = rows.view(torch.int32)[:, start : start + self.top_k].long()
-            rest = logits[:, -1:].expand(-1, self.num_classes)
-            logits = rest.scatter(1, classes, logits[:, :-1])
-        features, start = {}, self._num_logits
-        for name, shape in self.features.items():
-            size = math.prod(shape)
-            features[name] = values[:, start : start + size].reshape(-1, *shape)
-            start += size
-        return Output(logits.reshape(-1, *self._logits_shape), features)
-
-
-def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(B, k + 1): the k largest and what each other class gets; (B, k) int32: whose they are."""
-    largest, classes = logits.topk(k, dim=1)
-    others = logits.scatter(1, classes, -math.inf).logsumexp(dim=1, keepdim=True)
-    each = others - math.log(logits.shape[1] - k)
-    return torch.cat([largest, each], dim=1), classes.to(torch.int32)

@@ -34,6 +34,13 @@ def freeze(teacher: nn.Module) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
+def some(inputs: Inputs, rows: Tensor) -> Inputs:
+    """The examples at `rows`, (M,) int64, of a batch's inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    return {name: value[rows] for name, value in inputs.items()}
+
+
 class Distiller(LightningModule):
     """Trains `student` on `objective`, with the outputs of a frozen `teacher` where it needs them.
 
@@ -139,11 +146,7 @@ class Distiller(LightningModule):
         """The teacher's output for (some of) a batch in float32, whatever the fit's precision."""
         assert self._teacher is not None
         if rows is not None:
-            inputs = (
-                inputs[rows]
-                if isinstance(inputs, Tensor)
-                else {name: value[rows] for name, value in inputs.items()}
-            )
+            inputs = some(inputs, rows)
         with torch.autocast(self.device.type, enabled=False):
             return self._teacher(inputs)
 

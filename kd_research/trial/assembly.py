@@ -20,11 +20,17 @@ from kd_research.evaluation import positions
 from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
-from kd_research.soft_targets.fill import cache, evaluation_logits, fill
+from kd_research.soft_targets.fill import (
+    cache,
+    check_draws,
+    evaluation_logits,
+    evaluation_store,
+    fill,
+)
 from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
-from kd_research.training.distill import Distiller
+from kd_research.training.distill import Distiller, some
 
 CPU = torch.device("cpu")
 
@@ -92,6 +98,7 @@ class Parts:
         if self.teacher and module.teacher_shapes:
             key = self.teacher.key
             module.cached = cache(self.config, self.data, key, module.teacher_shapes)
+            check_draws(module.cached, module.objective.terms)
         if module.cached and self.config["soft_targets"]["fill"] == "ahead":
             fill(module.cached, self.data, module.run_teacher, self.device)
         return module
@@ -131,13 +138,26 @@ class Parts:
     def evaluate(self) -> Evaluation:
         """What the fitted student is worth; student and teacher are where they are to work."""
         if not self.data.has_positions:
-            teach = self.teacher_logits if self.teacher else None
-            return evaluate(self.student, teach, self.data, self.config["read_test"])
-        live = None
-        if self.teacher:
-            run = Capture(self.teacher.module)
-            live = lambda split_name: lambda batch: run(batch.inputs).logits  # noqa: E731
-        return positions.evaluate_positions(self.student, live, self.data, self.config["read_test"])
+            logits = self.teacher_logits if self.teacher else None
+            return evaluate(self.student, logits, self.data, self.config["read_test"])
+        teach = self._teach if self.teacher else None
+        return positions.evaluate_positions(
+            self.student, teach, self.data, self.config["read_test"]
+        )
+
+    def _teach(self, split_name: str) -> positions.Teach:
+        """Gives the teacher's logits for batches of "val" or "test": cached, where they fit."""
+        assert self.teacher is not None
+        run, num = Capture(self.teacher.module), getattr(self.data, split_name).labels[0].numel()
+        cached = None
+        if getattr(self.data, split_name).labels.ndim == 2:
+            cached = evaluation_store(self.config, self.data, self.teacher.key, split_name, num)
+        if cached is None:
+            return lambda batch: run(batch.inputs).logits
+        store = cached
+        return lambda batch: (
+            store.outputs(batch.index, lambda rows: run(some(batch.inputs, rows))).logits
+        )
 
     def teacher_accuracy(self) -> float:
         """The teacher's accuracy on validation.
@@ -147,7 +167,8 @@ class Parts:
         """
         assert self.teacher is not None
         if self.data.has_positions:
-            accuracy = positions.accuracy(self.teacher.module, self.data, self.data.val)
+            teach = self._teach("val")
+            accuracy = positions.share_right(teach, self.data, self.data.val, self.device)
         else:
             accuracy = scores(self.teacher_logits("val"), self.data.val.labels)["accuracy"]
         least = self.config["teacher"]["min_accuracy"]

@@ -113,7 +113,7 @@ def test_the_default_is_right() -> None:
             [f"soft_targets.{value}" for value in ("views=0", "top_k=abc", "max_gb=null")],
             [
                 "soft_targets.views must be a whole number >= 1, or null, got 0; try",
-                "soft_targets.top_k must be a whole number >= 1, or null, got 'abc'; try",
+                "soft_targets.top_k must be a whole number >= 1, auto, or null, got 'abc'; try",
                 "soft_targets.max_gb must be a number > 0, got None; try soft_targets.max_gb=8",
             ],
         ),

@@ -14,7 +14,7 @@ from tiny import Compose
 
 from kd_research.configuration.config import ConfigError, check_sweep
 from kd_research.data.module import DataModule
-from kd_research.evaluation import generation, positions
+from kd_research.evaluation import generation, position_sums, positions
 from kd_research.records.measures import unknown
 from kd_research.records.record import SAMPLES_NAME
 from kd_research.report.damage import read_samples
@@ -43,7 +43,7 @@ def rows(data: DataModule, net: torch.nn.Module) -> tuple[torch.Tensor, torch.Te
 def test_measures_equal_their_definitions(
     data: DataModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(positions, "CHUNK", 50 * VOCABULARY)  # several chunks a batch
+    monkeypatch.setattr(position_sums, "CHUNK", 50 * VOCABULARY)  # several chunks a batch
     student, teacher = nets()
     object.__setattr__(data.val, "num_bytes", torch.full((len(data.val),), 3 * CONTEXT))
     found = positions.evaluate_positions(
@@ -90,7 +90,7 @@ def test_no_more_than_a_batch_of_logits_is_held(data: DataModule) -> None:
 
 def test_intervals_are_over_windows(data: DataModule) -> None:
     """Of windows that are alike inside and differ from each other: wider than over tokens."""
-    sums = positions.Sums(200, 2)
+    sums = position_sums.Sums(200, 2)
     sure = torch.tensor([[4.0, 0.0]])
     for window in range(200):
         label = torch.full((50,), window % 2)
