@@ -38,7 +38,7 @@ def tokens(num_windows: int = 96, prompt: bool = True, barren: int = 0) -> Split
         return Split({"input_ids": text[:, :-1].clone()}, labels)
 
     rest = num_windows // 4
-    return Splits(draw(num_windows, barren), draw(rest), draw(rest))
+    return Splits(draw(num_windows, barren), draw(rest), draw(rest), tokenizer=Letters())  # type: ignore[arg-type]
 
 
 def masks() -> Splits:

@@ -130,7 +130,7 @@ def sample_texts(
     Returns:
         Of each: "prompt", "text" (as the data go on), "student" and "teacher".
     """
-    tokenizer = getattr(data, "tokenizer", None)
+    tokenizer = data.tokenizer
     inputs = data.val.take(torch.arange(min(NUM_SAMPLES, len(data.val)))).inputs
     if tokenizer is None or not isinstance(inputs, dict) or not data.has_positions:
         return []

@@ -115,8 +115,7 @@ def evaluate_positions(
     for name in ("val", "test") if read_test else ("val",):
         split = data.val if name == "val" else data.test
         found = stream(student, None if teach is None else teach(name), data, split)
-        num_bytes = getattr(split, "num_bytes", None)
-        metrics |= _metrics(found, name, teach is not None, num_bytes)
+        metrics |= _metrics(found, name, teach is not None, split.num_bytes)
         details[name] = {"intervals": found.intervals(), "reliability": found.reliability()}
         if found.num_classes <= MAX_CLASSES:
             details[name]["per_class_accuracy"] = found.per_class_accuracy()

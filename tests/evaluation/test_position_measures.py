@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from positions_data import CONTEXT, VOCABULARY, CachedNet, Letters, TokenNet, tokens, with_positions
+from positions_data import CONTEXT, VOCABULARY, CachedNet, TokenNet, tokens, with_positions
 from tiny import Compose
 
 from kd_research.configuration.config import ConfigError, check_sweep
@@ -134,10 +134,7 @@ def test_the_same_seed_writes_the_same_text() -> None:
     assert one.shape == (3, 20)
 
 
-def test_a_run_keeps_samples_and_speeds(
-    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(DataModule, "tokenizer", Letters(), raising=False)
+def test_a_run_keeps_samples_and_speeds(tiny: Compose, tmp_path: Path) -> None:
     config = with_positions(tiny, "efficiency.num_runs=5")
     config.student.model = {"_target_": "positions_data.CachedNet", "width": 4}
     record = run(config, tmp_path)
