@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from kd_research.configuration.config import ROOT, ConfigError
+from kd_research.configuration.own_folders import conf_folders
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
 
 
@@ -65,7 +66,8 @@ def register() -> None:
     target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="kd", node={"_target_": target})
-    for path in sorted((ROOT / "conf" / "model").glob("*.yaml")):
+    folders = [ROOT / "conf", *conf_folders()]
+    for path in sorted(path for folder in folders for path in (folder / "model").glob("*.yaml")):
         model: dict[str, Any] = {"/model@model": path.stem}
         store.store(group="teacher", name=path.stem, node={"defaults": ["none", model]})
         student = {"defaults": [model, "_self_"], "checkpoint": None, "pretraining": None}

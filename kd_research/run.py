@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 import hydra
@@ -16,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kd_research import hydra_plugin
-from kd_research.configuration import ranks
+from kd_research.configuration import own_folders, ranks
 from kd_research.configuration.config import (
     ROOT,
     ConfigError,
@@ -31,7 +32,6 @@ from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME
 
 register_resolvers()
-hydra_plugin.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
@@ -62,9 +62,14 @@ def main() -> None:
         ranks.be_one_process()
     except ConfigError as error:
         sys.exit(str(error))
-    problems = explain(sys.argv[1:])
+    arguments = sys.argv[1:]
+    problems = own_folders.take(arguments)
+    hydra_plugin.register()
+    problems = problems or explain(arguments)
     if problems:
         sys.exit(printable("\n".join(problems)))
+    flags, overrides = own_folders.split(arguments)
+    sys.argv[1:] = [*chain(*flags), *overrides]  # Hydra wants its flags on one side
     _run()
 
 

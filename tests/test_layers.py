@@ -24,6 +24,8 @@ FLOORS = (
     ("teacher", "run"),
     ("trial",),
     ("export", "remeasure"),
+    ("commands",),
+    ("commands",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS, 1) for room in rooms}
 

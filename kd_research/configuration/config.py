@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration.checks import is_number, value_problems
 from kd_research.configuration.environment import writable
+from kd_research.configuration.own_folders import add_to_path
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
 from kd_research.records.measures import COSTS as COSTS
@@ -59,6 +60,7 @@ def load(path: Path) -> DictConfig:
         raise ConfigError([f"{path} is not YAML: {error}"]) from None
     if not isinstance(config, DictConfig):
         raise ConfigError([f"{path} holds no mapping"])
+    add_to_path(config.get("import_from") or [])
     check(config)
     return config
 

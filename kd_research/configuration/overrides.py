@@ -17,52 +17,62 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
+from kd_research.configuration.own_folders import split
 
-PLAIN_FLAGS = {"-m", "--multirun", "--cfg", "-c", "job", "--resolve", "--run", "-r"}
+# With any other flag Hydra is left to speak for itself.
+FLAGS = {
+    *("-m", "--multirun", "--run", "-r", "--cfg", "-c", "--resolve", "--package", "-p"),
+    *("--config-dir", "-cd"),
+}
 
 
 def explain(arguments: Sequence[str]) -> list[str]:
     """What is wrong with the overrides on a command line, a line each; empty where nothing is.
 
+    Hydra's own composition judges first. Only what it refuses is looked into here, and the
+    dimensions of a sweep, which it does not look at.
+
     Args:
-        arguments: of the command line. Where they hold flags beyond -m and --cfg job, Hydra is
-            left to speak for itself.
+        arguments: of the command line; with flags beyond `FLAGS`, Hydra speaks for itself.
     """
-    if any(item.startswith("-") and item not in PLAIN_FLAGS for item in arguments):
+    flags, items = split(arguments)
+    if any(flag[0] not in FLAGS for flag in flags):
         return []
     problems, overrides = [], []
     parser = OverridesParser.create()
-    for item in arguments:
-        if item in PLAIN_FLAGS:
-            continue
+    for item in items:
         try:
             overrides.append(parser.parse_override(item))
         except HydraException as error:
             problems.append(f"{item}: {str(error).splitlines()[0]}")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         try:
-            plain = [item.input_line for item in overrides if not item.is_sweep_override()]
-            whole = compose("config", overrides=plain)  # type: ignore[arg-type]
-            composed, first = True, ""
+            config, refused = compose("config", overrides=plain), ""
+            doubtful = [item for item in overrides if item.is_sweep_override()]
         except (HydraException, OmegaConfBaseException) as error:
-            composed, first = False, " ".join(str(error).split("Set the environment")[0].split())
-        wrong = {item.input_line: list(_group_problems(item)) for item in overrides}
+            refused = " ".join(str(error).split("Set the environment")[0].split())
+            doubtful = overrides
+        wrong = {item.input_line: list(_group_problems(item)) for item in doubtful}
         problems += [problem for found in wrong.values() for problem in found]
-        right = [item for item in overrides if not wrong[item.input_line]]
+        right = [item for item in doubtful if not wrong[item.input_line]]
         groups = [item for item in right if _options(item)]
-        fixed = [str(item.input_line) for item in groups if not item.is_sweep_override()]
-        try:
-            config = compose("config", overrides=fixed)
-        except (HydraException, OmegaConfBaseException) as error:  # as sweeps=NAME, without a +
-            return problems or [" ".join(str(error).split())]
+        if refused:
+            fixed = [str(item.input_line) for item in groups if not item.is_sweep_override()]
+            try:
+                config = compose("config", overrides=fixed)
+            except (HydraException, OmegaConfBaseException) as error:  # sweeps=NAME, without a +
+                return problems or [" ".join(str(error).split())]
         # What a swept group's choices hold is not known yet: the plan tries them.
         swept = tuple(f"{item.key_or_group}." for item in groups if item.is_sweep_override())
         for override in right:
             if not _options(override) and not override.key_or_group.startswith(swept):
                 problems += _key(override, config)
-    if composed and not problems and "--cfg" not in arguments and "-c" not in arguments:
-        problems += _folder_problems(whole)
-    return problems if composed else problems or [first]
+    if refused:
+        return problems or [refused]
+    if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
+        problems += _folder_problems(config)
+    return problems
 
 
 def _folder_problems(config: DictConfig) -> Iterator[str]:

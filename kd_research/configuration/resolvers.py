@@ -1,4 +1,4 @@
-"""What the YAML files compute: `${one_minus:...}`, `${repository:...}` and their like."""
+"""What the YAML files compute: `${one_minus:...}`, `${import_from:}` and their like."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration import environment
+from kd_research.configuration.own_folders import conf_folders, import_from
 from kd_research.records.record import CONFIG_NAME
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+# Where conf/ and sweeps/ are: inside an installed package, beside it in a checkout.
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
 
 def register_resolvers() -> None:
     """Make what the YAML files compute known to OmegaConf."""
     environment.register()
-    OmegaConf.register_new_resolver(
-        "repository", lambda *parts: str(ROOT.joinpath(*parts)), replace=True
-    )
+    OmegaConf.register_new_resolver("import_from", import_from, replace=True)
     OmegaConf.register_new_resolver("one_minus", lambda value: 1.0 - value, replace=True)
     OmegaConf.register_new_resolver("if_null", if_null, replace=True)
     OmegaConf.register_new_resolver("first_lines", first_lines, replace=True)
@@ -33,7 +34,8 @@ def if_null(value: object, other: object) -> object:
 
 def first_lines(group: str) -> str:
     """A configuration group, a line each choice: its name and the first comment of its file."""
-    paths = sorted((ROOT / "conf" / group).glob("*.yaml"))
+    folders = [ROOT / "conf", *conf_folders()]
+    paths = sorted(path for folder in folders for path in (folder / group).glob("*.yaml"))
     width = max(len(path.stem) for path in paths)
     comments = [
         path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in paths

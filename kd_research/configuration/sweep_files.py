@@ -1,4 +1,4 @@
-"""Where Hydra finds the config group `sweeps`: the folder sweeps/, beside conf/.
+"""Where Hydra finds the config group `sweeps`: the folder sweeps/ beside each conf/.
 
 A source of its own, because Hydra takes every folder below a place of its search path for a
 group, and because a link in conf/ does not survive every way in which a checkout is made: where
@@ -19,7 +19,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from kd_research.configuration.config import ROOT
+from kd_research.configuration.own_folders import conf_folders, import_from
+from kd_research.configuration.resolvers import ROOT
 
 GROUP = "sweeps"
 _rows_wanted = ContextVar("rows_wanted", default=True)
@@ -44,8 +45,13 @@ def _load_without_rows(path: Path, changed: int) -> DictConfig:
     return content
 
 
+def _roots() -> list[Path]:
+    """The folders that hold a sweeps/, a person's own first."""
+    return [*map(Path, import_from()), ROOT]
+
+
 class SweepFiles(ConfigSource):
-    """The YAML files in and below ROOT/sweeps, as the group `sweeps`."""
+    """The YAML files in and below each sweeps/, as the group `sweeps`."""
 
     @staticmethod
     def scheme() -> str:
@@ -60,12 +66,19 @@ class SweepFiles(ConfigSource):
         """Whether it is `sweeps`, a folder below, or "", which holds `sweeps` alone."""
         if not config_path:
             return True
-        return config_path.split("/")[0] == GROUP and (ROOT / config_path).is_dir()
+        return config_path.split("/")[0] == GROUP and any(
+            (root / config_path).is_dir() for root in _roots()
+        )
 
     def is_config(self, config_path: str) -> bool:
         """Whether there is such a file."""
-        path = self._normalize_file_name(config_path)
-        return path.split("/")[0] == GROUP and (ROOT / path).is_file()
+        return self._file(config_path) is not None
+
+    def _file(self, config_path: str) -> Path | None:
+        name = self._normalize_file_name(config_path)
+        if name.split("/")[0] != GROUP:
+            return None
+        return next((root / name for root in _roots() if (root / name).is_file()), None)
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The file's content.
@@ -73,9 +86,9 @@ class SweepFiles(ConfigSource):
         Raises:
             ConfigLoadError: there is no such file.
         """
-        if not self.is_config(config_path):
+        path = self._file(config_path)
+        if path is None:
             raise ConfigLoadError(f"there is no {config_path}")
-        path = ROOT / self._normalize_file_name(config_path)
         header = self._get_header_dict(path.read_text(encoding="utf-8")[:512])
         if _rows_wanted.get():
             content = OmegaConf.load(path)
@@ -90,14 +103,17 @@ class SweepFiles(ConfigSource):
         if not config_path:
             return [] if results_filter == ObjectType.CONFIG else [GROUP]
         found: list[str] = []
-        for name in {path.name for path in (ROOT / config_path).iterdir()}:
+        folders = [root / config_path for root in _roots() if (root / config_path).is_dir()]
+        for name in {path.name for folder in folders for path in folder.iterdir()}:
             self._list_add_result(found, f"{config_path}/{name}", name, results_filter)
         return sorted(set(found))
 
 
 class SweepPath(SearchPathPlugin):
-    """Puts the folder at the end of Hydra's search path."""
+    """Puts a person's own folders, and the sweeps, at the end of Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra when it starts."""
+        for folder in conf_folders():
+            search_path.append("own", f"file://{folder}")
         search_path.append("kd_research", f"{SweepFiles.scheme()}://{GROUP}")

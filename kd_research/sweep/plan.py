@@ -26,7 +26,7 @@ from kd_research.sweep.probe import space_problems
 
 SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
 # What may change between two commands that continue one sweep.
-FREE_KEYS = ("output_dir", "tracking", "num_threads", "pool")
+FREE_KEYS = ("output_dir", "import_from", "tracking", "num_threads", "pool")
 FREE_SWEEP_KEYS = (
     "n_trials",
     "workers",
@@ -62,7 +62,7 @@ class Plan:
     ):
         self.config = without_hydra(config)
         settle(self.config)
-        self.directory = Path(config.hydra.sweep.dir)
+        self.directory = Path(config.hydra.sweep.dir).expanduser().resolve()
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {item.key_or_group for item in overrides if not item.is_sweep_override()}
