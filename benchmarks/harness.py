@@ -26,6 +26,7 @@ from kd_research.configuration.resolvers import register_resolvers
 from kd_research.pools.local import End, LocalPool
 from kd_research.records.record import RunRecord, write_record
 from kd_research.sweep import run as sweeper
+from kd_research.sweep.opening import open_study
 from kd_research.sweep.plan import Plan
 
 
@@ -138,7 +139,7 @@ def main():
         plan.directory.mkdir(parents=True)
         pool = NoProcesses()
         quiet = redirect_stdout(io.StringIO())
-        with quiet, sweeper._open(plan) as study:
+        with quiet, open_study(plan) as study:
             fill(study.study, plan.space, chosen.after)
             sweeper.Sweep(plan, study, pool).run()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sampler {chosen.sampler}")

@@ -20,6 +20,8 @@ from omegaconf import DictConfig
 from kd_research.configuration.config import ROOT, ConfigError
 from kd_research.configuration.own_folders import conf_folders
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
+from kd_research.records.outside import PUT_BACK, OutsideError
+from kd_research.records.printable import printable
 
 
 class OptunaSweeper(Sweeper):
@@ -53,6 +55,13 @@ class OptunaSweeper(Sweeper):
                 run_sweep(plan)
         except ConfigError as error:
             sys.exit(str(error))
+        except OutsideError as error:
+            print(
+                printable(f"{error}; the same command goes on from here"),
+                file=sys.stderr,
+                flush=True,
+            )
+            sys.exit(PUT_BACK)
         except KeyboardInterrupt:
             print("\nstopped; the same command goes on from here", flush=True)
             sys.exit(130)

@@ -18,6 +18,7 @@ from kd_research.pools.local import End
 from kd_research.records.record import write_record
 from kd_research.report.load import load_sweep
 from kd_research.sweep import run as sweeper
+from kd_research.sweep.opening import open_study
 from kd_research.sweep.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,6 +163,6 @@ def scripted(output_dir, run, *overrides, slots=2, stop_after=None):
     plan = make_plan(*base, *overrides)
     plan.directory.mkdir(parents=True, exist_ok=True)
     pool = EpochByEpoch(run, slots, stop_after)
-    with sweeper._open(plan) as study, suppress(KeyboardInterrupt):
+    with open_study(plan) as study, suppress(KeyboardInterrupt):
         sweeper.Sweep(plan, study, pool).run()
     return load_sweep(plan.directory), pool

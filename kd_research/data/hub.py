@@ -19,7 +19,7 @@ from kd_research.data.files import (
     patterns,
     refuse_missing_shards,
 )
-from kd_research.data.store import FULL
+from kd_research.records.outside import NO_ROOM
 
 if TYPE_CHECKING:
     import datasets
@@ -122,7 +122,7 @@ def _load(
         ) from error
     except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
         cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in FULL:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             raise OSError(
                 cause.errno,
                 f"the disk is full while {source} is unpacked into {cache}; free some space or "

@@ -6,7 +6,6 @@ A second process that asks meanwhile waits and reads. Imports no torch.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from kd_research.records.outside import NO_ROOM
 from kd_research.records.record import temporary_path
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 META_NAME = "meta.json"
 CHECKED_BYTES = 1 << 28  # of an array, up to which its content is compared with its digest
 _META_KEYS = {"kind", "splits", "class_names"}
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
 
 
 def content_key(content: Any) -> str:
@@ -107,7 +106,7 @@ def _build(directory: Path, build: Callable[[Path], None], what: str) -> None:
             shutil.rmtree(directory)
         os.replace(temporary, directory)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in NO_ROOM:
             raise
         free = shutil.disk_usage(directory.parent).free
         raise OSError(

@@ -207,7 +207,7 @@ def _end_as(failed: tuple[int, int]) -> int:
         print(f"rank {rank} was killed by signal {-code}", flush=True)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    return 1
+    return code
 
 
 def _blame(directory: Path, rank: int, reason: str) -> None:

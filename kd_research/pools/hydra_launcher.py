@@ -30,7 +30,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from kd_research.configuration.resolvers import register_resolvers
-from kd_research.pools.local import GRACE_SECONDS, End, cores, killed_by
+from kd_research.pools.local import GRACE_SECONDS, End, cores, ended_with, killed_by
 from kd_research.pools.slurm import command
 from kd_research.records.record import LOG_NAME, RECORD_NAME
 
@@ -256,7 +256,7 @@ def _outcome(job: JobReturn) -> End:
         return End("it was stopped", outside=True)
     if code < 0:
         return End(killed_by(-code), outside=True)
-    return End(f"its process ended with exit code {code}", failed=code != 0)
+    return ended_with(code)
 
 
 def _quoted(value: object) -> str:

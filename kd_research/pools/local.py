@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kd_research.pools.child import Part, hidden_main, run_folder
+from kd_research.records.outside import PUT_BACK
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
@@ -37,12 +38,15 @@ class End:
     Attributes:
         reason: for a person.
         outside: whether something other than the run ended it, so that another try makes sense.
+        put_back: whether it ended itself because something outside it was wrong, as a full disk:
+            another try makes sense when that is mended.
         failed: whether it did not end as it should.
     """
 
     reason: str
     outside: bool = False
     failed: bool = True
+    put_back: bool = False
 
 
 class Handle(Protocol):
@@ -89,8 +93,7 @@ class LocalHandle:
             return None
         if code < 0:
             return End(killed_by(-code), outside=True)
-        lost = code == LOST_CODE
-        return End(f"its process ended with exit code {code}", outside=lost, failed=code != 0)
+        return ended_with(code)
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group, whatever of it is left."""
@@ -206,6 +209,12 @@ class LocalPool:
         if handle.devices is not None:
             self._free.append(handle.devices)
             handle.devices = None
+
+
+def ended_with(code: int) -> End:
+    """What the exit code of a run's process says."""
+    reason, lost = f"its process ended with exit code {code}", code in (LOST_CODE, PUT_BACK)
+    return End(reason, outside=lost, failed=code != 0, put_back=code == PUT_BACK)
 
 
 def killed_by(number: int) -> str:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from kd_research.records.record import PROPOSAL_NAME, read_text, write_json, write_text
+from kd_research.records.record import (
+    CONFIG_NAME,
+    LOG_NAME,
+    PROPOSAL_NAME,
+    RunRecord,
+    read_record,
+    read_text,
+    write_json,
+    write_record,
+    write_text,
+)
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.space import Value
 
@@ -66,3 +77,40 @@ def count_loss(run: Path) -> int:
         count = 1
     write_text(path, f"{count}\n")
     return count
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    """The configuration of a run; {"seed": 0} where its file is gone or damaged."""
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.load(run / CONFIG_NAME))
+        return plain if isinstance(plain, dict) and "seed" in plain else {"seed": 0}
+    except Exception:  # YAML's own types, OmegaConf's, the system's
+        return {"seed": 0}
+
+
+def record_of(run: Path) -> RunRecord:
+    """The record of a run that has one; a failed one where it cannot be read."""
+    try:
+        return read_record(run)
+    except ValueError as error:
+        return RunRecord("failed", {}, 0, error=str(error))
+
+
+def close_run(run: Path, config: Any, reason: str, status: str = "failed") -> None:
+    """Write the record of a run that could not, or should not, write it itself."""
+    plain = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
+    write_record(RunRecord(status, plain, plain["seed"], error=reason), run)  # type: ignore[arg-type, call-overload, index]
+
+
+def last_line(run: Path) -> str:
+    """What a run's log.txt ends with; nothing where it is empty."""
+    try:
+        lines = read_text(run / LOG_NAME).split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def more_in_log(run: Path) -> str:
+    """Where more is said of a run's end; a process that is killed says nothing."""
+    return "; see log.txt" if last_line(run) else ""

@@ -8,8 +8,10 @@ from filelock import FileLock
 
 from kd_research.configuration.config import ConfigError, save
 from kd_research.pools.local import Pool
+from kd_research.records.outside import OutsideError, is_full, room
 from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, LOG_NAME, read_text
+from kd_research.sweep.folders import last_line
 from kd_research.sweep.plan import Plan
 
 POLL_SECONDS = 0.5
@@ -25,6 +27,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
 
     Raises:
         ConfigError: with what the worker said.
+        OutsideError: it was ended from outside.
     """
     directory = plan.directory / "prepare"
     with FileLock(plan.directory / "prepare.lock"):
@@ -41,6 +44,8 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
         path = directory / LOG_NAME
         log = printable(read_text(path).strip()) if path.exists() else ""
     end = handle.end()
+    if end is not None and (end.put_back or (end.failed and is_full(directory))):
+        raise OutsideError(last_line(directory) or f"{end.reason} ({room(directory)})")
     if end is not None and end.failed:
         raise ConfigError([log or f"preparing the sweep failed: {end.reason}"])
     print(log, flush=True)

@@ -15,34 +15,41 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from optuna.trial import Trial
 
 from kd_research.configuration.config import save
 from kd_research.pools.local import End, Handle, Pool
+from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
 from kd_research.records.record import (
     CONFIG_NAME,
-    LOG_NAME,
     RECORD_NAME,
     STOP_NAME,
-    RunRecord,
-    read_record,
     stopped_record,
     write_json,
     write_record,
 )
 from kd_research.report import write_report
 from kd_research.sweep.dominated import due_runs
-from kd_research.sweep.folders import Folders, count_loss
+from kd_research.sweep.folders import (
+    Folders,
+    close_run,
+    config_of,
+    count_loss,
+    last_line,
+    more_in_log,
+    record_of,
+)
 from kd_research.sweep.live_curves import Follower
 from kd_research.sweep.objective_values import Values
 from kd_research.sweep.opened_pool import opened_pool
+from kd_research.sweep.opening import open_study
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.progress import Progress
 from kd_research.sweep.proposals import Proposals
 from kd_research.sweep.rehearsal import prepare
-from kd_research.sweep.study import SharedStudy, open_storage
+from kd_research.sweep.storage import STUDY_NAME
+from kd_research.sweep.study import SharedStudy
 from kd_research.tracking import track_sweep
 
 POLL_SECONDS = 0.5
@@ -54,38 +61,27 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     Raises:
         ConfigError: the folder holds a sweep with other settings, or the parts do not fit
             together.
+        OutsideError: no room, or the storage, the disk or the folder is away; the trials in
+            flight are put back.
     """
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    study = _open(plan)
-    with opened_pool(plan) as pool, study:
-        something_new = Sweep(plan, study, pool).run()
-    with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
-        report = write_report(plan.directory)
-        if not quiet:
-            report.print()
-        if something_new:
-            tracking: Any = OmegaConf.to_container(plan.config.tracking, resolve=True)
-            track_sweep(plan.directory, {**tracking, "output_dir": plan.config.output_dir})
-
-
-def _open(plan: Plan) -> SharedStudy:
-    settings = plan.config.sweep
-    with FileLock(plan.directory / "open.lock"):
-        shared = SharedStudy(
-            str(settings.name),
-            open_storage(settings.storage, plan.directory),
-            plan.directory,
-            plan.objectives,
-            instantiate(plan.config.sampler),
-            int(settings.seed),
-        )
-        if known := shared.study.user_attrs.get("fingerprint"):
-            plan.refuse_other(known)
-        shared.study.set_user_attr("fingerprint", plan.fingerprint())
-        for params in plan.start_from:
-            shared.study.enqueue_trial(params, skip_if_exists=True)
-        plan.write()
-    return shared
+    try:
+        plan.directory.mkdir(parents=True, exist_ok=True)
+        study = open_study(plan)
+        with opened_pool(plan) as pool, study:
+            something_new = Sweep(plan, study, pool).run()
+        with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
+            report = write_report(plan.directory)
+            if not quiet:
+                report.print()
+            if report.unwritten:
+                raise OutsideError(report.unwritten[0])
+            if something_new:
+                tracking: Any = OmegaConf.to_container(plan.config.tracking, resolve=True)
+                track_sweep(plan.directory, {**tracking, "output_dir": plan.config.output_dir})
+    except Exception as error:
+        if reason := trouble(error, plan.directory):
+            raise OutsideError(reason) from error
+        raise
 
 
 class Sweep:
@@ -107,6 +103,9 @@ class Sweep:
         self.waiting: list[Path] = []  # run folders to start
         self.running: dict[Path, Handle] = {}
         self.trials: dict[int, Trial] = {}  # asked or taken up, not yet told
+        self.told: list[int] = []
+        database = self.directory / STUDY_NAME
+        self.held = Held(self.directory, *([database] if database.exists() else []))
 
     def run(self) -> bool:
         """Ask, run and tell until `n_trials` trials are finished; False if they all were."""
@@ -136,10 +135,13 @@ class Sweep:
                     self.study.release(list(self.trials.values()))
                 self.progress.note("stopped: the trials in flight are put back")
                 raise
+        if gone := [number for number in self.told if not self.folders.trial(number).exists()]:
+            raise OutsideError(f"the folders of finished trials were removed: {gone[:10]}")
         return True
 
     def _step(self) -> bool:
         """Fill the slots, wait a little, collect what has ended; False when all is done."""
+        self.held.check()
         self.study.beat()
         self.study.refresh(older_than=POLL_SECONDS)
         if self._is_done():
@@ -188,8 +190,10 @@ class Sweep:
                 if not (directory / RECORD_NAME).exists():
                     save(config, directory / CONFIG_NAME)
         except Exception as error:  # a proposal that does not compose is a failed trial
+            if trouble(error, self.directory):
+                raise
             reason = f"{type(error).__name__}: {error}"
-            self._close(self.folders.trial(number), self.plan.config, reason)
+            close_run(self.folders.trial(number), self.plan.config, reason)
             self._tell(number)
         else:
             self._go_on(number)
@@ -206,7 +210,7 @@ class Sweep:
             due, reason = due_runs(runs, trials, names, self.settings.prune_dominated)
             for path in runs if reason else ():
                 if not (path / RECORD_NAME).exists():
-                    self._close(path, OmegaConf.load(path / CONFIG_NAME), str(reason), "pruned")
+                    close_run(path, config_of(path), str(reason), "pruned")
         self.waiting[:0] = [path for path in due if path not in flying]
         self._tell(number)
 
@@ -218,8 +222,7 @@ class Sweep:
         self.pool.kill([self.running.pop(directory) for directory in found])
         for directory in found:
             if not (directory / RECORD_NAME).exists():  # it could not write it itself
-                plain: Any = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_NAME))
-                write_record(stopped_record(plain, directory), directory)
+                write_record(stopped_record(config_of(directory), directory), directory)
                 shutil.rmtree(directory / "checkpoints", ignore_errors=True)
             (directory / STOP_NAME).unlink()
             self._tell(self.folders.number(directory))
@@ -247,6 +250,9 @@ class Sweep:
         if number not in self.trials:  # another seed has ended it meanwhile
             return
         if not (directory / RECORD_NAME).exists():
+            self.held.check()
+            if end.put_back or is_full(self.directory):
+                raise OutsideError(last_line(directory) or f"{end.reason} ({room(directory)})")
             tries = count_loss(directory)
             if end.outside and tries <= self.settings.max_retries:
                 self.progress.note(
@@ -255,20 +261,16 @@ class Sweep:
                 )
                 self.waiting.insert(0, directory)
                 return
-            reason = end.reason + (f", {tries} times" if tries > 1 else "") + _where(directory)
-            self._close(directory, OmegaConf.load(directory / CONFIG_NAME), reason)
+            reason = end.reason + (f", {tries} times" if tries > 1 else "") + more_in_log(directory)
+            close_run(directory, config_of(directory), reason)
         self._go_on(number)
-
-    def _close(self, directory: Path, config: Any, reason: str, status: str = "failed") -> None:
-        plain: Any = OmegaConf.to_container(config, resolve=False)
-        write_record(RunRecord(status, plain, plain["seed"], error=reason), directory)
 
     def _tell(self, number: int) -> None:
         """Tell the study, once every run of the trial has a record, or one ended it."""
         folders = self.folders.runs(number)
         everywhere = {self.folders.trial(number), *folders}
         present = [path for path in everywhere if (path / RECORD_NAME).exists()]
-        records = [read_record(path) for path in sorted(present)]
+        records = [record_of(path) for path in sorted(present)]
         ended = any(record.status != "completed" for record in records)
         if number not in self.trials or (len(records) < len(folders) and not ended):
             return
@@ -284,13 +286,8 @@ class Sweep:
         if flying:
             self.pool.kill(flying)
         if self.study.tell(trial, result.values):
+            self.told.append(number)
             self.study.refresh()
             self.progress.told(
                 number, result.values, result.reason, self.study.finished, self.study.best()
             )
-
-
-def _where(directory: Path) -> str:
-    """Where more is said of a run's end; a process that is killed says nothing."""
-    log = directory / LOG_NAME
-    return "; see log.txt" if log.is_file() and log.stat().st_size else ""

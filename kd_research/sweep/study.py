@@ -14,6 +14,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-STUDY_NAME = "study.db"
+from kd_research.records.outside import OutsideError
+from kd_research.sweep.storage import PatientStorage
+
 DISCARDED = "discarded"  # a proposal that is no trial: incomplete, or one more than was asked for
 OWNER = "owner"
 BEAT_SECONDS = 5.0
@@ -34,47 +35,6 @@ SEARCH_SECONDS = 1.0  # between two looks for trials that nobody runs
 DEAD_SECONDS = 60.0  # without a beat, for a sweeper that shares no disk with this one
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
-    """The storage at `url`; by default SQLite in the sweep's folder.
-
-    Args:
-        url: of SQLAlchemy, as in postgresql+psycopg2://user@host/name, or grpc://host:port of a
-            proxy that `optuna.storages.run_grpc_proxy_server` runs.
-        directory: the sweep's.
-    """
-    if url is not None and url.startswith("grpc://"):
-        host, _, port = url.removeprefix("grpc://").partition(":")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-    if url is not None and not url.startswith("sqlite:"):
-        return _on_server(url)
-    storage = optuna.storages.RDBStorage(
-        url or f"sqlite:///{directory / STUDY_NAME}",
-        engine_kwargs={"connect_args": {"timeout": 60}},
-    )
-    # A third of the time per trial, and readers never wait; a killed process loses nothing.
-    event.listen(storage.engine, "connect", _write_ahead)
-    storage.engine.dispose()
-    return storage
-
-
-def _on_server(url: str, tries: int = 5) -> optuna.storages.BaseStorage:
-    """Several machines may make the tables at the same moment: all but one then try again."""
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (IntegrityError, ProgrammingError):
-        if tries == 1:
-            raise
-        time.sleep(0.5)
-        return _on_server(url, tries - 1)
-
-
-def _write_ahead(connection: Any, _: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 class _SeedOnFirstTrial(BaseSampler):
@@ -117,7 +77,7 @@ class SharedStudy:
     def __init__(
         self,
         name: str,
-        storage: optuna.storages.BaseStorage,
+        storage: PatientStorage,
         directory: Path,
         objectives: Mapping[str, str],
         sampler: Callable[..., BaseSampler],
@@ -140,6 +100,7 @@ class SharedStudy:
         self._claims = FileLock(directory / "sweepers" / "claims.lock")
         self._beat_count, self._next_beat = 0, 0.0
         self._beats: dict[str, tuple[Any, float]] = {}  # owner -> its last beat, when seen first
+        self._storage, self._outages = storage, 0
         self._first_open = self._counted_before = 0  # all trials before it are finished
         self._read_at = self._next_search = -math.inf
         self._trials: list[FrozenTrial] = []
@@ -234,6 +195,9 @@ class SharedStudy:
                 for key, sign in self.study.user_attrs.items()
                 if key.startswith("sweeper ")
             }
+            if (outages := self._storage.outages) != self._outages:
+                self._outages = outages
+                self._beats.clear()  # the storage was away: nobody could show that it lives
             return [self._claim(trial) for trial in self._others() if self._is_left(trial, signs)]
 
     def _others(self) -> list[FrozenTrial]:
@@ -278,9 +242,14 @@ class SharedStudy:
         return True
 
     def release(self, trials: Sequence[Trial]) -> None:
-        """Put trials in flight back, for whoever comes next."""
-        for trial in trials:
-            trial.set_user_attr(OWNER, "")
+        """Put trials in flight back, for whoever comes next.
+
+        Where the storage is away, or its disk is full, they are those of a dead sweeper.
+        """
+        self._storage.patient = False
+        with suppress(OutsideError, optuna.exceptions.StorageInternalError, OSError):
+            for trial in trials:
+                trial.set_user_attr(OWNER, "")
 
     def tell(self, trial: Trial, values: Sequence[float] | None) -> bool:
         """Finish a trial, as failed without values; False if another sweeper already has."""

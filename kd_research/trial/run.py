@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.environment import writable
 from kd_research.configuration.ranks import be_one_process, is_first_process, take_rank
-from kd_research.data.store import FULL
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluation.generation import sample_texts
+from kd_research.records.outside import PUT_BACK, Held, OutsideError, trouble
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.provenance import provenance
@@ -64,13 +65,17 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
 
     Returns:
         The record, also written. A run that fails gives one that says why.
+
+    Raises:
+        OutsideError: no room, or the disk, the network or the folder is away: there is no record,
+            and the run goes on when it is run again.
     """
     plain = _plain(config)
     noted = writable(config) if isinstance(config, DictConfig) else plain
     directory.mkdir(parents=True, exist_ok=True)
     (directory / STOP_NAME).unlink(missing_ok=True)
     started = time.time()
-    with track(plain, directory, noted) as tracker:
+    with closing(Held(directory)) as held, track(plain, directory, noted) as tracker:
         try:
             record = _distil(plain, directory, tracker.log)
         except SystemExit:  # asked to end: by its sweep for good, or put back
@@ -78,14 +83,15 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
                 raise
             record = stopped_record(plain, directory)
         except Exception as error:
+            held.check()
+            if outside := trouble(error, directory):
+                raise OutsideError(outside) from error
             if not is_first_process():
                 raise  # the launcher ends the other processes; the first one tells
             if memory := memory_problem(error, plain):
                 reason = memory
             elif isinstance(error, ConfigError):
                 reason = str(error)
-            elif _is_full(error):
-                reason = f"the disk is full ({error}); make room and run {directory} again"
             else:
                 print(printable(traceback.format_exc()), file=sys.stderr)
                 reason = f"{type(error).__name__}: {error}"
@@ -93,15 +99,12 @@ def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
         told = None if record.error is None else printable(record.error)
         record = replace(record, config=noted, error=told)
         record.provenance.update(provenance(), started=started, seconds=time.time() - started)
+        held.check()
         if is_first_process():
             write_record(record, directory)
             discard(directory)
             tracker.finish(record)
     return record
-
-
-def _is_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
 
 
 def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -236,6 +239,9 @@ def prepare(arguments: list[str]) -> int:
             accuracy, size = parts.teacher_accuracy(), num_params(parts.teacher.module)
             print(f"teacher: validation accuracy {accuracy:.4f} (1 seed), {size:,} parameters")
     except Exception as error:
+        if outside := trouble(error, Path(arguments[0])):
+            print(outside)
+            return PUT_BACK
         memory = memory_problem(error, config)
         if memory is None and not isinstance(error, ConfigError):
             raise
@@ -245,7 +251,10 @@ def prepare(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the folder named on the command line; 0 completed, 1 failed, 2 wrong input."""
+    """Run the folder named on the command line; 0 completed, 1 failed, 2 wrong input.
+
+    75: ended from outside, to be run again.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) != 1 or arguments[0] in {"-h", "--help"}:
         print("usage: python -m kd_research.trial DIR    (runs DIR/config.yaml)", file=sys.stderr)
@@ -260,11 +269,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except OSError as error:
-        if not _is_full(error):
+    except (OSError, OutsideError) as error:
+        reason = trouble(error, directory)
+        if reason is None:
             raise
-        print(f"no record: the disk of {directory} is full ({error}); make room", file=sys.stderr)
-        return 1
+        print(f"put back: {reason}", file=sys.stderr)
+        return PUT_BACK
     finally:
         signal.signal(signal.SIGTERM, before)
     if is_first_process():

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from sweep_commands import make_plan, processes_of
 
 from kd_research.sweep import run as sweeper
-from kd_research.sweep import study
+from kd_research.sweep import storage
 
 HANGS_SECONDS = 600.0
 
@@ -41,7 +41,7 @@ def main():
     plan = make_plan(*overrides)
     instantiate(plan.config.sampler)(seed=0)
     with tempfile.TemporaryDirectory() as elsewhere:
-        study.open_storage(None, Path(elsewhere))
+        storage.open_storage(None, Path(elsewhere))
     for _ in range(kills):
         pid = os.fork()
         if pid == 0:

@@ -104,29 +104,55 @@ def wait_until_it_answers(url):
             return
 
 
+class Postgres:
+    """An empty database on loopback, which can be stopped and started."""
+
+    def __init__(self):
+        self.programs, self.home, self.port = find_postgres(), Path(tempfile.mkdtemp()), free_port()
+        self.user = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
+        if self.user:
+            shutil.chown(self.home, "postgres")
+        make = [self.programs / "initdb", "-D", self.home / "data", "-A", "trust", "-U", "postgres"]
+        self._call([*make, "--no-sync"])
+        self.url = f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
+        self.server = None
+
+    def _call(self, command):
+        subprocess.run(command, check=True, capture_output=True, cwd=self.home, **self.user)
+
+    def start(self):
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-c", "unix_socket_directories="]
+        command = [self.programs / "postgres", "-D", self.home / "data", *options]
+        self.server = subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, cwd=self.home, **self.user
+        )
+        wait_for_port(self.port, self.server)
+        wait_until_it_answers(self.url)
+
+    def stop(self):
+        if self.server is not None:
+            self.server.send_signal(signal.SIGINT)  # does not wait for its clients to leave
+            self.server.wait(timeout=600)
+            self.server = None
+
+
 @pytest.fixture
-def postgres():
-    """The URL of an empty database on loopback, gone after the test."""
+def database():
+    """PostgreSQL, running; gone after the test."""
     pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
-    programs, home, port = find_postgres(), Path(tempfile.mkdtemp()), free_port()
-    user = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
-    if user:
-        shutil.chown(home, "postgres")
-    data = home / "data"
-    make = [programs / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
-    subprocess.run(make, check=True, capture_output=True, cwd=home, **user)
-    options = ["-h", "127.0.0.1", "-p", str(port), "-c", "unix_socket_directories="]
-    command = [programs / "postgres", "-D", data, *options]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=home, **user)
+    made = Postgres()
     try:
-        wait_for_port(port, server)
-        url = f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
-        wait_until_it_answers(url)
-        yield url
+        made.start()
+        yield made
     finally:
-        server.send_signal(signal.SIGINT)  # does not wait for its clients to leave
-        server.wait(timeout=600)
-        shutil.rmtree(home)
+        made.stop()
+        shutil.rmtree(made.home)
+
+
+@pytest.fixture
+def postgres(database):
+    """Its URL."""
+    return database.url
 
 
 def test_three_sweepers_on_postgresql_without_a_common_disk(postgres, tmp_path):
@@ -137,3 +163,30 @@ def test_three_sweepers_on_postgresql_without_a_common_disk(postgres, tmp_path):
     numbers = [number for at in machines for number in records(at)]
     assert len(numbers) == len(set(numbers)) == 12
     check_study(postgres, 12)
+
+
+def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(database, tmp_path):
+    overrides = (f"sweep.storage={database.url}", "sweep.n_trials=8", "sweep.workers=2")
+    log = tmp_path / "printed"
+    with log.open("w") as stream:
+        process = start(
+            tmp_path / "o", *overrides, base=NOOP, environment={"NOOP_SECONDS": "1"}, stdout=stream
+        )
+        while len(records(tmp_path / "o")) < 2:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        database.stop()
+        while "the study's storage does not answer" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        before = len(records(tmp_path / "o"))
+        while len(records(tmp_path / "o")) < min(8, before + 1):  # the trials run on
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        database.start()
+        assert process.wait() == 0, log.read_text()
+    printed = log.read_text()
+    assert "Traceback" not in printed
+    assert "retry" not in printed
+    assert len(records(tmp_path / "o")) == 8
+    check_study(database.url, 8)

@@ -6,7 +6,8 @@ from sweep_commands import make_plan
 
 from kd_research.sweep.proposals import Proposals, points
 from kd_research.sweep.space import suggest
-from kd_research.sweep.study import SharedStudy, open_storage
+from kd_research.sweep.storage import open_storage
+from kd_research.sweep.study import SharedStudy
 
 SMALL = (
     "student.model.width=4,8",

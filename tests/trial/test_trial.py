@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from omegaconf import OmegaConf
 from tiny import Compose
 
 from kd_research.configuration.config import ConfigError, save
+from kd_research.records.outside import PUT_BACK
 from kd_research.records.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, read_record
 from kd_research.trial import run as trial
 from kd_research.trial.assembly import Parts
@@ -76,14 +79,36 @@ def test_a_full_disk_is_told_in_a_line(
 
     save(tiny(), tmp_path / CONFIG_NAME)
     monkeypatch.setattr(trial, "fit", full)
-    assert trial.main([str(tmp_path)]) == 1
+    assert trial.main([str(tmp_path)]) == PUT_BACK
     printed = capsys.readouterr().err
-    assert "failed: the disk is full" in printed
-    assert "Traceback" not in printed
-    assert "make room" in str(read_record(tmp_path).error)
+    assert printed.startswith(f"put back: no room on the disk of {tmp_path}")
+    assert printed.count("\n") == 1
+    assert not (tmp_path / RECORD_NAME).exists()
+    monkeypatch.undo()
     monkeypatch.setattr(trial, "write_record", full)
-    assert trial.main([str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"no record: the disk of {tmp_path} is full")
+    assert trial.main([str(tmp_path)]) == PUT_BACK
+    assert capsys.readouterr().err.startswith(f"put back: no room on the disk of {tmp_path}")
+    assert (tmp_path / "checkpoints").exists(), "the fit is not done again"
+
+
+def test_a_run_whose_folder_is_removed_says_so(
+    tiny: Compose,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "run"
+    save(tiny(), folder / CONFIG_NAME)
+    whole = trial.save_weights
+
+    def remove(*arguments: Any) -> None:
+        shutil.rmtree(folder)
+        whole(*arguments)
+
+    monkeypatch.setattr(trial, "save_weights", remove)
+    assert trial.main([str(folder)]) == PUT_BACK
+    assert capsys.readouterr().err.startswith(f"put back: {folder} was removed")
+    assert not (folder / RECORD_NAME).exists()
 
 
 def test_the_weights_are_those_that_were_measured(tiny: Compose, tmp_path: Path) -> None:

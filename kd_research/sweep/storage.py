@@ -1,0 +1,140 @@
+"""The storage of a study, which may be away for a while: every call is tried again for minutes.
+
+Workers run on meanwhile: they need their folders alone.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy import event
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
+
+from kd_research.records.outside import OutsideError
+from kd_research.records.printable import masked
+
+STUDY_NAME = "study.db"
+PATIENCE_SECONDS = 600.0
+WAIT_SECONDS = 0.5  # between two tries, at first
+
+
+def open_storage(url: str | None, directory: Path) -> PatientStorage:
+    """The storage at `url`; by default SQLite in the sweep's folder.
+
+    Args:
+        url: of SQLAlchemy, as in postgresql+psycopg2://user@host/name, or grpc://host:port of a
+            proxy that `optuna.storages.run_grpc_proxy_server` runs.
+        directory: the sweep's.
+    """
+    if url is not None and url.startswith("grpc://"):
+        host, _, port = url.removeprefix("grpc://").partition(":")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return PatientStorage(
+                optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
+            )
+    if url is not None and not url.startswith("sqlite:"):
+        return PatientStorage(optuna.storages.get_storage(_on_server(url)))
+    storage = RDBStorage(
+        url or f"sqlite:///{directory / STUDY_NAME}",
+        engine_kwargs={"connect_args": {"timeout": 60}},
+    )
+    # A third of the time per trial, and readers never wait; a killed process loses nothing.
+    event.listen(storage.engine, "connect", _write_ahead)
+    storage.engine.dispose()
+    return PatientStorage(optuna.storages.get_storage(storage))
+
+
+def _on_server(url: str, tries: int = 5) -> RDBStorage:
+    """Several machines may make the tables at the same moment: all but one then try again."""
+    try:
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (IntegrityError, ProgrammingError):
+        if tries == 1:
+            raise
+        time.sleep(0.5)
+        return _on_server(url, tries - 1)
+
+
+def _write_ahead(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error of a storage says that it does not answer, now."""
+    cause = error.__cause__ or error
+    if type(cause).__module__.startswith("grpc"):
+        code = getattr(cause, "code", lambda: None)()
+        return getattr(code, "name", "") in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+    if isinstance(cause, DBAPIError) and "sqlite3" in type(cause.orig).__module__:
+        return "locked" in str(cause.orig)
+    if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+        return True
+    return isinstance(cause, OperationalError | InterfaceError)
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
+        return self.patiently(getattr(self.storage, name), *arguments, **named)
+
+    return call
+
+
+_METHODS = [name for name in dir(BaseStorage) if not name.startswith("_")]
+_Forwarding: Any = type("_Forwarding", (BaseStorage,), {name: _patient(name) for name in _METHODS})
+
+
+class PatientStorage(_Forwarding):  # type: ignore[misc]
+    """Another storage, each of whose calls is tried again while it does not answer.
+
+    A call that was carried out although its answer was lost is not undone: a trial that nobody
+    knows of is taken up as that of a dead sweeper, one that is told twice was told.
+
+    Args:
+        storage: the other.
+    """
+
+    def __init__(self, storage: BaseStorage):
+        self.storage = storage
+        self.outages = 0  # times that it was away
+        self.patient = True
+
+    def patiently(self, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Do it, now or when the storage answers again.
+
+        Raises:
+            OutsideError: it has not answered for PATIENCE_SECONDS.
+        """
+        since, pause = time.monotonic(), WAIT_SECONDS
+        while True:
+            try:
+                return action(*arguments, **named)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                said = masked(" ".join(str(error.__cause__ or error).split()))[:200]
+                if not self.patient or time.monotonic() - since > PATIENCE_SECONDS:
+                    self.patient = False  # whoever puts trials back now does not wait again
+                    raise OutsideError(f"the study's storage does not answer ({said})") from None
+                if pause == WAIT_SECONDS:
+                    self.outages += 1
+                    print(
+                        f"the study's storage does not answer ({said}); it is tried again for "
+                        f"{PATIENCE_SECONDS / 60:.0f} minutes, the trials run on",
+                        flush=True,
+                    )
+                time.sleep(pause)
+                pause = min(5.0, 1.5 * pause)

@@ -1,0 +1,124 @@
+"""Trouble from outside is not the trial's fault: it is put back, and the same command goes on."""
+
+import shutil
+import time
+
+import pytest
+from small_disk import fill, fill_inodes, small_disk
+from sqlalchemy.exc import OperationalError
+from sweep_commands import NOOP, folder, processes_of, records, start, sweep
+
+from kd_research.records.outside import PUT_BACK, OutsideError
+from kd_research.sweep import storage as storages
+from kd_research.sweep.storage import PatientStorage, open_storage
+
+TOTAL = "sweep.n_trials=6"
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def break_in_mid_sweep(output_dir, action):
+    """Do something to a sweep that has two trials done; what it gave back, and its last words."""
+    process = start(
+        output_dir, TOTAL, "sweep.workers=2", base=NOOP, environment={"NOOP_SECONDS": "1"}
+    )
+    wait_for(lambda: len(records(output_dir)) >= 2, process)
+    found = action()
+    printed, _ = process.communicate()
+    assert process.returncode == PUT_BACK, printed
+    assert "Traceback" not in printed
+    assert printed.splitlines()[-1].endswith("; the same command goes on from here")
+    assert processes_of(output_dir) == []
+    return found, printed.splitlines()[-1]
+
+
+def check_goes_on(output_dir):
+    code, printed = sweep(output_dir, TOTAL, "sweep.workers=2", base=NOOP)
+    assert code == 0, printed
+    found = records(output_dir)
+    assert len(found) == 6
+    assert {record["status"] for record in found.values()} == {"completed"}
+    lost = list(folder(output_dir).glob("trials/*/.lost"))
+    assert lost == [], "no try was counted"
+
+
+@pytest.mark.parametrize("exhaust", [fill, fill_inodes])
+def test_a_disk_that_is_full_in_mid_sweep(exhaust, tmp_path):
+    options = ("size=64m", "nr_inodes=600") if exhaust is fill_inodes else ("size=8m",)
+    with small_disk(tmp_path / "disk", *options) as disk:
+        output_dir = disk / "outputs"
+        ballast, line = break_in_mid_sweep(output_dir, lambda: exhaust(disk))
+        assert "no room on the disk" in line or "does not" in line or "disk" in line
+        code, printed = sweep(output_dir, TOTAL, base=NOOP)
+        assert code == PUT_BACK, "there is still no room"
+        assert "Traceback" not in printed
+        shutil.rmtree(ballast) if ballast.is_dir() else ballast.unlink()
+        check_goes_on(output_dir)
+
+
+def test_outputs_that_are_removed_in_mid_sweep(tmp_path):
+    output_dir = tmp_path / "outputs"
+    _, line = break_in_mid_sweep(output_dir, lambda: shutil.rmtree(folder(output_dir)))
+    assert "was removed" in line
+    check_goes_on(output_dir)
+
+
+def test_a_trials_folder_that_is_removed_is_told(tmp_path):
+    output_dir = tmp_path / "outputs"
+
+    def remove():
+        done = min(records(output_dir))
+        shutil.rmtree(folder(output_dir) / "trials" / f"{done:04d}")
+
+    _, line = break_in_mid_sweep(output_dir, remove)
+    assert "the folders of finished trials were removed: [" in line
+
+
+class Away:
+    """A storage of which some calls fail."""
+
+    def __init__(self, storage, times):
+        self.storage, self.times, self.calls = storage, times, 0
+
+    def __getattr__(self, name):
+        def call(*arguments, **named):
+            self.calls += 1
+            if self.times > 0:
+                self.times -= 1
+                raise OperationalError("select", {}, Exception("connection refused"))
+            return getattr(self.storage, name)(*arguments, **named)
+
+        return call
+
+
+def test_a_call_is_tried_again_until_the_storage_answers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(storages, "WAIT_SECONDS", 0.01)
+    patient = PatientStorage(Away(open_storage(None, tmp_path).storage, 3))
+    assert patient.get_all_studies() == []
+    assert patient.outages == 1
+    assert capsys.readouterr().out.count("does not answer (") == 1
+
+
+def test_after_minutes_it_is_said_and_putting_back_does_not_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(storages, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(storages, "PATIENCE_SECONDS", 0.05)
+    away = Away(None, 10_000)
+    patient = PatientStorage(away)
+    with pytest.raises(OutsideError, match="the study's storage does not answer .*refused"):
+        patient.get_all_studies()
+    calls = away.calls
+    assert calls > 1
+    with pytest.raises(OutsideError):
+        patient.get_all_studies()
+    assert away.calls == calls + 1
+
+
+def test_an_error_that_is_no_outage_is_not_tried_again(tmp_path):
+    patient = open_storage(None, tmp_path)
+    with pytest.raises(KeyError):
+        patient.get_trial(12)
+    assert patient.outages == 0
