@@ -1,6 +1,7 @@
 """A trial program for Ray's actors: trains nothing, does what `noop` in its configuration says.
 
-noop.trouble: {trial number: what happens}; noop.wait: a file that has to be there before it ends.
+noop.trouble: {trial number: what happens}; noop.wait: a file that has to be there before it ends;
+noop.wait_for_blind: one that a run on the node of that name makes.
 """
 
 import json
@@ -56,6 +57,10 @@ def main(arguments):
             with (directory / "metrics.jsonl").open("a") as stream:
                 stream.write(json.dumps({"epoch": epoch, "val_accuracy": 0.5}) + "\n")
         (directory / "weights.pt").write_bytes(b"weights")
+    if "wait_for_blind" in noop:
+        if node == "blind":
+            Path(noop["wait_for_blind"]).touch()
+        wait_for(noop["wait_for_blind"])
     if "wait" in noop:
         wait_for(noop["wait"])
     value = sum(item for item in params.values() if isinstance(item, int | float))

@@ -1,12 +1,16 @@
 """A simulated Ray cluster on loopback, and sweeps on it."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 from ray.cluster_utils import Cluster
-from sweep_commands import folder, make_plan, records
+from sweep_commands import PATHS, folder, make_plan, records
 
 from kd_research.sweep import run as sweeper
 
@@ -40,6 +44,26 @@ class Nodes:
         variables = {"KD_TEST_NODE": name, "TMPDIR": str(temporary)}
         variables |= {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "3"}  # as if srun started it
         return self.cluster.add_node(**{**HERE, **resources}, env_vars=variables)
+
+    def add_blind(self, hidden):
+        """A node that does not see a folder; None where that takes more rights than there are."""
+        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
+        command += [f"--address={self.cluster.address}", "--node-ip-address=127.0.0.2"]
+        command += ["--num-cpus=1", f"--object-store-memory={1 << 27}", "--block"]
+        hide = 'mount -t tmpfs none "$0" && exec "$@"'
+        home = self.home / "blind"
+        home.mkdir()
+        variables = {"KD_TEST_NODE": "blind", "TMPDIR": str(home), "RAY_TMPDIR": f"{self.home}/r"}
+        variables |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": PATHS}
+        alone = ["unshare", "--mount"]
+        if not shutil.which("unshare") or subprocess.run([*alone, "true"]).returncode:
+            return None
+        return subprocess.Popen(
+            [*alone, "sh", "-c", hide, str(hidden), *command],
+            env={**os.environ, **variables},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def kill(self, name):
         """kill -9 of a raylet, as if the machine had gone."""

@@ -124,8 +124,10 @@ def _checkpoints(node: Any) -> Iterator[Path]:
     for key, value in node.items() if isinstance(node, dict) else ():
         if key == "checkpoint" and isinstance(value, str):
             path = Path(value)
-            names = (WEIGHTS_NAME, CONFIG_NAME, RECORD_NAME) if path.is_dir() else ("",)
-            yield from (path / name for name in names if (path / name).is_file())
+            names = (WEIGHTS_NAME, CONFIG_NAME, RECORD_NAME)
+            paths = [path / name for name in names] if path.is_dir() else [path]
+            paths += [each.with_name(f"{each.name}.sha256") for each in paths]
+            yield from filter(Path.is_file, paths)
         elif isinstance(value, dict):
             yield from _checkpoints(value)
         elif isinstance(value, list):
@@ -148,7 +150,7 @@ class Mirror:
     def __init__(self, token: str, output_dir: Path):
         home = Path(tempfile.gettempdir()) / f"kd_research-ray-{os.getuid()}"
         home.mkdir(mode=0o700, exist_ok=True)
-        self.root, self.output_dir = home / token, output_dir
+        self.home, self.root, self.output_dir = home, home / token, output_dir
         with FileLock(home / "lock"):
             for other in home.iterdir():
                 if other.is_dir() and other.name != token and not _is_used(other):
@@ -157,6 +159,13 @@ class Mirror:
             self._use = os.open(self.root / ".used", os.O_RDWR | os.O_CREAT)
             fcntl.flock(self._use, fcntl.LOCK_SH)
         self._sent: set[Path] = set()  # of what the runs share
+
+    def leave(self) -> None:
+        """Be done with it; the last one takes it off the disk."""
+        os.close(self._use)
+        with FileLock(self.home / "lock"):
+            if self.root.exists() and not _is_used(self.root):
+                shutil.rmtree(self.root, ignore_errors=True)
 
     def local(self, path: str | Path) -> Path:
         """Where the node has a file of the sweeper's machine."""

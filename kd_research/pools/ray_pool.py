@@ -126,7 +126,11 @@ class RayPool:
                     self._drop(group)
 
     def close(self) -> None:
-        """Give the cluster its actors back."""
+        """Give the cluster its actors back, and its nodes the room that files took."""
+        travel = [group for group in self._groups if group.places and group.places[0].travels]
+        left = [actor.leave.remote() for group in travel for actor in group.actors]
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=GRACE_SECONDS)
         for group in list(self._groups):
             self._drop(group)
         self._marker.unlink(missing_ok=True)

@@ -119,6 +119,11 @@ class Slot:
         gpus = tuple(visible_gpus())
         return Place(node, ray.util.get_node_ip_address(), gpus, self._mirror is not None)
 
+    def leave(self) -> None:
+        """Take the sweeper's files off the node; there will be no other run."""
+        if self._mirror:
+            self._mirror.leave()
+
     def live(self) -> None:
         """Never returns: that it fails tells that the actor has gone."""
         threading.Event().wait()

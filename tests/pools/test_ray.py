@@ -1,5 +1,6 @@
 """Sweeps on a Ray cluster: simulated, of two nodes, on loopback, shared by all tests here."""
 
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from simulated_ray import (  # noqa: E402
 
 from kd_research.configuration.config import ConfigError  # noqa: E402
 from kd_research.pools import ray_cluster, ray_pool, ray_settings  # noqa: E402
+from kd_research.pools.ray_files import Mirror, Outbox  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,7 @@ def test_files_travel_where_the_folder_is_not_seen(cluster, pool, tmp_path):
         assert record["config"]["output_dir"] == str(tmp_path)
     assert len(facts(tmp_path, 1)) == 2
     assert facts(tmp_path, 1)[1]["starts"] == 2  # it had its folder again
+    assert not list(cluster.home.glob("node-*/kd_research-ray-*/*/tmp"))  # the nodes are clean
     check_whole(tmp_path, 4)
 
 
@@ -165,6 +168,70 @@ def test_a_node_whose_disk_is_full_gets_nothing(cluster, pool, tmp_path):
     finally:
         cluster.cluster.remove_node(node, allow_graceful=False)
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_node_that_does_not_see_the_folder_is_found_out(cluster, pool, tmp_path):
+    node = cluster.add_blind(tmp_path)
+    if node is None:
+        pytest.skip("needs the right to hide a folder from a process (unshare --mount)")
+    try:
+        wait_for(lambda: len([each for each in ray.nodes() if each["Alive"]]) == 4)
+        run(
+            tmp_path,
+            [*pool, f"+noop={{wait_for_blind: {cluster.home / 'met'}}}"],
+            "sweep.n_trials=4",
+        )
+        assert statuses(tmp_path) == dict.fromkeys(range(4), "completed")
+        assert "blind" in {facts(tmp_path, number)[0]["node"] for number in range(4)}
+        check_whole(tmp_path, 4)
+    finally:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+
+def test_what_a_run_needs_travels_once_by_content(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    output, elsewhere = tmp_path / "outputs", tmp_path / "other.pt"
+    own, other = {"_target_": "my.Net", "width": 8}, {"_target_": "my.Net", "width": 9}
+    for name, model in (("digits-own", own), ("digits-other", other)):
+        (output / "teachers" / name).mkdir(parents=True)
+        (output / "teachers" / name / "content.json").write_text(json.dumps({"recipe": model}))
+        (output / "teachers" / name / "weights.pt").write_bytes(b"weights of " + name.encode())
+        (output / "teachers" / name / "lock").touch()
+    elsewhere.write_bytes(b"a checkpoint")
+    folder = output / "sweeps" / "s" / "trials" / "0000"
+    folder.mkdir(parents=True)
+    config = {"output_dir": str(output), "teacher": {"model": own, "checkpoint": str(elsewhere)}}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    (folder / "metrics.jsonl").write_text("{}\n")
+    outbox, mirror = Outbox(output), Mirror("token", output)
+    there = mirror.receive(str(folder), outbox.files(folder))
+    found = json.loads((there / "config.yaml").read_text())
+    teachers = Path(found["output_dir"]) / "teachers"
+    assert [path.name for path in teachers.iterdir()] == ["digits-own"]
+    weights = teachers / "digits-own" / "weights.pt"
+    assert weights.read_bytes() == b"weights of digits-own"
+    assert not (weights.parent / "lock").exists()
+    assert Path(found["teacher"]["checkpoint"]).read_bytes() == b"a checkpoint"
+    assert found["teacher"]["checkpoint"] == str(mirror.local(elsewhere))
+    assert (there / "metrics.jsonl").read_text() == "{}\n"
+    before = weights.stat().st_ino
+    (there / "record.json").write_text(json.dumps({"teacher_path": str(weights)}))
+    back = mirror.folder_files(there)
+    assert json.loads(back["record.json"]) == {
+        "teacher_path": str(output / "teachers" / "digits-own" / "weights.pt")
+    }
+    mirror.receive(str(folder), outbox.files(folder))
+    assert weights.stat().st_ino == before  # not written again
+    (output / "teachers" / "digits-own" / "weights.pt").write_bytes(b"others")
+    mirror.receive(str(folder), outbox.files(folder))
+    assert weights.read_bytes() == b"others"
+    mirror.leave()
+    assert not mirror.root.exists()
+    left = Mirror("of a sweeper that was killed", output)
+    os.close(left._use)
+    Mirror("token", output)
+    assert not left.root.exists()
 
 
 def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp_path, monkeypatch):
