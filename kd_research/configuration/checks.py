@@ -123,10 +123,21 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
                 f"{who}.checkpoint={path} does not exist; give a file written by torch.save or "
                 f"Lightning, a run's folder, or null to train the {who} from random weights"
             )
-    if config.student.get("checkpoint") is not None and config.student.get("pretraining"):
+    starts = [
+        f"student.{name}"
+        for name in ("checkpoint", "pretraining", "from_teacher")
+        if config.student.get(name)
+    ]
+    if len(starts) > 1:
         yield (
-            "student.checkpoint and student.pretraining both say what the student starts from; "
-            "type student.checkpoint=null or student.pretraining=null"
+            f"{' and '.join(starts)} both say what the student starts from; "
+            f"type {'=null or '.join(starts)}=null"
+        )
+    asked = config.student.get("from_teacher")
+    if asked and not (OmegaConf.is_dict(asked) and set(asked) <= {"layers", "width"}):
+        yield (
+            f"student.from_teacher must be layers, width, or both, got {asked}; "
+            "try 'student.from_teacher={layers: [0,2,4], width: 64}'"
         )
 
 

@@ -30,6 +30,7 @@ from kd_research.soft_targets.fill import (
 from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
+from kd_research.teacher.inheritance import inherit
 from kd_research.training.distill import Distiller, some
 
 CPU = torch.device("cpu")
@@ -63,6 +64,7 @@ class Parts:
         self.student = self._make_student()
         if start is not None:
             self.student.load_state_dict(start.module.state_dict())
+        _make("student.from_teacher", self._inherit)
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Distiller = _make("loss", self._assemble)
@@ -80,6 +82,16 @@ class Parts:
 
         module: nn.Module = _make("student", build)
         return module
+
+    def _inherit(self) -> None:
+        """Start the student from its teacher's weights, where that is asked for."""
+        asked = self.config["student"].get("from_teacher")
+        if not asked:
+            return
+        if self.teacher is None:
+            raise ValueError("there is no teacher; type teacher=NAME, or student.from_teacher=null")
+        inputs = self.batch_on(self.device, self.data.batch_size).inputs
+        inherit(self.student, self.teacher.module.to(self.device), inputs, **asked)
 
     def _assemble(self) -> Distiller:
         scheduler, loss = self.config["scheduler"], self.config["loss"]
