@@ -113,10 +113,20 @@ def reduced(budget: Mapping[str, Any] | None) -> bool:
 
 
 def changed(overrides: Sequence[str]) -> list[str]:
-    """Those of a command line's fixed overrides that make another experiment of a paper's row."""
+    """Those of a command line's fixed overrides that make another experiment of a paper's row.
+
+    More devices are one: BatchNorm sees less of the batch, unless trainer.sync_batchnorm is on.
+    """
     found = []
+    synced = any(text.lstrip("+").lower() == "trainer.sync_batchnorm=true" for text in overrides)
     for text in overrides:
         key = text.lstrip("+~")
+        several = key.startswith(("trainer.devices=", "trainer.num_nodes=")) and key[-2:] != "=1"
+        if (several or key.startswith("trainer.sync_batchnorm=")) and synced:
+            continue
+        if several:
+            found.append(text)
+            continue
         harmless = key.startswith(HARMLESS) and not key.startswith(("sweep.rows", "sweep.paper"))
         if not harmless:
             found.append(text)

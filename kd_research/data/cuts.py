@@ -129,10 +129,10 @@ def choose(
             f"dataset.subset must be a share in (0, 1] or a count in 1 to {len(split)}, "
             f"got {subset!r}; try dataset.subset=0.1"
         )
-    return split if count == len(split) else split.part(_stratified(split, count, seed))
+    return split if count == len(split) else split.part(stratified(split, count, seed))
 
 
-def _stratified(split: Split, count: int, seed: int) -> torch.Tensor:
+def stratified(split: Split, count: int, seed: int) -> torch.Tensor:
     """(count,) examples, every class in its share, as near as whole numbers go; sorted."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     labels = _strata(split)[order]

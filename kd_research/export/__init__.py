@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from kd_research.configuration import config as configs
+from kd_research.data.cuts import stratified
 from kd_research.data.module import DataModule
 from kd_research.evaluation.costs import latencies, measuring, model_bytes
 from kd_research.evaluation.quality import predict, scores
@@ -140,10 +141,14 @@ def export_run(directory: Path, tolerance: float, executorch: bool = False) -> E
 
 
 def _calibration(data: DataModule) -> Iterator[Inputs]:
-    """The first training examples, prepared, without augmentation."""
+    """Training examples of all classes in their shares, prepared, without augmentation."""
     count = min(NUM_CALIBRATION, len(data.train))
+    if data.train.labels.ndim == 1:  # a sorted folder's first examples are of one class
+        chosen = stratified(data.train, count, seed=0)
+    else:
+        chosen = torch.linspace(0, len(data.train) - 1, count).round().long()
     for start in range(0, count, data.batch_size):
-        index = torch.arange(start, min(start + data.batch_size, count))
+        index = chosen[start : start + data.batch_size]
         split = data.train.take(index)
         yield data.prepare(Batch(split.inputs, split.labels, index)).inputs
 

@@ -39,7 +39,13 @@ COSTS = (
     "energy_ratio",
 )
 RATIOS = COSTS[-3:]
-TRAINING_COSTS = ("train_epoch_seconds", "train_epoch_cpu_seconds", "train_step_bytes")
+TRAINING_COSTS = (
+    "train_epoch_seconds",
+    "train_epoch_cpu_seconds",
+    "live_teacher_epoch_cpu_seconds",
+    "cached_teacher_epoch_cpu_seconds",
+    "train_step_bytes",
+)
 _KNOWN = (
     *METRICS,
     *TEST_METRICS,

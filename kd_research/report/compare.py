@@ -4,6 +4,9 @@ The interval of the hypervolumes' difference is a percentile bootstrap over tria
 Tibshirani 1993, chapter 13): each sweep's trials are drawn anew with replacement. It says how far
 the difference depends on which trials happened to be run; a resampled front is a little smaller
 than the real one, in both sweeps alike.
+
+More trials find a larger volume by themselves, so both count with as many completed trials: the
+first ones of the sweep that has more.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ class Comparison:
     Attributes:
         one, other: the sweeps.
         reference: the reference point that both volumes use, per objective.
-        volumes: the hypervolumes of `one` and `other`.
+        counts: the completed trials of `one` and `other`.
+        volumes: the hypervolumes of `one` and `other`, of their first min(counts) trials.
         interval: of the difference `other` - `one`, 95 % over resampled trials.
         joint: the front of all trials together, as (0 or 1, trial).
         settings: fixed settings in which the sweeps differ, key -> (of one, of other).
@@ -40,6 +44,7 @@ class Comparison:
     one: Sweep
     other: Sweep
     reference: dict[str, float]
+    counts: tuple[int, int]
     volumes: tuple[float, float]
     interval: tuple[float, float]
     joint: list[tuple[int, Trial]]
@@ -61,6 +66,8 @@ class Comparison:
         else:
             verdict = "the interval holds 0: these trials do not tell the two apart"
         return [
+            f"completed trials: {names[0]} {self.counts[0]}, {names[1]} {self.counts[1]}; "
+            f"compared at the first {min(self.counts)} of each",
             f"hypervolume: {names[0]} {self.volumes[0]:.5g}, {names[1]} {self.volumes[1]:.5g} "
             f"(reference point: {corner})",
             f"difference: {self.difference:+.4g}, 95 % interval {low:+.4g} to {high:+.4g} over "
@@ -102,6 +109,8 @@ def compare(one: Sweep, other: Sweep) -> Comparison:
         if not found:
             raise ValueError(f"{sweep.directory} has no completed trial to compare")
     reference = _reference(one, other)
+    counts = (len(points[0]), len(points[1]))
+    points = [found[: min(counts)] for found in points]  # in the order in which they were asked
     corner = list(reference.values())
     rng = Random(0)
     upper = [_upper_layers(found, one.directions) for found in points]
@@ -119,6 +128,7 @@ def compare(one: Sweep, other: Sweep) -> Comparison:
         one,
         other,
         reference,
+        counts,
         (_volume(points[0], one, corner), _volume(points[1], one, corner)),
         (differences[tail], differences[-tail - 1]),
         joint,

@@ -78,7 +78,7 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
             rule = PAPER_RULES.get(selection)
             theirs = values(trial, f"{metric}_{rule}") if rule else ()
             said = _incomplete(trial, ours, spec) or another
-            said = said or verdict(metric, published, fmean(ours), tolerance)
+            said = said or verdict(metric, published, ours, tolerance)
             found.append(
                 Entry(
                     label,
@@ -150,8 +150,8 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     lines += [
         "Ours is mean ± standard deviation over n seeds; the epoch is chosen on validation. "
         f"{MARK} was chosen on test, or read test after every epoch, as the paper did or may have "
-        "done, and decides nothing. A verdict is that of the mean against the tolerance; "
-        "errors are counts.",
+        "done, and decides nothing. A verdict is that of the 95 % t interval of the mean "
+        "against the tolerance; ± of a claim is a 95 % interval. Errors are counts.",
     ]
     reasons = {entry.reason: entry.label for entry in found if entry.reason}
     lines += ["", *(f"- Tolerance of {label}: {reason}." for reason, label in reasons.items())]

@@ -13,6 +13,7 @@ from kd_research.report.curves import evaluations
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import best, rerun, show
 
+PLUS_MINUS = "± is the standard deviation over the n seeds of a trial."
 MAX_DAMAGED = 5  # files that are named
 MAX_TEACHERS = 3  # rows of the table, those of the most trials
 
@@ -111,12 +112,13 @@ def _samples(sweep: Sweep) -> list[str]:
 
 
 def markdown_table(sweep: Sweep) -> str:
-    """The front as a Markdown table, mean ± std over n seeds."""
+    """The front as a Markdown table, mean ± std over n seeds, which it says."""
     header, rows = front_table(sweep)
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
+    table = "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+    return f"{table}\n\n{PLUS_MINUS}" if "±" in table else table
 
 
 def latex_table(sweep: Sweep) -> str:
@@ -129,6 +131,7 @@ def latex_table(sweep: Sweep) -> str:
     return "\n".join(
         [
             r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
+            *([f"% {PLUS_MINUS}"] if any(r"\pm" in line for line in lines) else []),
             r"\toprule",
             " & ".join(map(_latex, header)) + r" \\",
             r"\midrule",
@@ -153,7 +156,8 @@ def print_summary(sweep: Sweep, console: Console | None = None) -> None:
     console = console or Console()
     header, rows = front_table(sweep, narrow=console.width < 110)
     title = f"{sweep.name}: Pareto front, {len(sweep.front)} of {len(sweep.trials)} trials"
-    lines = [*facts(sweep), "", "Where to look next", *next_steps(sweep)]
+    spread = [PLUS_MINUS] if any("±" in cell for row in rows for cell in row) else []
+    lines = [*spread, *facts(sweep), "", "Where to look next", *next_steps(sweep)]
     print_table(title, header, rows, lines, console)
 
 

@@ -10,17 +10,43 @@ from kd_research.report.sweep import larger_is_better
 
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
 NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
+FAR = 5  # times the tolerance
+FAR_BETTER = f"{NOT_COMPARABLE}: far better than published, look at the protocol"
+UNDECIDED = "undecided"  # more seeds would tell
 UNFINISHED = "unfinished"  # or failed: not of as many seeds as there should be
 
 
-def verdict(metric: str, published: float, mean: float, tolerance: float | None) -> str:
-    """Within the tolerance, on its better side, or on its worse; without one, no verdict."""
+def verdict(
+    metric: str, published: float, found: tuple[float, ...], tolerance: float | None
+) -> str:
+    """Where the 95 % t interval of the mean lies: within the tolerance, or beyond it.
+
+    An interval that does neither is undecided. What is far better than published is no success:
+    the protocol is another one.
+
+    Args:
+        metric: its name.
+        published: the paper's value.
+        found: ours, of each seed; a single one has no interval, which is said.
+        tolerance: without one, no verdict.
+    """
     if tolerance is None:
         return NOT_COMPARABLE
-    gain = (mean - published) if larger_is_better(metric) else (published - mean)
-    if abs(gain) <= tolerance + 1e-12:
-        return REPRODUCED
-    return BETTER if gain > 0 else NOT_REPRODUCED
+    gain = fmean(found) - published
+    gain = gain if larger_is_better(metric) else -gain
+    if gain > FAR * tolerance > 0:
+        return FAR_BETTER
+    width = half_width(found) or 0.0
+    tolerance += 1e-12
+    if -tolerance <= gain - width and gain + width <= tolerance:
+        said = REPRODUCED
+    elif gain - width > tolerance:
+        said = BETTER
+    elif gain + width < -tolerance:
+        said = NOT_REPRODUCED
+    else:
+        return f"{UNDECIDED}: ± {width:.3g} spans the tolerance"
+    return said if len(found) > 1 else f"{said} (1 seed, no interval)"
 
 
 def claim_verdict(
@@ -53,7 +79,7 @@ def claim_verdict(
             gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
             width = _half_width(groups[good], groups[bad])
             text = f"{good} against {bad}: {gain:+.4g}"
-            text += " without a spread" if width is None else f" ± {width:.3g}"
+            text += " without a spread" if width is None else f" ± {width:.3g} (95 %)"
             factor = claim.get("factor")
             missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
             if missed:
@@ -67,6 +93,16 @@ def claim_verdict(
     if unclear:
         return f"same direction, but not beyond the interval: {'; '.join(unclear)}"
     return REPRODUCED
+
+
+def half_width(found: tuple[float, ...]) -> float | None:
+    """Half of the 95 % t interval of a mean; None of a single value."""
+    from scipy.special import stdtrit
+
+    if len(found) < 2:
+        return None
+    width: float = float(stdtrit(len(found) - 1, 0.975)) * stdev(found) / len(found) ** 0.5
+    return width
 
 
 def _half_width(one: tuple[float, ...], other: tuple[float, ...]) -> float | None:

@@ -12,6 +12,7 @@ sweeps share them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,13 @@ from hydra.utils import instantiate
 
 from kd_research.data.module import DataModule
 from kd_research.models.ensemble import Ensemble
+from kd_research.records.record import read_record
 from kd_research.teacher import train as teachers
 from kd_research.training.distill import freeze
 
+log = logging.getLogger(__name__)
+
+CUTS = ("split_seed", "val_fraction", "test_fraction")
 PARTS = ("dataset", "optimizer", "scheduler", "trainer", "seed")  # of student.pretraining
 
 
@@ -37,6 +42,8 @@ def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
         ValueError: a checkpoint does not fit its model, or the loss does not fit an assistant.
     """
     recipe = config["teacher"]
+    if recipe.get("run") and recipe.get("checkpoint"):
+        _check_data(config["dataset"], data, Path(recipe["checkpoint"]))
 
     def with_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
         return {**config, "teacher": {**recipe, **changes}}
@@ -55,6 +62,41 @@ def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
         changes = {"model": model, "checkpoint": None, "seed": recipe["seed"] + position}
         teacher = teachers.obtain(with_changes(changes), data, taught_by=teacher)
     return teacher
+
+
+def _check_data(dataset: Mapping[str, Any], data: DataModule, run: Path) -> None:
+    """What a teacher of an earlier run was trained on, against what its student is measured on.
+
+    Raises:
+        ValueError: the same set was cut into splits in another way.
+    """
+    try:
+        record = read_record(run)
+    except (OSError, ValueError):  # without a record, as of a run that is still going on
+        return
+    theirs = record.config.get("dataset") or {}
+    known = record.provenance.get("data_fingerprint")
+    if known is None or known == data.fingerprint():
+        return
+    other = [name for name in CUTS if theirs.get(name) != dataset.get(name)]
+    if theirs.get("name") == dataset.get("name"):
+        if not other:  # a subset, or other classes, of the same splits
+            return
+        raise ValueError(
+            "\n".join(
+                f"teacher.run={run} cut its splits by dataset.{name}={theirs.get(name)}, this run "
+                f"by {dataset.get(name)}: what it was trained on may be this run's validation or "
+                f"test; type dataset.{name}={theirs.get(name)}"
+                for name in other
+            )
+        )
+    log.warning(
+        "the teacher of %s saw other data than this run has (%s, here %s): see that its training "
+        "examples are none of this run's validation or test",
+        run,
+        theirs.get("name"),
+        dataset.get("name"),
+    )
 
 
 def pretrained(config: Mapping[str, Any]) -> teachers.Teacher | None:

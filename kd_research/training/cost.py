@@ -28,10 +28,14 @@ class EpochTimes(PerEpoch, Callback):
 
     def __init__(self) -> None:
         self._times: list[tuple[float, float]] = []
+        self._taught: list[bool] = []  # of each epoch: the teacher ran in it
         self._start = self._now = (0.0, 0.0)
+        self._computed = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
+        assert isinstance(pl_module, Distiller)
+        self._computed = pl_module.cached.computed if pl_module.cached else 0
         self._start = (time.perf_counter(), time.process_time())
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -42,28 +46,44 @@ class EpochTimes(PerEpoch, Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the epoch's."""
+        assert isinstance(pl_module, Distiller)
+        if pl_module.cached:
+            self._taught.append(pl_module.cached.computed > self._computed)
+        else:
+            self._taught.append(pl_module.objective.needs_teacher)
         self._times.append((self._now[0] - self._start[0], self._now[1] - self._start[1]))
 
     def state_dict(self) -> dict[str, Any]:
         """For a fit that goes on after it was cut off."""
-        return {"times": self._times}
+        return {"times": self._times, "taught": self._taught}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The epochs before the cut."""
         self._times = [(wall, cpu) for wall, cpu in state_dict["times"]]
+        self._taught = list(state_dict["taught"])
 
     def costs(self) -> dict[str, float | None]:
-        """train_epoch_seconds and train_epoch_cpu_seconds, the medians over the epochs.
+        """Medians over the epochs: of all, and of those with a live teacher and without one.
 
-        The first epoch, in which the teacher's outputs may be computed for all others, counts
-        only where it is the only one.
+        train_epoch_seconds and train_epoch_cpu_seconds are of what the run happened to do: the
+        first run with some outputs computes them, the others find them. The first epoch counts
+        only where it is the only one. live_teacher_epoch_cpu_seconds is of the epochs in which
+        teacher outputs were computed, cached_teacher_epoch_cpu_seconds of the others; None where
+        there was none.
         """
         seen = self._times[1:] or self._times
-        names = ("train_epoch_seconds", "train_epoch_cpu_seconds")
-        return {
-            name: statistics.median(times[place] for times in seen) if seen else None
-            for place, name in enumerate(names)
+        taught = self._taught[1:] or self._taught
+        by_teacher = {
+            name: [cpu for (_, cpu), ran in zip(seen, taught, strict=True) if ran == live]
+            for name, live in (("live", True), ("cached", False))
         }
+        groups = {
+            "train_epoch_seconds": [wall for wall, _ in seen],
+            "train_epoch_cpu_seconds": [cpu for _, cpu in seen],
+            "live_teacher_epoch_cpu_seconds": by_teacher["live"],
+            "cached_teacher_epoch_cpu_seconds": by_teacher["cached"],
+        }
+        return {name: statistics.median(times) if times else None for name, times in groups.items()}
 
 
 def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> int:

@@ -18,7 +18,14 @@ from kd_research.trial.assembly import Parts
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs kd_research[export]")
 pytest.importorskip("onnxscript", reason="needs kd_research[export]")
 
-from kd_research.export import Export, Form, executorch_form, onnx_form  # noqa: E402
+from kd_research.export import (  # noqa: E402
+    NUM_CALIBRATION,
+    Export,
+    Form,
+    _calibration,
+    executorch_form,
+    onnx_form,
+)
 from kd_research.export.__main__ import main  # noqa: E402
 from kd_research.models.text import BagOfEmbeddings, BiLSTM  # noqa: E402
 
@@ -74,6 +81,23 @@ def test_int8_holds_eight_bit_weights(run):
     kinds = {t.data_type for t in model.graph.initializer if len(t.dims) == 2}
     assert kinds == {onnx.TensorProto.INT8}
     assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+
+
+def test_the_ranges_of_int8_are_of_all_classes(tiny):
+    """A sorted folder's first 512 rows are of one class."""
+    parts = Parts(plain(tiny("loss=ce")))
+    data = parts.data
+    order = data.train.labels.argsort(stable=True)
+    data.train = data.train.part(order)
+    seen = torch.cat(list(_calibration(data)))
+    assert len(seen) == NUM_CALIBRATION < len(order)
+    index = torch.arange(len(order))
+    split = data.train.take(index)
+    rows = data.prepare(Batch(split.inputs, split.labels, index)).inputs
+    places = (seen[:, None] == rows[None]).flatten(2).all(2).float().argmax(1)
+    counts = torch.bincount(data.train.labels[places], minlength=10)
+    shares = torch.bincount(data.train.labels, minlength=10) * len(seen) / len(order)
+    assert (counts - shares).abs().max() <= 2
 
 
 def test_a_difference_above_the_tolerance_fails(run):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from kd_research.configuration.rows import changed
 from kd_research.records.record import RunRecord, write_record
 from kd_research.report import load_sweep, write_report
 from kd_research.report.ledger import entries
-from kd_research.report.verdicts import claim_verdict, of_another_run, verdict
+from kd_research.report.verdicts import FAR_BETTER, claim_verdict, of_another_run, verdict
 
 
 @pytest.mark.parametrize(
@@ -22,19 +23,43 @@ from kd_research.report.verdicts import claim_verdict, of_another_run, verdict
         ("test_accuracy", 0.75, 0.746, 0.005, "reproduced"),
         ("test_accuracy", 0.75, 0.755, 0.005, "reproduced"),
         ("test_accuracy", 0.75, 0.76, 0.005, "better"),
+        ("test_accuracy", 0.75, 0.78, 0.005, FAR_BETTER),
+        ("test_errors", 4730, 2679, 50, FAR_BETTER),  # another protocol, not a better method
         ("test_accuracy", 0.75, 0.74, 0.005, "not reproduced"),
         ("test_errors", 74, 60, 10, "better"),
         ("test_errors", 74, 90, 10, "not reproduced"),
         ("test_errors", 74, 70, None, "not comparable"),
         ("test_nll", 0.2, 0.6, 0.05, "not reproduced"),
-        ("latency_ms", 9, 1, 0.5, "better"),
+        ("latency_ms", 9, 8, 0.5, "better"),
         ("speedup", 2, 1, 0.5, "not reproduced"),
     ],
 )
 def test_verdicts(
     metric: str, published: float, mean: float, tolerance: float | None, said: str
 ) -> None:
-    assert verdict(metric, published, mean, tolerance) == said
+    assert verdict(metric, published, (mean, mean, mean), tolerance) == said
+    alone = verdict(metric, published, (mean,), tolerance)
+    assert alone == (said if "comparable" in said else f"{said} (1 seed, no interval)")
+
+
+def test_a_row_s_verdict_is_that_of_its_interval() -> None:
+    """0.748 and 0.744 are within 0.005 of 0.75 in the mean: two such seeds do not say so."""
+    assert verdict("test_accuracy", 0.75, (0.748, 0.744), 0.005).startswith("undecided: ± 0.0254")
+    many = (0.748, 0.749, 0.75, 0.751, 0.752)
+    assert verdict("test_accuracy", 0.75, many, 0.005) == "reproduced"
+    assert verdict("test_accuracy", 0.76, many, 0.005) == "not reproduced"
+    assert verdict("test_accuracy", 0.74, many, 0.005) == "better"
+    assert verdict("test_accuracy", 0.745, many, 0.005).startswith("undecided")
+
+
+def test_more_devices_change_a_row_unless_batchnorm_sees_the_whole_batch() -> None:
+    assert changed(["trainer.devices=8"]) == ["trainer.devices=8"]
+    assert changed(["trainer.devices=8", "+trainer.sync_batchnorm=true"]) == []
+    assert changed(["trainer.devices=1", "trainer.accelerator=gpu", "num_threads=2"]) == []
+    assert changed(["trainer.num_nodes=2", "optimizer.lr=1"]) == [
+        "trainer.num_nodes=2",
+        "optimizer.lr=1",
+    ]
 
 
 def test_claims_need_every_row_and_more_than_the_interval() -> None:

@@ -39,6 +39,24 @@ def test_an_earlier_student_teaches(tiny: Compose, outputs: Path) -> None:
         assert all(torch.equal(found[key], value) for key, value in given.items())
 
 
+def test_a_teacher_of_other_splits_is_refused(
+    tiny: Compose, outputs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = outputs / "runs" / "other_splits"
+    config = tiny("dataset.split_seed=7")
+    save(config, first / CONFIG_NAME)
+    assert run(config, first).status == "completed"
+    given = f"teacher.run={first}"
+    with pytest.raises(ConfigError, match=r"type dataset\.split_seed=7"):
+        Parts(plain(taught_by_run(outputs, given)))
+    Parts(plain(taught_by_run(outputs, given, "dataset.split_seed=7")))
+    assert "saw other data" not in caplog.text
+    Parts(plain(taught_by_run(outputs, given, "dataset.split_seed=7", "dataset.subset=0.5")))
+    assert "saw other data" not in caplog.text
+    Parts(plain(taught_by_run(outputs, given, "dataset.name=another")))
+    assert "saw other data than this run has" in caplog.text
+
+
 def test_an_unknown_run_is_told_with_where_it_was_looked_for(outputs: Path) -> None:
     with pytest.raises(ConfigError, match=r"teacher\.run=nope is no run's folder; looked for"):
         check(taught_by_run(outputs, "teacher.run=nope"))

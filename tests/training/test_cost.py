@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from tiny import Compose, plain
 
 from kd_research.training.cost import EpochTimes, step_bytes
+from kd_research.training.distill import Distiller
 from kd_research.trial.assembly import Parts
+from kd_research.trial.run import run
 
 
 def of(config: Any, size: int = 16) -> tuple[int, Parts]:
@@ -34,14 +38,39 @@ def test_the_bytes_of_a_step_are_those_of_its_tensors(tiny: Compose) -> None:
     assert alone < cached < cached + taught <= live
 
 
-def test_the_first_epoch_counts_only_where_it_is_the_only_one() -> None:
+def test_epochs_that_asked_the_teacher_are_told_apart() -> None:
     times = EpochTimes()
-    assert times.costs() == {"train_epoch_seconds": None, "train_epoch_cpu_seconds": None}
-    for wall, processor in [(9.0, 5.0), (2.0, 1.0), (4.0, 3.0)]:
+    assert set(times.costs().values()) == {None}
+    module = Distiller.__new__(Distiller)
+    torch.nn.Module.__init__(module)
+    cache = SimpleNamespace(computed=0)
+    module.__dict__["cached"] = cache
+    for wall, processor, computed in [(9.0, 5.0, 8), (2.0, 1.0, 0), (4.0, 3.0, 0), (6.0, 7.0, 8)]:
+        times.on_train_epoch_start(None, module)  # type: ignore[arg-type]
+        cache.computed += computed
         times._start, times._now = (1.0, 1.0), (1.0 + wall, 1.0 + processor)
-        times.on_train_epoch_end(None, None)  # type: ignore[arg-type]
-        if wall == 9.0:
+        times.on_train_epoch_end(None, module)  # type: ignore[arg-type]
+        if wall == 9.0:  # the first counts only where it is the only one
             assert times.costs()["train_epoch_seconds"] == pytest.approx(9.0)
-    found = times.costs()
-    assert found["train_epoch_seconds"] == pytest.approx(3.0)
-    assert found["train_epoch_cpu_seconds"] == pytest.approx(2.0)
+            assert times.costs()["cached_teacher_epoch_cpu_seconds"] is None
+    again = EpochTimes()
+    again.load_state_dict(times.state_dict())
+    for found in (times.costs(), again.costs()):
+        assert found["train_epoch_seconds"] == pytest.approx(4.0)
+        assert found["train_epoch_cpu_seconds"] == pytest.approx(3.0)
+        assert found["cached_teacher_epoch_cpu_seconds"] == pytest.approx(2.0)
+        assert found["live_teacher_epoch_cpu_seconds"] == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("loss", ["ce", "kd"])
+def test_with_augmentation_the_first_run_pays_and_it_is_said(
+    loss: str, tmp_path: Path, tiny: Compose
+) -> None:
+    options = [f"loss={loss}", "trainer.max_epochs=3", "augment@dataset.augment=crop_flip"]
+    options += ["dataset.augment.crop=1", f"output_dir={tmp_path / 'outputs'}"]
+    first = run(tiny(*options), tmp_path / "first").costs
+    second = run(tiny(*options), tmp_path / "second").costs
+    assert (first["live_teacher_epoch_cpu_seconds"] is None) == (loss == "ce")
+    assert (first["cached_teacher_epoch_cpu_seconds"] is None) == (loss == "kd")
+    assert second["live_teacher_epoch_cpu_seconds"] is None
+    assert second["cached_teacher_epoch_cpu_seconds"] is not None
