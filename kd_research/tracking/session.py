@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kd_research.records.printable import masked, printable
+from kd_research.tracking.temporary import import_wandb
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def _start(
     """A W&B run: online if asked for and possible, else offline; None if W&B cannot start."""
     try:
         _check_writable(output_dir / "wandb")
+        import_wandb(output_dir)
         import wandb
 
         logging.getLogger("wandb").setLevel(logging.ERROR)  # a full disk: a traceback per line
