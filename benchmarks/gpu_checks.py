@@ -56,7 +56,7 @@ def correctness(bench: Bench) -> None:
     quiet()
     torch.set_num_threads(1 if bench.cpu else 8)
     check_device(torch.device(bench.device), bench.device)
-    pair, live = pair_of(bench), "soft_targets.keep=false"
+    pair, live = pair_of(bench), "soft_targets.cache=false"
     accelerator = "cpu" if bench.cpu else "gpu"
     torch.backends.cudnn.allow_tf32 = False
     start, on_cpu = trained(bench, "mlp-cpu", *MLPS, live, accelerator="cpu")
@@ -91,12 +91,12 @@ def cached_outputs(bench: Bench, pair: list[str]) -> None:
         device = torch.device("cpu" if name == "cpu" else bench.device)
         own = {**config["soft_targets"], "fill": "ahead", "views": 1}
         where = str(bench.outputs / "stores" / name)
-        kept = Parts({**config, "soft_targets": own, "output_dir": where}, device).module.kept
-        assert kept is not None
-        kept.start_epoch(0)
-        assert kept.missing().numel() == 0
-        index = torch.arange(kept.num_examples)
-        found[name] = kept.outputs(index, lambda _: None).logits.double()  # type: ignore[arg-type,return-value]
+        cached = Parts({**config, "soft_targets": own, "output_dir": where}, device).module.cached
+        assert cached is not None
+        cached.start_epoch(0)
+        assert cached.missing().numel() == 0
+        index = torch.arange(cached.num_examples)
+        found[name] = cached.outputs(index, lambda _: None).logits.double()  # type: ignore[arg-type,return-value]
     scale = float(found["cpu"].abs().max())
     for name, limit in (("float32", 1e-4), ("tf32", 1e-2)):
         apart = float((found[name] - found["cpu"]).abs().max()) / scale

@@ -29,7 +29,7 @@ from kd_research.training.cost import EpochTimes
 from kd_research.training.fit import fit
 from kd_research.trial.assembly import Parts
 
-LIVE, NCHW, BF16 = "soft_targets.keep=false", "channels_last=false", "trainer.precision=bf16-mixed"
+LIVE, NCHW, BF16 = "soft_targets.cache=false", "channels_last=false", "trainer.precision=bf16-mixed"
 OURS = {  # the slow to start last
     "ours, defaults (cached outputs, channels_last)": [],
     "ours, NCHW": [NCHW],
