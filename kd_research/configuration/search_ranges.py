@@ -75,7 +75,7 @@ def table() -> str:
     for path in sorted(LOSSES.glob("*.yaml")):
         content = _plain(path)
         for name in content.get("defaults", ()):
-            if name != "_self_":
+            if isinstance(name, str) and name != "_self_":  # a group of another kind is a mapping
                 content = {**_plain(LOSSES / f"{name}.yaml"), **content}
         for item in read(path) or ():
             default = content.get(item.key)

@@ -162,6 +162,32 @@ def ofd(setting):
     return total
 
 
+def class_attention(setting):
+    def seen(maps, module):
+        weight, bias = module.head.weight.double(), module.head.bias.double()
+        maps = torch.einsum("bkxy,ck->bcxy", maps, weight) + bias[:, None, None]
+        return unit(F.avg_pool2d(maps, maps.shape[-1] // 2).flatten(2))
+
+    ours, theirs = layers(setting, 0)
+    ours, theirs = seen(ours, setting.student_module), seen(theirs, setting.teacher_module)
+    return (ours - theirs).square().mean()
+
+
+def one_for_all(setting):
+    loss, total = setting.loss, 0.0
+    seen = [setting.student.features[name] for name in loss.student_layers]
+    given = [head(feature) for head, feature in zip(loss.heads, seen, strict=True)]
+    for logits, power in zip([*given, setting.student.logits], loss.powers, strict=True):
+        for s, t, y in zip(
+            logits.tolist(), setting.teacher.logits.tolist(), setting.batch.labels, strict=True
+        ):
+            p, q = softmax(t), softmax(s)
+            for c, (a, b) in enumerate(zip(p, q, strict=True)):
+                target = (a + 1) ** power - 1 if c == y else a**power
+                total -= target * math.log(b) / len(logits)
+    return total
+
+
 def reviewkd(setting):
     (s0, t0), (s1, t1) = layers(setting)
     shallow, deep = setting.loss.fusions

@@ -95,6 +95,8 @@ CASES: dict[str, Case] = {
     "srrl": Case({"srrl": features.srrl}, zero=False),
     "simkd": Case({"simkd": features.simkd}, zero=False),
     "ofd": Case({"ofd": features.ofd}, zero=False, overrides=BEFORE_RELU),
+    "cat_kd": Case({"cat_kd": features.class_attention}, zero=False),
+    "ofa": Case({"ofa": features.one_for_all}, zero=False),
     "reviewkd": Case({"reviewkd": features.reviewkd}, zero=False),
     "sp": Case({"sp": features.sp}, pointwise=False, feature_scale=True),
     "rkd": Case({"rkd": features.rkd}, pointwise=False, feature_scale=True),

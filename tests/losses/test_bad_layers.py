@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from loss_cases import Net, make_batch, make_setting
 from torch import nn
 
@@ -12,7 +13,20 @@ from kd_research.losses.information import SimpleRecipe
 from kd_research.losses.overhaul import Overhaul
 from kd_research.models.capture import Capture
 
-ON_MAPS = ["at", "nst", "fsp", "cwd", "ickd", "vid", "mgd", "simkd", "ofd", "reviewkd", "kd_at"]
+ON_MAPS = [
+    "at",
+    "nst",
+    "fsp",
+    "cwd",
+    "ickd",
+    "vid",
+    "mgd",
+    "simkd",
+    "ofd",
+    "reviewkd",
+    "kd_at",
+    "cat_kd",
+]
 
 
 class Tokens(nn.Module):
@@ -91,6 +105,20 @@ def test_ofd_wants_what_is_before_the_relu():
             )
     with pytest.raises(ValueError, match="needs feature maps"):
         Overhaul(["a"], ["a"]).build(*outputs(torch.zeros(2, 3), torch.zeros(2, 3)))
+
+
+def test_class_maps_need_linear_heads_that_take_the_maps():
+    with pytest.raises(ValueError, match=r"loss.student_head=pool is a Sequential; give the path"):
+        make_setting("cat_kd", overrides=("loss.student_head=pool",))
+    early = ("loss.student_layers=[stages.0]", "loss.teacher_layers=[stages.0]")
+    with pytest.raises(ValueError, match=r"head 'head' takes 8 features, but the map is \(6, 4,"):
+        make_setting("cat_kd", overrides=early)
+
+
+@pytest.mark.parametrize("powers", ["[1,1]", "0", "[1,2,-1]"])
+def test_powers_are_one_or_one_for_each_head(powers):
+    with pytest.raises(InstantiationException, match=r"loss.powers must be one number > 0, or 3"):
+        make_setting("ofa", overrides=(f"loss.powers={powers}",))
 
 
 def test_layers_must_pair_up():

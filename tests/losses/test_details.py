@@ -101,6 +101,27 @@ def test_margin_is_the_mean_of_the_negative_half():
     assert negative_mean(norm)[3].item() == pytest.approx(-0.3)  # never negative: -3 deviations
 
 
+def test_class_maps_average_to_the_logits():
+    setting = make_setting("cat_kd")
+    loss = setting.objective.terms["cat_kd"]
+    maps, head = setting.student.features["stages.-1"], setting.student_module.head
+    seen = torch.nn.functional.linear(maps.flatten(2).transpose(1, 2), head.weight, head.bias)
+    assert torch.allclose(seen.mean(dim=1), setting.student.logits, atol=1e-5)
+    assert loss._class_maps(maps, head).shape == (6, 4, 5)
+
+
+def test_the_label_weighs_the_more_the_larger_the_power():
+    values = []
+    for power in (1.0, 1.5, 2.0):
+        setting = make_setting("ofa", overrides=(f"loss.powers=[1,1,{power}]",))
+        right = torch.nn.functional.one_hot(setting.batch.labels, 5).float()
+        student = setting.student._replace(logits=(20 * right).requires_grad_())
+        teacher = setting.teacher._replace(logits=torch.zeros(6, 5))
+        setting.objective(student, teacher, setting.batch)[0].backward()
+        values.append(student.logits.grad[right.bool()].mean().item())
+    assert values[0] > values[1] > values[2], "the push up on the label's logit"
+
+
 def test_simkd_is_the_student_as_it_is_used():
     setting = make_setting("simkd")
     student, teacher = setting.student_module, setting.teacher_module
