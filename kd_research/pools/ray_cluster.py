@@ -20,6 +20,7 @@ import ray
 
 from kd_research.configuration.config import ConfigError
 from kd_research.pools.local import cores, visible_gpus
+from kd_research.records.outside import OutsideError
 
 OBJECT_STORE_BYTES = 1 << 27  # of a Ray of our own, which sends next to nothing
 HEAD_SECONDS = 10.0  # without its head a cluster is given up; Ray itself would end us after 60
@@ -98,18 +99,15 @@ class Head:
         """Whether it answers now.
 
         Raises:
-            ConfigError: it has not for ten seconds.
+            OutsideError: it has not for ten seconds.
         """
         try:
             socket.create_connection(self.address, timeout=2).close()
         except OSError:
             if time.monotonic() - self._seen > HEAD_SECONDS:
                 host, port = self.address
-                raise ConfigError(
-                    [
-                        f"the head of the Ray cluster, {host}:{port}, is gone: start the cluster "
-                        "again, then the same command, which goes on from here"
-                    ]
+                raise OutsideError(
+                    f"the head of the Ray cluster, {host}:{port}, is gone; start the cluster again"
                 ) from None
             return False
         self._seen = time.monotonic()

@@ -216,6 +216,12 @@ class Mirror:
         """Take a run's folder off the node's disk."""
         shutil.rmtree(self.local(directory), ignore_errors=True)
 
+    def last_line(self, folder: Path) -> str:
+        """What a run said last."""
+        path = folder / LOG_NAME
+        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
     def folder_files(self, folder: Path) -> dict[str, bytes]:
         """The content of a run's folder, as the sweeper's machine is to have it; gone here."""
         found = {}

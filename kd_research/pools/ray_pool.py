@@ -19,16 +19,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from kd_research.configuration.config import ConfigError
 from kd_research.pools.child import SETTLE_SECONDS, conclude_parts
 from kd_research.pools.local import GRACE_SECONDS, End
 from kd_research.pools.ray_cluster import Head, connect, room
 from kd_research.pools.ray_files import Outbox, take_files, take_rows
 from kd_research.pools.ray_group import Group, RayHandle, make_group
 from kd_research.pools.ray_slot import News
+from kd_research.records.outside import OutsideError
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster
-FULL_SECONDS = 60.0  # for which a node whose disk is full gets nothing
+REFUSED_SECONDS = 60.0  # for which a node that cannot run anything gets nothing
 LOST = "its actor, or the node that it was on, is gone"
 
 
@@ -79,7 +79,8 @@ class RayPool:
         self._marker = self._outbox.output_dir / f".ray-{self._token}"
         self._marker.parent.mkdir(parents=True, exist_ok=True)
         self._marker.touch()
-        self._full: dict[str, float] = {}  # node -> until when
+        self._refused: dict[str, float] = {}  # node -> until when
+        self._refusal = ""
         self._next_look, self._room = 0.0, 0
         self._look()
 
@@ -143,11 +144,9 @@ class RayPool:
         if not self._head.is_there():
             return
         nodes, now = room(self.need, self.processes, self.spread), time.monotonic()
-        full = {node for node, until in self._full.items() if until > now}
-        if full and not any(nodes[node] for node in nodes if node not in full):
-            raise ConfigError(
-                ["the disk of every node of the cluster is full: make room, then type the same"]
-            )
+        refused = {node for node, until in self._refused.items() if until > now}
+        if refused and not any(nodes[node] for node in nodes if node not in refused):
+            raise OutsideError(f"no node can run anything; the last one said: {self._refusal}")
         self._room = sum(nodes.values())
         wanted = self._room if self.wanted is None else self.wanted
         busy = sum(group.handle is not None for group in self._groups)
@@ -178,7 +177,7 @@ class RayPool:
             if not self._queue:
                 return
             free = group.places and group.handle is None
-            if free and all(self._full.get(place.node, 0) < now for place in group.places):
+            if free and all(self._refused.get(place.node, 0) < now for place in group.places):
                 self._begin(group, self._queue.pop(0))
 
     def _begin(self, group: Group, handle: RayHandle) -> None:
@@ -236,8 +235,9 @@ class RayPool:
             actor = group.parts.pop(call)
             group.parts[actor.go_on.remote()] = actor
             return
-        if news.full:
-            self._full[group.places[0].node] = time.monotonic() + FULL_SECONDS
+        if news.refusal:
+            self._refused[group.places[0].node] = time.monotonic() + REFUSED_SECONDS
+            self._refusal = news.refusal
             self._queue.insert(0, handle)  # not its fault: no try is counted
             handle.started, group.handle, group.parts = math.inf, None, {}
             return

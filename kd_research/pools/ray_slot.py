@@ -7,7 +7,6 @@ goes, so do its server and its child.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import threading
@@ -22,10 +21,10 @@ from kd_research.configuration import ranks
 from kd_research.pools.child import Part, free_port
 from kd_research.pools.local import End, LocalHandle, LocalPool, visible_gpus
 from kd_research.pools.ray_files import Mirror, Sent
+from kd_research.records.outside import NO_ROOM
 from kd_research.records.record import METRICS_NAME, write_text
 
 NEWS_SECONDS = 0.5  # between two looks at a metrics.jsonl that travels
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,14 @@ class News:
         rows: of its metrics.jsonl, since the last news.
         files: of its folder, at the end.
         shared: of the output folder, at the end.
-        full: whether its node's disk is, so that the run has to go elsewhere.
+        refusal: why the node cannot run it, as where its disk is full; it has to go elsewhere.
     """
 
     end: End | None
     rows: bytes = b""
     files: dict[str, bytes] = field(default_factory=dict)
     shared: dict[str, bytes] = field(default_factory=dict)
-    full: bool = False
+    refusal: str | None = None
 
 
 class Slot:
@@ -161,7 +160,7 @@ class Slot:
                 directory, job.action, job.processes, variables, job.part
             )
         except OSError as error:
-            if error.errno not in FULL or not self._mirror:
+            if error.errno not in NO_ROOM or not self._mirror:
                 raise
             return self._no_room()
         return self.go_on()
@@ -203,14 +202,15 @@ class Slot:
         assert self._handle is not None
         if not self._mirror:
             return News(end)
-        if end.failed and self._mirror.is_full():
-            return self._no_room()
+        if end.put_back or (end.failed and self._mirror.is_full()):
+            return self._no_room(self._mirror.last_line(self._handle.directory))
         files = self._mirror.folder_files(self._handle.directory)
         shared = self._mirror.shared_files(outputs=self._job.action == "prepare")
         return News(end, files=files, shared=shared)
 
-    def _no_room(self) -> News:
+    def _no_room(self, reason: str = "") -> News:
         assert self._job is not None
         assert self._mirror is not None
         self._mirror.forget(self._job.directory)
-        return News(End("its node's disk is full", outside=True), full=True)
+        reason = reason or "no room on its disk"
+        return News(End(reason, outside=True), refusal=f"{os.uname().nodename}: {reason}")
