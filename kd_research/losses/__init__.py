@@ -1,1 +1,108 @@
-"""Distillation losses: one family a file; `objective.py` adds them up."""
+"""Distillation losses: one family a file; `objective.py` adds them up.
+
+What is exported here may be relied on from outside, in anyone's loop, LightningModule or Trainer:
+see docs/library.md.
+"""
+
+from kd_research.losses.attention import (
+    AttentionTransfer,
+    ChannelWise,
+    FlowOfSolution,
+    InterChannel,
+    NeuronSelectivity,
+)
+from kd_research.losses.contrast import Contrastive
+from kd_research.losses.correlation import DIST
+from kd_research.losses.divergences import (
+    AdaptiveKL,
+    AlphaBeta,
+    JensenShannon,
+    ReverseKL,
+    SkewKL,
+    SkewReverseKL,
+    TotalVariation,
+)
+from kd_research.losses.hints import Hint, MaskedGeneration, VariationalInformation
+from kd_research.losses.information import InformationTheoretic, SimpleRecipe
+from kd_research.losses.labels import LabelSmoothing, VirtualTeacher
+from kd_research.losses.levels import MultiLevel
+from kd_research.losses.logits import LogitMSE, ProbabilityMSE, SoftTarget, WeightNorm
+from kd_research.losses.mutual import MutualLearning
+from kd_research.losses.objective import Objective
+from kd_research.losses.overhaul import Overhaul
+from kd_research.losses.relations import (
+    CorrelationCongruence,
+    ProbabilisticTransfer,
+    Relational,
+    SimilarityPreserving,
+)
+from kd_research.losses.review import Review
+from kd_research.losses.schedules import TwoStage, Warmup
+from kd_research.losses.target_class import (
+    DecoupledKD,
+    NormalizedKD,
+    RefinedLogit,
+    WeightedSoftLabel,
+)
+from kd_research.losses.teacher_head import ReusedClassifier, SoftmaxRegression
+from kd_research.losses.temperature import (
+    AnnealedLogits,
+    CurriculumTemperature,
+    Spherical,
+    Standardized,
+    TransformedTeacher,
+)
+from kd_research.losses.transformers import HiddenCosine, MiniLM, TinyBERT
+
+__all__ = [
+    "AdaptiveKL",
+    "AlphaBeta",
+    "AnnealedLogits",
+    "AttentionTransfer",
+    "ChannelWise",
+    "Contrastive",
+    "CorrelationCongruence",
+    "CurriculumTemperature",
+    "DIST",
+    "DecoupledKD",
+    "FlowOfSolution",
+    "HiddenCosine",
+    "Hint",
+    "InformationTheoretic",
+    "InterChannel",
+    "JensenShannon",
+    "LabelSmoothing",
+    "LogitMSE",
+    "MaskedGeneration",
+    "MiniLM",
+    "MultiLevel",
+    "MutualLearning",
+    "NeuronSelectivity",
+    "NormalizedKD",
+    "Objective",
+    "Overhaul",
+    "ProbabilisticTransfer",
+    "ProbabilityMSE",
+    "RefinedLogit",
+    "Relational",
+    "ReusedClassifier",
+    "ReverseKL",
+    "Review",
+    "SimilarityPreserving",
+    "SimpleRecipe",
+    "SkewKL",
+    "SkewReverseKL",
+    "SoftTarget",
+    "SoftmaxRegression",
+    "Spherical",
+    "Standardized",
+    "TinyBERT",
+    "TotalVariation",
+    "TransformedTeacher",
+    "TwoStage",
+    "VariationalInformation",
+    "VirtualTeacher",
+    "Warmup",
+    "WeightNorm",
+    "WeightedSoftLabel",
+]
