@@ -44,6 +44,13 @@ def cache(
     settings = config["soft_targets"]
     if not settings["cache"]:
         return None
+    of_tokens = any(len(shape) > 1 for name, shape in shapes.items() if name != LOGITS)
+    if of_tokens and isinstance(data.train.inputs, dict) and not data.has_positions:
+        log.warning(
+            "the teacher runs live: the loss looks at its tokens, whose number changes from batch "
+            "to batch"
+        )
+        return None
     few = what_is_cached(settings, shapes[LOGITS])
     num_views = data.num_views or config["trainer"]["max_epochs"]
     view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
