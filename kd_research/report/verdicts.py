@@ -10,7 +10,7 @@ from kd_research.report.sweep import larger_is_better
 
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
 NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
-FAR = 5  # times the tolerance
+FAR = 3  # times the tolerance
 FAR_BETTER = f"{NOT_COMPARABLE}: far better than published, look at the protocol"
 UNDECIDED = "undecided"  # more seeds would tell
 UNFINISHED = "unfinished"  # or failed: not of as many seeds as there should be
