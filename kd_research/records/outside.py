@@ -15,6 +15,7 @@ from pathlib import Path
 PUT_BACK = 75  # the exit code: EX_TEMPFAIL of sysexits.h
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BROKEN_DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
+NOT_OURS = (errno.EACCES, errno.EPERM)  # where something wrote into its own folder
 # What says the same in a text alone: SQLite, torch's and NumPy's writers, pyarrow.
 NO_ROOM_TEXTS = (
     "database or disk is full",
@@ -52,6 +53,8 @@ def trouble(error: BaseException, directory: Path) -> str | None:
                 where = Path(cause.filename).parent
             if cause.errno in BROKEN_DISK:
                 return f"the disk of {where} fails ({cause.strerror})"
+            if cause.errno in NOT_OURS and directory.resolve() in [where.resolve(), *where.parents]:
+                return f"{where} cannot be written ({cause.strerror})"
         full = isinstance(cause, OSError) and cause.errno in NO_ROOM
         cut = isinstance(cause, OSError) and text.endswith(" written")  # NumPy's
         if full or cut or any(word in text for word in NO_ROOM_TEXTS):

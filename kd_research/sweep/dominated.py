@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kd_research.records.record import RECORD_NAME, read_record
+from kd_research.records.record import RECORD_NAME
+from kd_research.sweep.folders import record_of
 
 MIN_FREEDOM = 10  # degrees of freedom of s: five proposals of three seeds, ten of two
 
@@ -51,7 +52,7 @@ def due_runs(
         confidence: likewise.
     """
     left = [path for path in runs if not (path / RECORD_NAME).exists()]
-    done = [read_record(path) for path in runs if path not in left]
+    done = [record_of(path) for path in runs if path not in left]
     if len(done) != 1 or not left:
         return (left if done else left[:1]), None
     first = [done[0].value(name) for name in objectives]

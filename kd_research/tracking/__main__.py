@@ -65,8 +65,12 @@ def find_runs(directory: Path) -> list[Run]:
 
 def _trials(directory: Path) -> Iterator[Run]:
     for path in sorted(directory.rglob(CONFIG_NAME)):
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))  # another's: not resolved
-        tracking = config.get("tracking")
+        try:
+            config: Any = OmegaConf.to_container(OmegaConf.load(path))  # another's: not resolved
+            tracking = config.get("tracking")
+        except Exception as error:  # YAML's own types, OmegaConf's, the system's
+            print(f"{path} cannot be read ({' '.join(str(error).split())[:100]}); left out")
+            continue
         if tracking is None:
             continue
         try:

@@ -110,3 +110,9 @@ def test_what_is_removed_or_replaced_is_noticed(tmp_path):
     with pytest.raises(OutsideError, match="was removed or replaced"):
         held.check()
     held.close()
+
+
+def test_a_folder_that_is_not_ours_to_write(tmp_path):
+    error = PermissionError(13, "Permission denied", str(tmp_path / "run" / "record.json"))
+    assert trouble(error, tmp_path) == f"{tmp_path / 'run'} cannot be written (Permission denied)"
+    assert trouble(error, tmp_path / "elsewhere") is None, "a data set that cannot be read"

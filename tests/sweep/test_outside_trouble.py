@@ -6,9 +6,10 @@ import time
 import pytest
 from small_disk import fill, fill_inodes, small_disk
 from sqlalchemy.exc import OperationalError
-from sweep_commands import NOOP, folder, processes_of, records, start, sweep
+from sweep_commands import NOOP, folder, processes_of, records, scripted, start, sweep
 
 from kd_research.records.outside import PUT_BACK, OutsideError
+from kd_research.records.record import RunRecord, write_text
 from kd_research.sweep import storage as storages
 from kd_research.sweep.storage import PatientStorage, open_storage
 
@@ -122,3 +123,35 @@ def test_an_error_that_is_no_outage_is_not_tried_again(tmp_path):
     with pytest.raises(KeyError):
         patient.get_trial(12)
     assert patient.outages == 0
+
+
+def curve(directory):
+    """The rows of a run that trains nothing, and its record."""
+    rows = [{"epoch": epoch, "val_accuracy": 0.5, "num_params": 10} for epoch in range(3)]
+    return rows, RunRecord("completed", {}, 0, {"val_accuracy": 0.5}, {"num_params": 10})
+
+
+def test_a_sweep_goes_on_beside_damaged_files(tmp_path):
+    overrides = ("sweep.n_trials=6", "sweep.early_stopping=0.5")
+    scripted(tmp_path, curve, *overrides, slots=1, stop_after=3)
+    trials = folder(tmp_path) / "trials"
+    (trials / "0000" / "metrics.jsonl").write_bytes(b'{"epoch": 0, "val_accuracy": 0.5}\n\xff\n')
+    (trials / "0001" / "proposal.json").write_text("{")
+    (trials / "0002" / "metrics.jsonl").write_text('{"epoch": 0, "val_accuracy": "high"}\n')
+    report, _ = scripted(tmp_path, curve, *overrides, slots=1)
+    assert report.counts["completed"] == 6
+    named = "\n".join(report.damaged)
+    for name in ("0000/metrics.jsonl", "0001/proposal.json", "0002/metrics.jsonl"):
+        assert name in named
+
+
+def test_a_record_that_cannot_be_read_is_a_failed_trial(tmp_path):
+    def run(directory):
+        if directory.name == "0001":
+            write_text(directory / "record.json", '{"schema": 1, "status": "comp')
+            return [], None
+        return curve(directory)
+
+    report, _ = scripted(tmp_path, run, "sweep.n_trials=4", slots=1)
+    assert report.counts == {"completed": 3, "running": 0, "failed": 1, "pruned": 0}
+    assert "is not JSON" in str(report.trials[1].error)
