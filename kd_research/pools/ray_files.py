@@ -83,7 +83,7 @@ class Outbox:
         wanted = [json.dumps(model, sort_keys=True) for model in _models(config.get("teacher"))]
         for kind, name in DESCRIPTIONS.items():
             for description in sorted((self.output_dir / kind).glob(f"*/{name}")):
-                has = map(_dumped, _models(json.loads(description.read_text())))
+                has = map(_dumped, _models(json.loads(description.read_text(encoding="utf-8"))))
                 if any(text in wanted for text in has):
                     yield from (p for p in sorted(description.parent.iterdir()) if _travels(p))
 
@@ -190,9 +190,9 @@ class Mirror:
         named = {name for file in files if file.shared for name in _names(file.path)}
         moved = "|".join(map(re.escape, sorted({str(self.output_dir), *named}, key=len)[::-1]))
         here = re.compile(rf"(?<![^\s'\"])(?:{moved})(?=[/\s'\"]|$)", re.MULTILINE)
-        text = (folder / CONFIG_NAME).read_text()
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
         text = here.sub(lambda found: str(self.local(found[0])), text)
-        (folder / CONFIG_NAME).write_text(text)
+        (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
         return folder
 
     def _write(self, file: Sent) -> None:
@@ -200,7 +200,7 @@ class Mirror:
         known = self.root / ".sums" / hashlib.sha256(file.path.encode()).hexdigest()
         if file.shared:
             self._sent.add(path.parent)
-            if known.exists() and known.read_text() == file.digest:
+            if known.exists() and known.read_text(encoding="utf-8") == file.digest:
                 return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.partial")
@@ -210,7 +210,7 @@ class Mirror:
         temporary.replace(path)
         if file.shared:
             known.parent.mkdir(exist_ok=True)
-            known.write_text(file.digest)
+            known.write_text(file.digest, encoding="utf-8")
 
     def forget(self, directory: str) -> None:
         """Take a run's folder off the node's disk."""
@@ -219,7 +219,9 @@ class Mirror:
     def last_line(self, folder: Path) -> str:
         """What a run said last."""
         path = folder / LOG_NAME
-        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+        lines = (
+            path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+        )
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def folder_files(self, folder: Path) -> dict[str, bytes]:
@@ -256,7 +258,7 @@ def _names(path: str) -> list[str]:
 
 
 def _is_used(root: Path) -> bool:
-    with (root / ".used").open("a") as stream:
+    with (root / ".used").open("a", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

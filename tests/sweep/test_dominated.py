@@ -23,9 +23,7 @@ def test_the_margin_is_a_t_interval_shared_out_over_the_comparisons():
     margin = 4.1437 * 0.01 * math.sqrt(1.5)
     assert judge([0.9 - margin - 1e-5, 100]) is not None
     assert judge([0.9 - margin + 1e-5, 100]) is None
-    assert "by trial 0 with confidence 0.99: val_accuracy 0.8 against 0.9" in judge(
-        [0.8, 100]
-    )
+    assert "by trial 0 with confidence 0.99: val_accuracy 0.8 against 0.9" in judge([0.8, 100])
 
 
 def test_a_smaller_one_is_never_confidence_and_few_trials_say_nothing():
