@@ -199,13 +199,13 @@ def test_what_a_run_needs_travels_once_by_content(pool, tmp_path, monkeypatch):
         (output / "teachers" / name / "weights.pt").write_bytes(b"weights of " + name.encode())
         (output / "teachers" / name / "lock").touch()
     elsewhere.write_bytes(b"a checkpoint")
-    folder = output / "sweeps" / "s" / "trials" / "0000"
-    folder.mkdir(parents=True)
+    own_folder = output / "sweeps" / "s" / "trials" / "0000"
+    own_folder.mkdir(parents=True)
     config = {"output_dir": str(output), "teacher": {"model": own, "checkpoint": str(elsewhere)}}
-    (folder / "config.yaml").write_text(json.dumps(config))
-    (folder / "metrics.jsonl").write_text("{}\n")
+    (own_folder / "config.yaml").write_text(json.dumps(config))
+    (own_folder / "metrics.jsonl").write_text("{}\n")
     outbox, mirror = Outbox(output), Mirror("token", output)
-    there = mirror.receive(str(folder), outbox.files(folder))
+    there = mirror.receive(str(own_folder), outbox.files(own_folder))
     found = json.loads((there / "config.yaml").read_text())
     teachers = Path(found["output_dir"]) / "teachers"
     assert [path.name for path in teachers.iterdir()] == ["digits-own"]
@@ -221,10 +221,10 @@ def test_what_a_run_needs_travels_once_by_content(pool, tmp_path, monkeypatch):
     assert json.loads(back["record.json"]) == {
         "teacher_path": str(output / "teachers" / "digits-own" / "weights.pt")
     }
-    mirror.receive(str(folder), outbox.files(folder))
+    mirror.receive(str(own_folder), outbox.files(own_folder))
     assert weights.stat().st_ino == before  # not written again
     (output / "teachers" / "digits-own" / "weights.pt").write_bytes(b"others")
-    mirror.receive(str(folder), outbox.files(folder))
+    mirror.receive(str(own_folder), outbox.files(own_folder))
     assert weights.read_bytes() == b"others"
     mirror.leave()
     assert not mirror.root.exists()
@@ -254,6 +254,29 @@ def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp
         assert [(each["node"], each["gpus"]) for each in said] == [("gpu", "0")] * 2
     finally:
         cluster.cluster.remove_node(node, allow_graceful=False)
+
+
+def test_more_slots_are_asked_for_while_all_are_busy(cluster, pool, tmp_path):
+    go = tmp_path / "go"
+    runs = [tmp_path / f"{index:04d}" for index in range(2)]
+    for run_folder in runs:
+        run_folder.mkdir()
+        (run_folder / "config.yaml").write_text(json.dumps({"noop": {"wait": str(go)}}))
+        (run_folder / "proposal.json").write_text(json.dumps({"params": {}}))
+    growing = ray_pool.RayPool(gpus=0, max_workers=3, output_dir=str(tmp_path), program="ray_trial")
+    try:
+        assert len(growing._groups) == growing.slots == 2
+        handles = [growing.submit(run_folder) for run_folder in runs]
+        # Ray is asked for one more, which an autoscaler sees; there is no room for it here.
+        wait_for(lambda: not growing.wait(handles, 0.1) and len(growing._groups) == 3)
+        assert growing.slots == 2
+        go.touch()
+        wait_for(lambda: growing.wait(handles, 0.1) and all(handle.end() for handle in handles))
+        assert not any(handle.end().failed for handle in handles)
+        wait_for(lambda: not growing.wait([], 0.1) and len(growing._groups) == 2)
+    finally:
+        growing.close()
+    wait_for(lambda: slots_of(cluster) == [])
 
 
 def test_the_head_goes_and_the_sweep_ends_in_a_line_and_goes_on_elsewhere(cluster, tmp_path):
