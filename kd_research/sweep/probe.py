@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from kd_research.configuration.config import ConfigError, check
 from kd_research.configuration.constraints import Constraint
+from kd_research.configuration.teacher_content import teacher_content
 from kd_research.sweep.composition import Composition, exists
 from kd_research.sweep.space import Dimension, Value
 
@@ -58,6 +59,7 @@ def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[s
             f"note: this sampler hears of no limits ({limits}): it will propose what breaks them, "
             "which the front leaves out; gp, tpe, nsga2 and nsga3 learn them"
         )
+    found += [note for item in composition.space if (note := _moves_teacher(composition, item))]
     some = dict.fromkeys(
         item.config_key for item in composition.space if _is_conditional(composition, item)
     )
@@ -67,6 +69,26 @@ def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[s
             "random; sampler=tpe learns them"
         )
     return found
+
+
+def _moves_teacher(composition: Composition, item: Dimension) -> str | None:
+    """A note where a dimension of the student's changes its teacher as well."""
+    at = None if composition.rows else home(composition, item)
+    if at is None or item.key.startswith("teacher") or "@teacher" in item.key:
+        return None  # a teacher's own dimension is what the person asked for
+    contents = {
+        repr(teacher_content(composition.compose({**at, item.key: value})))
+        for value in item.probes()
+    }
+    if len(contents) == 1:
+        return None
+    part, _, rest = item.config_key.rpartition("@")[2].partition(".")
+    own = f"+teacher.trainer.{rest}=VALUE" if part == "trainer" else "+teacher.dataset={KEY: VALUE}"
+    return (
+        f"note: {item.config_key} changes the teacher too, which inherits dataset.* and trainer.*: "
+        f"what it does to the student is also what it does to the teacher; '{own}' holds the "
+        "teacher still"
+    )
 
 
 def _choices(composition: Composition) -> list[tuple[str, Value]]:

@@ -261,3 +261,33 @@ def test_a_dimension_is_taken_out_by_a_tilde():
     plan = make_plan("~sweep.space.loss.temperature")
     assert "loss.temperature" not in space(plan)
     assert plan.composition.compose({"loss.lambda": 0.5}).loss.temperature == 4
+
+
+@pytest.mark.parametrize(
+    ("swept", "remedy"),
+    [
+        ("trainer.gradient_clip_val=0.1,1,null", "'+teacher.trainer.gradient_clip_val=VALUE'"),
+        ("dataset.batch_size=32,128", "'+teacher.dataset={KEY: VALUE}'"),
+        ("dataset.subset=0.1,0.5", "'+teacher.dataset={KEY: VALUE}'"),
+        ("trainer.precision=32-true,bf16-mixed", "'+teacher.trainer.precision=VALUE'"),
+    ],
+)
+def test_a_dimension_that_moves_the_teacher_is_told(swept, remedy):
+    plan = make_plan(swept)
+    (note,) = notes(plan.composition, plan.constraints)
+    assert note.startswith(f"note: {swept.partition('=')[0]} changes the teacher too")
+    assert remedy in note
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        ("optimizer.lr=0.1,0.2", "loss=kd,dkd", "seed=1,2"),
+        ("trainer.gradient_clip_val=0.1,1", "+teacher.trainer.gradient_clip_val=null"),
+        ("dataset.batch_size=32,128", "+teacher.dataset={batch_size: 64}"),
+        ("teacher.seed=0,1",),
+    ],
+)
+def test_a_student_s_own_settings_leave_the_teacher_alone(swept):
+    plan = make_plan("sampler=tpe", *swept)
+    assert notes(plan.composition, plan.constraints) == []
