@@ -9,19 +9,56 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from kd_research.configuration.config import ROOT, ConfigError
+from kd_research.configuration.config import ROOT, ConfigError, check, settle
 from kd_research.configuration.own_folders import conf_folders
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
+from kd_research.data.files import missing_files
 from kd_research.records.outside import PUT_BACK, OutsideError
 from kd_research.records.printable import printable
+from kd_research.records.record import RECORD_NAME
+
+
+class CheckFirst(Callback):
+    """Tells everything that is wrong with a single run before Hydra makes its folder."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Hydra's hook, with the whole composed configuration.
+
+        Raises:
+            SystemExit: something is wrong, with all of it.
+        """
+        directory = Path(str(config.hydra.run.dir))
+        config = config.copy()
+        with open_dict(config):
+            del config["hydra"]  # which cannot be resolved outside a job
+        problems = []
+        try:
+            settle(config)
+            check(config)
+        except ConfigError as error:
+            problems += error.problems
+        for key in ("dataset", "teacher.dataset", "student.pretraining.dataset"):
+            with suppress(OmegaConfBaseException):  # which `check` tells
+                problems += missing_files(OmegaConf.select(config, key, default=None) or {})
+        if (directory / RECORD_NAME).exists():
+            problems.append(
+                f"{directory} already holds a run; choose another hydra.run.dir, or rerun it with "
+                f"python -m kd_research.trial {directory}"
+            )
+        if problems:
+            sys.exit("\n".join(problems))
 
 
 class OptunaSweeper(Sweeper):

@@ -21,7 +21,6 @@ from kd_research.configuration import own_folders, ranks
 from kd_research.configuration.config import (
     ROOT,
     ConfigError,
-    check,
     register_resolvers,
     save,
     settle,
@@ -29,29 +28,16 @@ from kd_research.configuration.config import (
 from kd_research.configuration.overrides import explain
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
-from kd_research.records.record import CONFIG_NAME, RECORD_NAME
+from kd_research.records.record import CONFIG_NAME
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
 def _run(config: DictConfig) -> None:
-    """Check, write config.yaml, and become the trial."""
+    """Write config.yaml, and become the trial; `hydra_plugin.CheckFirst` has checked it."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     settle(config)
-    try:
-        check(config)
-        if (directory / RECORD_NAME).exists():
-            raise ConfigError(
-                [
-                    f"{directory} already holds a run; choose another hydra.run.dir, or rerun it "
-                    f"with python -m kd_research.trial {directory}"
-                ]
-            )
-    except ConfigError as error:
-        if not any(directory.iterdir()):
-            directory.rmdir()
-        sys.exit(str(error))
     save(config, directory / CONFIG_NAME)
     os.execv(sys.executable, [sys.executable, "-m", "kd_research.trial", str(directory)])
 

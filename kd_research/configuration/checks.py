@@ -5,18 +5,21 @@ Imports neither torch nor lightning.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_research.configuration.parts_checks import parts_problems
+from kd_research.configuration.trainer_checks import trainer_problems
+from kd_research.configuration.values import is_count, is_number, is_whole
+
 PAPER_RULES = ("last_epoch", "best_epoch")
 FILLS = ("lazy", "ahead")
 DTYPES = ("float32", "float16")
-LOW_OR_DOUBLE = ("16-true", "bf16-true", "64-true", "64")
+WEIGHTS = ("weights.pt", "model.safetensors", "pytorch_model.bin")  # as teacher/checkpoint.py
 NAME = re.compile(r"\w[\w.-]{0,99}")  # of a folder
 MAX_SEED = 2**32 - 1
 # Keys that bear another name today: a folder or a command of before is told the new one.
@@ -37,8 +40,13 @@ COUNTS = (
 )
 
 
-def value_problems(config: DictConfig) -> Iterator[str]:
-    """What is wrong with the values of a configuration that resolves, a line a problem."""
+def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iterator[str]:
+    """What is wrong with the values of a configuration that resolves, a line a problem.
+
+    Args:
+        config: of one run.
+        open_parts: as "loss", whose choice is not made yet; nothing is said of what it goes with.
+    """
     for before, now in RENAMED.items():
         *parents, last = before.split(".")
         node = OmegaConf.select(config, ".".join(parents))
@@ -50,6 +58,8 @@ def value_problems(config: DictConfig) -> Iterator[str]:
     yield from _soft_targets_problems(config.get("soft_targets") or {})
     yield from _class_problems(config)
     yield from _name_problems(config)
+    yield from trainer_problems(config)
+    yield from (text for parts, text in parts_problems(config) if not parts & set(open_parts))
     rule = config.get("paper_rule")
     if rule is not None and rule not in PAPER_RULES:
         yield (
@@ -72,13 +82,8 @@ def _number_problems(config: DictConfig) -> Iterator[str]:
             yield f"{key} must be above 0 and below 1, got {value!r}; try {key}=0.2"
         elif name in ("dropout", "input_dropout") and not (is_number(value) and 0 <= value < 1):
             yield f"{key} must be at least 0 and below 1, got {value!r}; try {key}=0.5"
-        elif _is_seed(key) and not (_is_whole(value) and 0 <= value <= MAX_SEED):
+        elif _is_seed(key) and not (is_whole(value) and 0 <= value <= MAX_SEED):
             yield f"{key} must be a whole number from 0 to {MAX_SEED}, got {value!r}; try {key}=0"
-        elif key.endswith("trainer.precision") and str(value) in LOW_OR_DOUBLE:
-            yield (
-                f"{key} must leave the inputs float32, got {value!r}; try {key}=32-true, "
-                f"{key}=bf16-mixed or {key}=16-mixed"
-            )
 
 
 def _is_seed(key: str) -> bool:
@@ -118,10 +123,17 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
                 )
     for who in ("teacher", "student"):
         path = config[who].get("checkpoint")
-        if path is not None and not Path(path).exists():
+        if path is None:
+            continue
+        if not Path(str(path)).exists():
             yield (
                 f"{who}.checkpoint={path} does not exist; give a file written by torch.save or "
                 f"Lightning, a run's folder, or null to train the {who} from random weights"
+            )
+        elif Path(path).is_dir() and not any((Path(path) / name).exists() for name in WEIGHTS):
+            yield (
+                f"{who}.checkpoint={path} is a folder without weights ({', '.join(WEIGHTS)}); "
+                "give the file itself, or the folder of a run that was completed"
             )
     starts = [
         f"student.{name}"
@@ -180,16 +192,16 @@ def _name_problems(config: DictConfig) -> Iterator[str]:
 def _class_problems(config: DictConfig) -> Iterator[str]:
     num_classes = config.dataset.get("num_classes")
     top_k = OmegaConf.select(config, "soft_targets.top_k")
-    if _is_count(num_classes) and _is_count(top_k) and top_k >= num_classes:
+    if is_count(num_classes) and is_count(top_k) and top_k >= num_classes:
         yield (
             f"soft_targets.top_k must be below the {num_classes} classes, got {top_k}; "
             "type soft_targets.top_k=null to keep all logits"
         )
     given = config.get("shift_classes")
-    if given is None or not _is_count(num_classes):
+    if given is None or not is_count(num_classes):
         return
     classes = list(given) if OmegaConf.is_list(given) else [given]
-    whole = all(_is_whole(each) and 0 <= each < num_classes for each in classes)
+    whole = all(is_whole(each) and 0 <= each < num_classes for each in classes)
     if not OmegaConf.is_list(given) or not whole or len(set(classes)) == num_classes:
         yield (
             f"shift_classes must be a list of some, not all, of the classes 0 to "
@@ -209,20 +221,5 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def is_number(value: Any, above: float | None = None) -> bool:
-    """Whether it is finite, no truth value, and above `above`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and (above is None or value > above)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value >= 1
-
-
 def _is_count_or_null(value: Any) -> bool:
-    return value is None or _is_count(value)
+    return value is None or is_count(value)

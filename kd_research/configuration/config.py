@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_research.configuration.checks import is_number, value_problems
+from kd_research.configuration.checks import value_problems
 from kd_research.configuration.environment import writable
 from kd_research.configuration.own_folders import add_to_path
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
+from kd_research.configuration.sweep_checks import sweep_value_problems
+from kd_research.configuration.values import is_number
 from kd_research.records.measures import COSTS as COSTS
 from kd_research.records.measures import METRICS as METRICS
 from kd_research.records.printable import masked, printable
@@ -83,13 +85,17 @@ def save(config: DictConfig, path: Path) -> None:
     write_text(path, OmegaConf.to_yaml(OmegaConf.create(writable(config))))
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, open_parts: Collection[str] = ()) -> None:
     """Check one run's configuration.
+
+    Args:
+        config: what was composed.
+        open_parts: as "loss", whose choice is not made yet, as in a sweep of it.
 
     Raises:
         ConfigError: with every problem found.
     """
-    problems = list(_problems(config))
+    problems = list(_problems(config, open_parts))
     if problems:
         raise ConfigError(problems)
 
@@ -107,7 +113,7 @@ def _unset(node: Any, path: str = "") -> Iterator[str]:
             yield from _unset(value, f"{path}.{key}" if path else str(key))
 
 
-def _problems(config: DictConfig) -> Iterator[str]:
+def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     if unset := list(_unset(OmegaConf.to_container(config))):
         yield from (f"{key} has no value; type {key}=VALUE" for key in unset)
         return
@@ -123,7 +129,7 @@ def _problems(config: DictConfig) -> Iterator[str]:
     if missing:
         yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
         return
-    yield from value_problems(config)
+    yield from value_problems(config, open_parts)
     yield from _secret_problems(config)
     mode = _get(config, "tracking.mode")
     if mode is not None and mode not in TRACKING_MODES:
@@ -161,7 +167,9 @@ def check_sweep(config: DictConfig) -> None:
     """
     sweep = config.sweep
     known = METRICS + COSTS
-    problems = []
+    problems = list(sweep_value_problems(config))
+    if sweep.objectives and not OmegaConf.is_dict(sweep.objectives):
+        raise ConfigError(problems)
     if not sweep.objectives:
         problems.append(
             "sweep.objectives is empty; try '+sweep.objectives={val_accuracy: maximize}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -78,7 +79,11 @@ def explain(arguments: Sequence[str]) -> list[str]:
 def _folder_problems(config: DictConfig) -> Iterator[str]:
     """Hydra would make the folder next, and answer with a traceback where it cannot."""
     try:
-        Path(config.output_dir).expanduser().mkdir(parents=True, exist_ok=True)
+        folder = Path(config.output_dir).expanduser().absolute()
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(f"{there} is no folder that files can be put into")
+        tempfile.TemporaryFile(dir=there).close()
     except (OSError, OmegaConfBaseException, TypeError) as error:
         reason = str(error).splitlines()[0]
         yield f"output_dir is no folder that can be written: {reason}; try output_dir=outputs"

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kd_research.data.store import file_digest
 
@@ -150,6 +151,29 @@ def patterns(path: Path) -> list[str]:
         return [glob.escape(str(path))]
     folders = dict.fromkeys(file.parent for file in sorted(files_below(path)))
     return [f"{glob.escape(str(folder))}/*" for folder in folders]
+
+
+def missing_files(dataset: Mapping[str, Any]) -> list[str]:
+    """Why a configured data set's local files cannot be read, before anything else is done.
+
+    Args:
+        dataset: the configuration's; one that names neither `root` nor `path` has no files.
+    """
+    root, path = dataset.get("root"), dataset.get("path")
+    if "root" not in dataset or "path" not in dataset:
+        return []
+    if root is None:
+        hub = "type dataset.root=FOLDER, or dataset.path=HUB_NAME"
+        return [] if path is not None else [f"dataset {dataset.get('name')} has no files; {hub}"]
+    try:
+        found = local_files(Path(str(root)).expanduser(), dataset.get("config_name"))
+        names = dataset.get("splits") or {}
+        for split, files in found.items():
+            if names.get(split, split) is not None:
+                refuse_missing_shards(files)
+    except (ValueError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def refuse_missing_shards(files: Sequence[Path]) -> None:

@@ -17,12 +17,13 @@ from kd_research.configuration import constraints
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
 from kd_research.configuration.environment import writable
+from kd_research.data.files import missing_files
 from kd_research.pools import ray_settings
 from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.sweep import early_stopping, stated
 from kd_research.sweep import space as spaces
 from kd_research.sweep.composition import Composition, without_hydra
-from kd_research.sweep.probe import space_problems
+from kd_research.sweep.probe import open_parts, space_problems
 
 SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
 # What may change between two commands that continue one sweep.
@@ -117,11 +118,14 @@ class Plan:
             problems.append(f"hydra/launcher={launcher} is not asked for runs; add pool=launcher")
         if str(self.config.pool._target_) == ray_settings.TARGET:
             problems += ray_settings.problems(self.config.pool)
-        for examine in (check, check_sweep):
+        unsaid = open_parts(self.space)
+        for examine in (lambda config: check(config, unsaid), check_sweep):
             try:
                 examine(self.config)
             except ConfigError as error:
                 problems += error.problems
+        if "dataset" not in unsaid:
+            problems += missing_files(self.config.dataset)
         if not self.space:
             problems.append(
                 "the search space is empty: give sweep.space, or keys in sweep syntax such as "

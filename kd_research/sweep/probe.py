@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from kd_research.configuration.config import ConfigError, check
 from kd_research.configuration.constraints import Constraint
+from kd_research.configuration.rows import ROW_KEY
 from kd_research.configuration.teacher_content import teacher_content
 from kd_research.sweep.composition import Composition, exists
 from kd_research.sweep.space import Dimension, Value
@@ -33,9 +34,10 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
         if at is None:
             problems.append(_unknown(composition, dimension))
             continue
+        unsaid = open_parts([each for each in composition.space if each is not dimension])
         for value in dimension.probes():
             try:
-                check(composition.compose({**at, dimension.key: value}))
+                check(composition.compose({**at, dimension.key: value}), unsaid)
             except ConfigError as error:
                 new = [line for line in error.problems if line not in known]
                 problems += [f"in the search space: {line}" for line in new]
@@ -48,6 +50,13 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
                 f"end of them; try {key}=choice(...) or range(...), or sampler=tpe"
             )
     return problems
+
+
+def open_parts(space: Sequence[Dimension]) -> set[str]:
+    """The parts of a configuration that a space chooses: what they go with is not known before."""
+    if any(item.key == ROW_KEY for item in space):
+        return {"teacher", "student", "loss", "dataset", "trainer"}
+    return {item.key.rpartition("@")[2].split(".")[0] for item in space if item.is_group}
 
 
 def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[str]:

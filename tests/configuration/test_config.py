@@ -86,9 +86,10 @@ def test_the_default_is_right() -> None:
             ["teacher.model.num_classes is 7, but", "student.model.input_shape is [3, 8, 8], but"],
         ),
         (["teacher.checkpoint=/nowhere"], ["teacher.checkpoint=/nowhere does not exist"]),
+        (["student.checkpoint=/"], ["student.checkpoint=/ is a folder without weights"]),
         (["student.checkpoint=/nowhere"], ["student.checkpoint=/nowhere does not exist"]),
         (
-            ["student.checkpoint=/", "student.pretraining={seed: 1}"],
+            [f"student.checkpoint={__file__}", "student.pretraining={seed: 1}"],
             ["student.checkpoint and student.pretraining both say what the student starts from"],
         ),
         (

@@ -1,0 +1,187 @@
+"""Checks of what the parts need of each other and of this machine, without importing any of them.
+
+A model needs inputs of its kind, a loss layers and a teacher, a `_target_` an installed package.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kd_research.configuration.values import is_number, is_whole, plain
+
+PACKAGE = "kd_research"
+EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment"}
+MLP = f"{PACKAGE}.models.mlp.MLP"
+TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
+
+
+def parts_problems(config: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
+    """What does not fit together, or is not installed: the parts that it is about, and a line."""
+    whole = plain(config)
+    for key, text in _target_problems(whole):
+        yield {key.split(".")[0]}, text
+    loss, dataset = whole["loss"], whole["dataset"]
+    stated = loss.get("terms") or {}
+    terms = {name: term for name, term in stated.items() if isinstance(term, Mapping)}
+    asking = [name for name, term in terms.items() if _needs_teacher(term.get("loss") or {})]
+    if asking and not whole["teacher"].get("model"):
+        yield (
+            {"loss", "teacher"},
+            f"the loss's {', '.join(asking)} needs a teacher, got teacher=none; try teacher=cnn, "
+            "or loss=ce for the student alone",
+        )
+    for who in ("teacher", "student"):
+        model = whole[who].get("model")
+        if isinstance(model, Mapping):
+            for text in _input_problems(who, model, dataset):
+                yield {who, "dataset"}, text
+            for text in _layer_problems(who, model, terms):
+                yield {who, "loss"}, text
+    for text in _augment_problems(dataset.get("augment") or {}):
+        yield {"dataset"}, text
+
+
+def _needs_teacher(loss: Mapping[str, Any]) -> bool:
+    """Whether a loss of ours asks the teacher, as its class says; of others nothing is known."""
+    module, _, name = str(loss.get("_target_", "")).rpartition(".")
+    if not module.startswith(f"{PACKAGE}.losses."):
+        return False
+    file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return name in _classes(file) and name not in _alone(file)
+
+
+@cache
+def _alone(file: Path) -> frozenset[str]:
+    """The classes of a file that state `needs_teacher = False`."""
+    return frozenset(
+        node.name
+        for node in _tree(file).body
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(part) == "needs_teacher = False" for part in node.body)
+    )
+
+
+def _input_problems(
+    who: str, model: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> Iterator[str]:
+    name, shape = str(model.get("_target_", "")), dataset.get("input_shape")
+    if "input_shape" not in model or not name.startswith(f"{PACKAGE}.models."):
+        return
+    if shape is None and "vocab_size" in dataset:
+        yield (
+            f"{who}: this model is for images, dataset {dataset.get('name')} is text; "
+            f"try {who}=bag_of_embeddings (models of text: {TEXT_MODELS})"
+        )
+    elif isinstance(shape, list) and len(shape) == 1 and name != MLP:
+        yield (
+            f"{who}: this model is for images, dataset {dataset.get('name')} is a table of "
+            f"{shape[0]} columns; try {who}=mlp"
+        )
+
+
+def _layer_problems(
+    who: str, model: Mapping[str, Any], terms: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Of a multilayer perceptron, which has no stages: feature maps are compared elsewhere."""
+    for name, term in terms.items():
+        layers = (term.get("loss") or {}).get(f"{who}_layers") or ()
+        maps = [str(layer) for layer in layers if str(layer).startswith("stages")]
+        if maps and model.get("_target_") == MLP:
+            yield (
+                f"the loss's {name} compares the layers {', '.join(maps)} of a convolutional net, "
+                f"which {who}=mlp has not; try {who}=cnn"
+            )
+
+
+def _augment_problems(augment: Mapping[str, Any]) -> Iterator[str]:
+    rules = {
+        "crop": ("a whole number of pixels >= 0", "4"),
+        "cutout": ("a whole number of pixels >= 0", "4"),
+        "mixup": ("a number >= 0", "0.2"),
+        "cutmix": ("a number >= 0", "0.2"),
+        "flip": ("true or false", "true"),
+    }
+    for name, (what, example) in rules.items():
+        value = augment.get(name, 0 if name != "flip" else False)
+        whole = is_whole(value) if name in ("crop", "cutout") else is_number(value)
+        right = isinstance(value, bool) if name == "flip" else whole and value >= 0
+        if not right:
+            key = f"dataset.augment.{name}"
+            yield f"{key} must be {what}, got {value!r}; try {key}={example}"
+
+
+def _target_problems(whole: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every `_target_` whose package, module or name is not there: its key, and a line."""
+    told = set()
+    for key, target in _targets(whole):
+        problem = _missing(target)
+        if problem and problem not in told:
+            told.add(problem)
+            yield key, f"{key}={target}: {problem}"
+
+
+def _targets(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            place = f"{at}.{name}" if at else str(name)
+            if name == "_target_" and isinstance(value, str):
+                yield place, value
+            elif place != "hydra":
+                yield from _targets(value, place)
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            yield from _targets(value, f"{at}[{position}]")
+
+
+@cache
+def _missing(target: str) -> str | None:
+    """Why the target cannot be imported, as far as files say; None where they do not."""
+    top, *rest = target.split(".")
+    if not rest or not top.isidentifier():
+        return "it must be the full name of a class or function, as package.module.Name"
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        extra = EXTRAS.get(top)
+        what = f"'kd_research[{extra}]'" if extra else f"{top}, or set PYTHONPATH to its folder"
+        return f"{top} is not installed; type pip install {what}"
+    if top != PACKAGE or not spec.submodule_search_locations:
+        return None
+    place = Path(next(iter(spec.submodule_search_locations)))
+    for position, name in enumerate(rest):
+        file = place / f"{name}.py"
+        if (place / name).is_dir():
+            place = place / name
+        elif file.exists():
+            names = _classes(file)
+            wanted = rest[position + 1] if len(rest) > position + 1 else ""
+            return None if wanted in names else _unknown(wanted, names, file.stem)
+        elif position < len(rest) - 1:
+            modules = [path.stem for path in place.glob("[a-z]*.py")]
+            return _unknown(name, modules, place.name)
+    return None
+
+
+@cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _classes(file: Path) -> list[str]:
+    """The classes and functions of a file."""
+    defined = (ast.ClassDef, ast.FunctionDef)
+    return [node.name for node in _tree(file).body if isinstance(node, defined)]
+
+
+def _unknown(name: str, names: list[str], where: str) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(sorted(names)[:12])}"
+    return f"there is no {name!r} in {where}; {hint}"

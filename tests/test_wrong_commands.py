@@ -1,0 +1,251 @@
+"""Wrong commands: each is told in lines that say what to type, before a folder is made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from kd_research import run
+from kd_research.configuration.trainer_checks import GPU_FILES
+
+HAS_GPU = any(Path(path).exists() for path in GPU_FILES)
+HUB = "dataset=hub dataset.num_classes=3 dataset.input_shape=[3,8,8]"
+# What is typed, by words; HERE is the test's own folder. What is told must be in the lines.
+TYPOS = [
+    ("loss.temprature=3", "did you mean loss.temperature?"),
+    ("studnt=mlp", "unknown key studnt; did you mean student?"),
+    ("loss=kdd", "did you mean loss=kd? choices: "),
+    ("teacher=mpl", "did you mean teacher=mlp?"),
+    ("student.model.wdth=3", "did you mean student.model.width?"),
+    ("dataset=cifar", "did you mean dataset=cifar"),
+    ("optimizer=adam", "did you mean optimizer=adamw?"),
+    ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
+    ("+trainer.max_epoch=3", "is no option of Lightning's Trainer; did you mean trainer.max_ep"),
+    ("tracking=of", "there is no tracking 'of'"),
+    ("-m sampler=tpee", "did you mean sampler=tpe?"),
+    ("-m +sweeps=papers/crd", "did you mean +sweeps=papers/crd_cifar10"),
+    ("-m sweep.n_trial=3", "did you mean sweep.n_trials?"),
+    ("-m student.model.widht=4,8", "did you mean student.model.width?"),
+    ("-m loss=kd,dkdd", "did you mean loss=dkd?"),
+]
+TYPES = [
+    ("loss.temperature=hot", "loss.temperature must be > 0, got 'hot'; try loss.temperature=4"),
+    ("loss.lambda=abc", "loss.lambda must be from 0 to 1, got 'abc'; try loss.lambda=0.9"),
+    ("trainer.max_epochs=2.5", "must be a whole number >= 1, got 2.5; try trainer.max_epochs=2"),
+    ("trainer.max_epochs=abc", "must be a whole number >= 1, got 'abc'; try trainer.max_epochs"),
+    ("seed=abc", "seed must be a whole number from 0 to 4294967295, got 'abc'; try seed=0"),
+    ("dataset.batch_size=big", "dataset.batch_size must be a whole number >= 1, got 'big'"),
+    ("optimizer.lr=fast", "optimizer.lr must be > 0, got 'fast'; try optimizer.lr=0.001"),
+    ("student.model.width=wide", "student.model.width must be a whole number >= 1, got 'wide'"),
+    ("soft_targets.fill=never", "must be lazy or ahead, got 'never'; try soft_targets.fill=lazy"),
+    ("soft_targets.dtype=int8", "try soft_targets.dtype=float32"),
+    ("++dataset.augment.crop=2.5", "must be a whole number of pixels >= 0, got 2.5; try dataset."),
+    ("++dataset.augment.mixup=abc", "must be a number >= 0, got 'abc'; try dataset.augment.mixup"),
+    ("++dataset.augment.flip=3", "must be true or false, got 3; try dataset.augment.flip=true"),
+    ("trainer.devices=many", "trainer.devices must be a whole number >= 1, a list of numbers, -1"),
+    ("trainer=[1]", "there is no trainer '[1]'"),
+    ("-m sweep.trial_timeout=10m", "must be seconds > 0, or null for none, got '10m'; try sweep."),
+    ("-m sweep.max_retries=x", "must be a whole number >= 0, got 'x'; try sweep.max_retries=2"),
+    ("-m sweep.reference_point.val_accuracy=abc", "must be a number, got 'abc'; try sweep.ref"),
+    ("-m sweep.storage=123", "sweep.storage must be a URL, or null for SQLite in the folder"),
+    ("-m sweep.seed=x", "sweep.seed must be a whole number from 0 to 4294967295, got 'x'"),
+    ("-m sweep.constraints=3", "sweep.constraints must be a list, got 3; try sweep.constraints="),
+    ("-m sweep.start_from=[3]", "sweep.start_from must be a list of settings, got [3]"),
+    ("-m sweep.objectives=val_accuracy", "must be a mapping of metrics to maximize or minimize"),
+]
+RANGES = [
+    ("loss.temperature=-1", "loss.temperature must be > 0, got -1; try loss.temperature=4"),
+    ("loss.temperature=nan", "loss.temperature must be > 0, got nan"),
+    ("loss.lambda=1.5", "loss.lambda must be from 0 to 1, got 1.5; try loss.lambda=0.9"),
+    ("dataset.val_fraction=1", "must be above 0 and below 1, got 1; try dataset.val_fraction=0.2"),
+    ("dataset.test_fraction=0", "dataset.test_fraction must be above 0 and below 1, got 0"),
+    ("dataset.batch_size=0", "dataset.batch_size must be a whole number >= 1, got 0"),
+    ("dataset.split_seed=-1", "dataset.split_seed must be a whole number from 0 to 4294967295"),
+    ("dataset.subset=1.5", "dataset.subset must be a share in (0, 1], a count >= 1, or null"),
+    ("student.model.dropout=1", "must be at least 0 and below 1, got 1; try student.model.dropo"),
+    ("seed=-1", "seed must be a whole number from 0 to 4294967295, got -1; try seed=0"),
+    ("soft_targets.top_k=10", "soft_targets.top_k must be below the 10 classes, got 10"),
+    ("soft_targets.max_gb=0", "must be a number > 0, got 0; try soft_targets.max_gb=8"),
+    ("soft_targets.views=0", "must be a whole number >= 1, or null, got 0"),
+    ("shift_classes=[12]", "must be a list of some, not all, of the classes 0 to 9, got [12]"),
+    ("paper_rule=first", "paper_rule must be null, last_epoch or best_epoch, got 'first'"),
+    ("num_threads=0", "num_threads must be a whole number >= 1, got 0"),
+    ("efficiency.num_runs=0", "efficiency.num_runs must be a whole number >= 1, got 0"),
+    ("trainer.devices=0", "trainer.devices must be a whole number >= 1, a list of numbers, -1"),
+    ("trainer.gradient_clip_val=-1", "must be > 0, or null for none, got -1; try trainer.gradi"),
+    ("+trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be a whole number >= 1"),
+    ("teacher.trainer.max_epochs=0", "teacher.trainer.max_epochs must be a whole number >= 1"),
+    ("-m sweep.max_retries=-1", "sweep.max_retries must be a whole number >= 0, got -1"),
+    ("-m sweep.devices_per_trial=0", "must be a whole number >= 1, or null, got 0; try sweep.de"),
+    ("-m sweep.n_trials=0", "sweep.n_trials must be a whole number >= 1, got 0"),
+    ("-m sweep.n_trials=1.5", "sweep.n_trials must be a whole number >= 1, got 1.5"),
+    ("-m sweep.seeds=0", "sweep.seeds must be a whole number >= 1, got 0; try sweep.seeds=2"),
+    ("-m sweep.workers=0", "sweep.workers must be a whole number >= 1, or null for one a core"),
+    ("-m sweep.early_stopping=2", "must be a confidence between 0 and 1, or null, got 2; try"),
+    ("-m sweep.name=../x", "sweep.name must be a folder's name of letters, digits, . _ and -"),
+    ("-m sweep.name=" + "x" * 300, "sweep.name has 300 characters, a folder's name at most 100"),
+    ("-m loss.temperature=-1,4", "in the search space: loss.temperature must be > 0, got -1"),
+    ("-m loss.temperature=interval(9,2)", "loss.temperature=interval(9,2)"),
+]
+TRAINING = [
+    ("trainer.check_val_every_n_epoch=50", "is above max_epochs=30: no epoch would be validated"),
+    ("trainer.check_val_every_n_epoch=0", "try trainer.check_val_every_n_epoch=1"),
+    ("+trainer.max_steps=5", "a run is made of whole epochs, whose last is validated; type train"),
+    ("+trainer.fast_dev_run=true", "for a quick try type trainer.max_epochs=1 dataset.subset=0.1"),
+    ("+teacher.trainer.fast_dev_run=1", "teacher.trainer.fast_dev_run keeps no student"),
+    ("+trainer.limit_val_batches=0", "trainer.limit_val_batches must be a whole number of batch"),
+    ("+trainer.limit_train_batches=0", "try trainer.limit_train_batches=1.0"),
+    ("+trainer.limit_train_batches=1.5", "or a share above 0.0 and at most 1.0, got 1.5"),
+    ("trainer.precision=fp16", "must be one of 32-true, bf16-mixed, 16-mixed, got 'fp16'; try tr"),
+    ("trainer.precision=64", "must leave the inputs float32, got 64; try trainer.precision=32-t"),
+    ("trainer.precision=16-mixed trainer.accelerator=cpu", "needs a GPU, got trainer.accelerator"),
+    ("trainer.accelerator=gpuu", "trainer.accelerator must be one of auto, cpu, gpu, cuda, mps"),
+    ("trainer.accelerator=gpu", "but this machine shows no GPU"),
+    ("trainer.strategy=dpp", "trainer.strategy must be one of auto, ddp, fsdp, deepspeed"),
+    ("+trainer.logger=true", "trainer.logger is set by kd_research itself; leave it out"),
+]
+FILES = [
+    ("teacher.checkpoint=/nowhere", "teacher.checkpoint=/nowhere does not exist; give a file"),
+    ("student.checkpoint=/nowhere", "student.checkpoint=/nowhere does not exist; give a file"),
+    ("teacher.checkpoint=HERE/empty", "is a folder without weights (weights.pt, model.safetenso"),
+    ("teacher=run teacher.run=/nowhere", "teacher.run=/nowhere is no run's folder; looked for"),
+    ("dataset=mnist dataset.root=/nowhere", "dataset.root=/nowhere is not a folder, nor a file"),
+    (f"{HUB} dataset.root=HERE/empty", "no training split in dataset.root="),
+    (f"{HUB} dataset.root=HERE/part", "lacks 1 of 2 files: train-00001-of-00002.parquet; finish"),
+    (f"{HUB} dataset.root=HERE/two", "has splits in 2 folders: a, b; type dataset.config_name=b"),
+    (f"{HUB} dataset.root=HERE/two dataset.config_name=c", "dataset.config_name=c is no folder"),
+    (HUB, "dataset hub has no files; type dataset.root=FOLDER, or dataset.path=HUB_NAME"),
+    ("dataset=hub", "dataset.input_shape has no value; type dataset.input_shape="),
+    ("output_dir=/proc/none", "output_dir is no folder that can be written"),
+    ("output_dir=HERE/file", "output_dir is no folder that can be written"),
+    ("-m sweep.storage=sqlite:////nowhere/x.db", "there is no folder /nowhere for its file"),
+    ("-m sweep.storage=mongo://x/y", "mongo:// is no storage of a study; try sweep.storage=null"),
+    ("-m sweep.storage=postgresql+nodriver://x/y", "needs nodriver, which is not installed"),
+    ("-m sweep.storage=postgresql://127.0.0.1:1/x", "no answer from 127.0.0.1:1 ("),
+]
+TOGETHER = [
+    ("teacher=none", "the loss's kd needs a teacher, got teacher=none; try teacher=cnn, or loss"),
+    ("loss=at", "which student=mlp has not; try student=cnn"),
+    ("loss=fitnet teacher=mlp student=cnn", "which teacher=mlp has not; try teacher=cnn"),
+    ("dataset=sst2 dataset.root=null", "teacher: this model is for images, dataset sst2 is text"),
+    ("dataset=sst2 teacher=bilstm", "try student=bag_of_embeddings (models of text: "),
+    ("student=bilstm", "student: this model is for text, dataset digits is not; try student=mlp"),
+    (
+        "dataset=table dataset.path=x dataset.num_classes=3 dataset.input_shape=[4]",
+        "dataset table is a table of 4 columns; try teacher=mlp",
+    ),
+    ("student.model.num_classes=7", "student.model.num_classes is 7, but the dataset's is 10"),
+    ("student=timm student.model.model_name=x", "type pip install 'kd_research[timm]'"),
+    ("student.model._target_=mine.Net", "mine is not installed; type pip install mine, or set PY"),
+    ("student.model._target_=kd_research.models.mlp.MPL", "no 'MPL' in mlp; did you mean MLP?"),
+    ("student.model._target_=kd_research.models.mpl.MLP", "no 'mpl' in models; did you mean mlp?"),
+    ("-m sweep.objectives.num_params=less", "must be maximize or minimize, got 'less'"),
+    ("-m +sweep.objectives.val_acc=maximize", "unknown objective val_acc; did you mean val_accur"),
+    ("-m +sweep.objectives.test_accuracy=maximize", "the test split never reaches the optimiser"),
+    ("-m +sweep.objectives.energy_joules=minimize", "sweep.objectives.energy_joules: "),
+    (
+        "-m +sweep.objectives.teacher_agreement=maximize teacher=none loss=ce",
+        "teacher_agreement needs a teacher, got teacher=none; try teacher=cnn",
+    ),
+    ("-m sweep.constraints=[num_params]", "'num_params' is no limit; try 'num_params <= 20000'"),
+    ("-m sweep.space={}", "the search space is empty: give sweep.space, or keys in sweep syntax"),
+    ("-m sampler=brute_force", "it tries every point, and loss.temperature=tag(log, interval(1"),
+    ("-m teacher=none loss=kd,dkd", "the loss's dkd needs a teacher, got teacher=none"),
+    ("-m loss=at,kd", "in the search space: the loss's at compares the layers stages.0, stages.-1"),
+]
+SYNTAX = [
+    ("loss = kd", "no spaces stand around =; type loss=kd"),
+    ("loss=[kd,at]", "one choice; in a sweep type -m loss=kd,at"),
+    ("loss=kd,dkd", "several values are a sweep; type -m loss=kd,dkd"),
+    ("loss.temperature=1,2", "several values are a sweep; type -m loss.temperature=1,2"),
+    ("model=cnn", "there is no model at the top; type student=cnn or teacher=cnn"),
+    ("loss", "loss is no override; type loss=VALUE"),
+    ("dataset.root=/data/a=b", "type \"dataset.root='/data/a=b'\""),
+    ("dataset.root=/data/é", "type \"dataset.root='/data/é'\""),
+    ("loss.temperature=choice(1", "loss.temperature=choice(1: "),
+    ("-m sweep.objectives={val_acc:maximize}", "a space follows the colon"),
+]
+COMMANDS = [*TYPOS, *TYPES, *RANGES, *TRAINING, *FILES, *TOGETHER, *SYNTAX]
+NOT_HERE = {
+    "trainer.accelerator=gpu": HAS_GPU,
+    "student=timm student.model.model_name=x": find_spec("timm") is not None,
+    "-m +sweep.objectives.energy_joules=minimize": HAS_GPU and find_spec("zeus") is not None,
+}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("here")
+    (folder / "empty").mkdir()
+    (folder / "file").touch()
+    for name in ("part/train-00000-of-00002", "two/a/train-0", "two/b/train-0"):
+        path = folder / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def typed(command: str, here: Path) -> list[str]:
+    words = command.replace("HERE", str(here)).split()
+    return words if "output_dir=" in command else [*words, f"output_dir={here}/outputs"]
+
+
+def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the command says, run in this process up to where it would start to work."""
+
+    def goes_on(*_: object) -> None:
+        pytest.fail(f"{arguments} was accepted")
+
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    monkeypatch.setattr(os, "execv", goes_on)
+    monkeypatch.setattr("kd_research.sweep.run.run_sweep", goes_on)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert ended.value.code not in (None, 0)
+    return str(ended.value.code)
+
+
+def test_there_are_enough() -> None:
+    assert len({command for command, _ in COMMANDS}) >= 80
+
+
+@pytest.mark.parametrize(("command", "expected"), COMMANDS, ids=[each for each, _ in COMMANDS])
+def test_a_wrong_command_is_told(
+    command: str,
+    expected: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if NOT_HERE.get(command):
+        pytest.skip("this machine has what the command asks for")
+    before = sorted(here.rglob("*"))
+    message = told(typed(command, here), monkeypatch)
+    printed = capsys.readouterr()
+    said = f"{message}\n{printed.err}{printed.out}"
+    assert expected.replace("HERE", str(here)) in said
+    assert "Traceback" not in said
+    assert len(message.splitlines()) <= 6, message
+    assert sorted(here.rglob("*")) == before, "a folder was made"
+
+
+SAMPLE = [TYPOS[0], TYPES[15], TRAINING[3], FILES[6], TOGETHER[0], SYNTAX[0]]
+
+
+@pytest.mark.parametrize(("command", "expected"), SAMPLE, ids=[each for each, _ in SAMPLE])
+def test_a_real_command_line_says_the_same(command: str, expected: str, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_research.run", *typed(command, here)],
+        capture_output=True, text=True, cwd=here, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert expected.replace("HERE", str(here)) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(here.rglob("*")) == before
