@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_research import hydra_plugin
 from kd_research.configuration import own_folders, ranks
@@ -26,7 +26,8 @@ from kd_research.configuration.config import (
     settle,
 )
 from kd_research.configuration.overrides import explain
-from kd_research.records.printable import printable
+from kd_research.configuration.syntax import syntax_problems
+from kd_research.records.printable import masked, printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME
 
@@ -38,6 +39,8 @@ def _run(config: DictConfig) -> None:
     """Write config.yaml, and become the trial; `hydra_plugin.CheckFirst` has checked it."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     settle(config)
+    typed = [masked(str(item)) for item in HydraConfig.get().overrides.task]
+    OmegaConf.update(config, "overrides", typed, force_add=True)
     save(config, directory / CONFIG_NAME)
     os.execv(sys.executable, [sys.executable, "-m", "kd_research.trial", str(directory)])
 
@@ -51,7 +54,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     problems = own_folders.take(arguments)
     hydra_plugin.register()
-    problems = problems or explain(arguments)
+    problems = problems or syntax_problems(arguments) or explain(arguments)
     if problems:
         sys.exit(printable("\n".join(problems)))
     flags, overrides = own_folders.split(arguments)

@@ -82,13 +82,23 @@ def _number_problems(config: DictConfig) -> Iterator[str]:
             yield f"{key} must be above 0 and below 1, got {value!r}; try {key}=0.2"
         elif name in ("dropout", "input_dropout") and not (is_number(value) and 0 <= value < 1):
             yield f"{key} must be at least 0 and below 1, got {value!r}; try {key}=0.5"
+        elif name == "subset" and value is not None and not _is_subset(value):
+            yield f"{key} must be a share in (0, 1], a count >= 1, or null, got {value!r}; try 0.1"
         elif _is_seed(key) and not (is_whole(value) and 0 <= value <= MAX_SEED):
             yield f"{key} must be a whole number from 0 to {MAX_SEED}, got {value!r}; try {key}=0"
 
 
 def _is_seed(key: str) -> bool:
     parts = key.split(".")
-    return parts[-1] == "seed" and (len(parts) == 1 or parts[0] in ("teacher", "student"))
+    return (
+        parts[-1] == "split_seed"
+        or parts[-1] == "seed"
+        and (len(parts) == 1 or parts[0] in ("teacher", "student", "sweep"))
+    )
+
+
+def _is_subset(value: Any) -> bool:
+    return is_count(value) or (isinstance(value, float) and 0 < value <= 1)
 
 
 def _loss_problems(config: DictConfig) -> Iterator[str]:

@@ -120,10 +120,7 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     try:
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        yield str(error).splitlines()[0]
-        return
-    except TypeError as error:  # one_minus of a text
-        yield f"loss: {error}"
+        yield from _unresolved(config, str(error).splitlines()[0])
         return
     missing = [key for key in ("dataset", "teacher", "student", "loss") if not _get(config, key)]
     if missing:
@@ -142,6 +139,24 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
             "tracking=tensorboard needs TensorBoard; install kd_research[tensorboard], or try "
             "tracking=csv"
         )
+
+
+def _unresolved(config: DictConfig, reason: str) -> Iterator[str]:
+    """What a person typed that an interpolation cannot take; else the reason as it is."""
+    weight = OmegaConf.to_container(config.loss).get("lambda")  # type: ignore[union-attr]
+    if isinstance(weight, str) and "${" not in weight:  # one_minus of a text
+        yield f"loss.lambda must be from 0 to 1, got {weight!r}; try loss.lambda=0.9"
+    elif "dataset.vocab_size" in reason:
+        wanting = [
+            who for who in ("teacher", "student") if "vocab_size" in (config[who].model or {})
+        ]
+        for who in wanting:
+            yield (
+                f"{who}: this model is for text, dataset {config.dataset.get('name')} is not; try "
+                f"{who}=mlp, or dataset=hub_text"
+            )
+    else:
+        yield reason
 
 
 def _secret_problems(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -97,13 +97,16 @@ class Plan:
         self.space = list(self.composition.space)
         problems += wrong + self._problems()
         settings: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
-        self.start_from: list[dict[str, spaces.Value]] = settings.get("start_from") or []
+        lists = {key: settings.get(key) for key in ("start_from", "constraints")}
+        lists = {key: found if isinstance(found, list) else [] for key, found in lists.items()}
+        self.start_from: list[dict[str, spaces.Value]] = [
+            each for each in lists["start_from"] if isinstance(each, dict)
+        ]
         if self.rows:  # asked for in this order
             self.start_from = [{fixed_rows.ROW_KEY: label} for label in self.rows]
         self.start_from = [spaces.named(params, self.space) for params in self.start_from]
         problems += spaces.outside(self.start_from, self.space)
-        limits = settings.get("constraints") or []
-        self.constraints, wrong = constraints.parse(limits, METRICS + COSTS)
+        self.constraints, wrong = constraints.parse(lists["constraints"], METRICS + COSTS)
         problems += wrong
         if settings.get("early_stopping") is not None:
             measured = [*self.objectives, *(limit.name for limit in self.constraints)]

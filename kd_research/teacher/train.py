@@ -174,7 +174,7 @@ def _train(
     seed_everything(recipe["seed"], verbose=False)
     seeded, options = data.with_seed(recipe["seed"]), trainer_options(config)
     try:
-        selection = fit(stage, seeded, options, directory, log, key)
+        selection = fit(stage, seeded, options, directory, log, key, name="teacher")
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
     module.to(stage.trainer.strategy.root_device)  # the fit left it on the CPU

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from kd_research.configuration.config import ConfigError
@@ -26,6 +25,7 @@ from kd_research.training.callbacks import PerEpoch
 from kd_research.training.continuation import Continuation, checkpoint_path, discard, last_epoch
 from kd_research.training.distill import Distiller
 from kd_research.training.selection import SELECTION, TEXT_SELECTION, KeepSelected, Selection
+from kd_research.training.spoken import Bar, Epochs, described
 
 Row = Mapping[str, float | int | str | None]
 
@@ -106,6 +106,7 @@ def fit(
     log: Callable[[Row], None],
     fit_identity: str | None = None,
     callbacks: Sequence[Callback] = (),
+    name: str = "train",
 ) -> Selection:
     """Fit, then put the selected epoch's weights into `module.student`.
 
@@ -119,6 +120,7 @@ def fit(
         fit_identity: what decides the fit, by `continuation.identity`; a fit of the same that was
             cut off in this directory goes on. None: it starts from nothing, and cannot go on.
         callbacks: more of Lightning's.
+        name: of the fit, in what is said of its epochs.
 
     Raises:
         ConfigError: Lightning refuses an option, or has no such device.
@@ -133,9 +135,17 @@ def fit(
     options = dict(options)
     if options.get("enable_progress_bar") is None:
         options["enable_progress_bar"] = sys.stderr.isatty()
-    bar = [TQDMProgressBar(refresh_rate=50)] if options["enable_progress_bar"] else []
+    bar = [Bar()] if options["enable_progress_bar"] else []
+    spoken = Epochs(name, int(options["max_epochs"]))
+
+    def log_and_say(row: Row) -> None:
+        log(row)
+        spoken.say(row)
+        for each in bar:
+            each.last = described(row)
+
     continuation = [Continuation(directory, fit_identity)] if fit_identity is not None else []
-    callbacks = [*callbacks, EpochLog(log), keep, *continuation, *bar]
+    callbacks = [*callbacks, EpochLog(log_and_say), keep, *continuation, *bar]
     trainer = make_trainer(options, directory, callbacks)
     path = str(checkpoint_path(directory)) if goes_on else None
     with warnings.catch_warnings():

@@ -3,8 +3,13 @@
 import sys
 
 from kd_research.records.printing import print_safely
-from kd_research.trial.run import main
 
 if __name__ == "__main__":
     print_safely()
+    try:
+        from kd_research.training.spoken import speak
+        from kd_research.trial.run import main  # seconds, in which somebody may press Ctrl-C
+    except KeyboardInterrupt:
+        sys.exit("\nstopped before anything was done")
+    speak()
     sys.exit(main())

@@ -55,6 +55,8 @@ from kd_research.training.fit import Row, fit, make_trainer
 from kd_research.training.paper_rule import PaperRule
 from kd_research.trial.assembly import Parts
 
+INTERRUPTED = 130  # the exit code of Ctrl-C
+
 
 def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
     """One run: data, teacher, student, fit, evaluation, record.
@@ -262,6 +264,9 @@ def main(arguments: list[str] | None = None) -> int:
     directory = Path(arguments[0]).resolve()
     quiet()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` runs
+    by_hand = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if by_hand:  # Lightning takes a KeyboardInterrupt for an end of its own
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
     try:
         config = configs.load(directory / CONFIG_NAME)
         take_rank(config)
@@ -275,8 +280,15 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"put back: {reason}", file=sys.stderr)
         return PUT_BACK
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED and is_first_process():
+            again = f"python -m kd_research.trial {directory}"
+            print(f"\nstopped; this goes on after the last saved epoch: {again}", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+        if by_hand:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     if is_first_process():
         failed = record.status != "completed"
         print(summary(record, directory), file=sys.stderr if failed else sys.stdout)

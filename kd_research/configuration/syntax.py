@@ -1,0 +1,88 @@
+"""Slips in how a command is typed, each with what to type, before Hydra reads it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from kd_research.configuration.resolvers import ROOT
+from kd_research.records.measures import COSTS, METRICS
+
+MULTIRUN = ("-m", "--multirun")
+# Hydra's flags that are followed by a value; with some of them nothing is run.
+SHOWN = ("--cfg", "-c", "--info", "-i")
+PLACES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+WITH_VALUE = (*SHOWN, *PLACES, "--package", "-p", "--experimental-rerun")
+ONLY_SHOWN = (*SHOWN, "--help", "-h", "--hydra-help")
+BRACKETS = "()[]{}"
+
+
+def syntax_problems(arguments: Sequence[str]) -> list[str]:
+    """What is typed in a form that Hydra cannot read or would misread, a line each.
+
+    Args:
+        arguments: of the command line.
+    """
+    problems, words = [], _overrides(arguments)
+    runs = not any(flag in arguments for flag in (*MULTIRUN, *ONLY_SHOWN))
+    while words:
+        word = words.pop(0)
+        following = words[0] if words else ""
+        if "=" not in word and following.startswith("="):  # loss =kd, loss = kd
+            value = words.pop(0)[1:] or (words.pop(0) if words else "VALUE")
+            problems.append(f"{word} = {value}: no spaces stand around =; type {word}={value}")
+        elif "=" not in word and not word.startswith("~"):
+            problems.append(f"{word} is no override; type {word}=VALUE")
+        else:
+            problems += _problems(word, runs)
+    return problems
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line that are neither flags nor their values."""
+    words, skip = [], False
+    for word in arguments:
+        if not skip and not word.startswith("-"):
+            words.append(word)
+        skip = word in WITH_VALUE
+    return words
+
+
+def _problems(word: str, runs: bool) -> Iterator[str]:
+    key, _, value = word.partition("=")
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        if not any(bracket in value for bracket in BRACKETS) and "'" not in value:
+            yield (
+                f"{word}: the value has signs that must be quoted; type \"{key}='{value}'\", both "
+                "pairs of quotes included"
+            )
+        return
+    if override.key_or_group == "model":
+        yield f"there is no model at the top; type student={value} or teacher={value}"
+    elif override.is_sweep_override():
+        if runs:
+            yield f"{word}: several values are a sweep; type -m {word}"
+    else:
+        yield from _value_problems(override)
+
+
+def _value_problems(override: Override) -> Iterator[str]:
+    """Of a single value that has the wrong form for its key."""
+    key, value = override.key_or_group, override.value()
+    if isinstance(value, list) and _is_group(key):
+        choices = ",".join(map(str, value))
+        yield f"{key} takes one choice; in a sweep type -m {key}={choices}"
+    if key == "sweep.objectives" and isinstance(value, dict):
+        for name in sorted({str(name) for name in value} - {*METRICS, *COSTS}):
+            if close := difflib.get_close_matches(name, METRICS + COSTS, n=1):
+                yield f"unknown objective {name}; did you mean {close[0]}?"
+
+
+def _is_group(key: str) -> bool:
+    return key in ("teacher", "student") or (ROOT / "conf" / key.partition("@")[0]).is_dir()
