@@ -181,7 +181,7 @@ def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
         if name in settings and not is_right(settings[name]):
             key = f"soft_targets.{name}"
             yield f"{key} must be {what}, got {settings[name]!r}; try {key}={example}"
-    if _is_count(settings.get("draws")) and _is_count(settings.get("top_k")):
+    if is_count(settings.get("draws")) and is_count(settings.get("top_k")):
         yield (
             "soft_targets.top_k and soft_targets.draws are two ways to cache few classes; type "
             "soft_targets.top_k=auto or soft_targets.draws=null"

@@ -9,15 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from kd_research.configuration.own_folders import split
 from kd_research.configuration.resolvers import ROOT
 from kd_research.records.measures import COSTS, METRICS
 
 MULTIRUN = ("-m", "--multirun")
-# Hydra's flags that are followed by a value; with some of them nothing is run.
-SHOWN = ("--cfg", "-c", "--info", "-i")
-PLACES = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
-WITH_VALUE = (*SHOWN, *PLACES, "--package", "-p", "--experimental-rerun")
-ONLY_SHOWN = (*SHOWN, "--help", "-h", "--hydra-help")
+ONLY_SHOWN = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help")  # nothing is run
 BRACKETS = "()[]{}"
 
 
@@ -27,8 +24,9 @@ def syntax_problems(arguments: Sequence[str]) -> list[str]:
     Args:
         arguments: of the command line.
     """
-    problems, words = [], _overrides(arguments)
-    runs = not any(flag in arguments for flag in (*MULTIRUN, *ONLY_SHOWN))
+    flags, words = split(arguments)
+    runs = not any(flag[0] in (*MULTIRUN, *ONLY_SHOWN) for flag in flags)
+    problems: list[str] = []
     while words:
         word = words.pop(0)
         following = words[0] if words else ""
@@ -42,16 +40,6 @@ def syntax_problems(arguments: Sequence[str]) -> list[str]:
     return problems
 
 
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    """The words of a command line that are neither flags nor their values."""
-    words, skip = [], False
-    for word in arguments:
-        if not skip and not word.startswith("-"):
-            words.append(word)
-        skip = word in WITH_VALUE
-    return words
-
-
 def _problems(word: str, runs: bool) -> Iterator[str]:
     key, _, value = word.partition("=")
     try:
@@ -63,7 +51,7 @@ def _problems(word: str, runs: bool) -> Iterator[str]:
                 "pairs of quotes included"
             )
         return
-    if override.key_or_group == "model":
+    if override.key_or_group == "model" and not override.is_add():
         yield f"there is no model at the top; type student={value} or teacher={value}"
     elif override.is_sweep_override():
         if runs:

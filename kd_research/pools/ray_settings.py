@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from kd_research.configuration.checks import is_number
+from kd_research.configuration.values import is_number
 
 if TYPE_CHECKING:
     from kd_research.pools.ray_pool import RayPool
