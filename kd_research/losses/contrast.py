@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kd_research.interfaces import Batch, Output
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import class_labels
-from kd_research.losses.maps import paired, pairs_of, pooled
+from kd_research.losses.maps import paired, pooled_pairs
 
 
 class Contrastive(nn.Module):
@@ -71,7 +71,7 @@ class Contrastive(nn.Module):
         """Make the embeddings and the memories."""
         if self.num_examples < 2:
             raise ValueError("Contrastive needs to know the number of training examples, 2 or more")
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher)
         self.embed_student = nn.Linear(ours.shape[1], self.width)
         self.embed_teacher = nn.Linear(theirs.shape[1], self.width)
         for name in ("student_memory", "teacher_memory"):
@@ -84,7 +84,7 @@ class Contrastive(nn.Module):
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The sum over the two kinds of anchors, mean over the batch, ()."""
         labels = class_labels(self, batch)
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher, batch)
         ours = F.normalize(self.embed_student(ours), dim=1)
         theirs = F.normalize(self.embed_teacher(theirs), dim=1)
         negatives = draw_others(batch.index, self.num_negatives, self.num_examples, self.step)

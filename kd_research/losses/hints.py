@@ -20,6 +20,7 @@ from kd_research.losses.maps import (
     pairs_of,
     require_maps,
     to_smaller,
+    token_mask,
 )
 
 
@@ -60,11 +61,14 @@ class Hint(nn.Module):
         self.regressors = nn.ModuleList(regressors)
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
-        """The sum over pairs of means over all entries, ()."""
+        """The sum over pairs of means over all entries, of tokens those that count, ()."""
         total = student.logits.new_zeros(())
         pairs = pairs_of(self, student, teacher)
         for regress, (ours, theirs) in zip(self.regressors, pairs, strict=True):
-            total = total + F.mse_loss(regress(ours), theirs)
+            mask, guided = token_mask(theirs, batch), regress(ours)
+            if mask is not None:
+                guided, theirs = guided[mask], theirs[mask]
+            total = total + F.mse_loss(guided, theirs)
         return total
 
 

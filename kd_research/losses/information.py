@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kd_research.interfaces import Batch, Output
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import check_temperature, soft_target_loss
-from kd_research.losses.maps import paired, pairs_of, pooled, standardized_columns
+from kd_research.losses.maps import paired, pooled_pairs, standardized_columns
 
 _LEAST = 1e-5  # under the logarithms: at equality these losses go to minus infinity
 
@@ -51,12 +51,12 @@ class InformationTheoretic(nn.Module):
 
     def build(self, student: Output, teacher: Output) -> None:
         """Make the embedding."""
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher)
         self.embedding = nn.Linear(ours.shape[1], theirs.shape[1])
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The two parts, weighted, ()."""
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher, batch)
         ours, theirs = gather_batch(self.embedding(ours)), gather_batch(theirs)
         correlations = (standardized_columns(ours) * standardized_columns(theirs)).mean(dim=0)
         spread = (1 - correlations).abs().pow(2 * self.power).sum()
@@ -103,12 +103,12 @@ class SimpleRecipe(nn.Module):
 
     def build(self, student: Output, teacher: Output) -> None:
         """Make the projector."""
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher)
         self.projector = nn.Linear(ours.shape[1], theirs.shape[1])
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The two parts, weighted, ()."""
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher, batch)
         ours, theirs = gather_batch(self.projector(ours)), gather_batch(theirs)
         difference = standardized_columns(ours) - standardized_columns(theirs)
         distance = (difference.abs().pow(self.power).sum() + _LEAST).log()

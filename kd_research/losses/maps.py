@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Output
+from kd_research.interfaces import Batch, Output
 
 
 class FeatureLoss(Protocol):
@@ -108,17 +108,45 @@ def require_maps(
     return pairs_of(loss, student, teacher)
 
 
-def pooled(feature: Tensor) -> Tensor:
-    """One vector an example: maps averaged over positions, tokens over the sequence, (B, D).
+def token_mask(feature: Tensor, batch: Batch | None) -> Tensor | None:
+    """Which tokens of (B, L, D) count, (B, L) bool: not padding, and learnt; None: no tokens."""
+    if batch is None or feature.ndim != 3 or not isinstance(batch.inputs, dict):
+        return None
+    mask = batch.valid if batch.valid is not None else batch.inputs.get("attention_mask")
+    return mask != 0 if mask is not None and mask.shape == feature.shape[:2] else None
+
+
+def without_padding(feature: Tensor, batch: Batch) -> Tensor:
+    """The activation with 0 where a token does not count."""
+    mask = token_mask(feature, batch)
+    return feature if mask is None else feature * mask.unsqueeze(2)
+
+
+def pooled_pairs(
+    loss: FeatureLoss, student: Output, teacher: Output, batch: Batch | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """The pairs of activations, each one vector an example, the teacher's detached."""
+    return [
+        (pooled(ours, batch), pooled(theirs, batch))
+        for ours, theirs in pairs_of(loss, student, teacher)
+    ]
+
+
+def pooled(feature: Tensor, batch: Batch | None = None) -> Tensor:
+    """One vector an example: maps averaged over positions, tokens over those that count, (B, D).
 
     Args:
         feature: (B, D), (B, L, D) or (B, c, h, w).
+        batch: says which tokens count; None counts all, which is right for shapes alone.
 
     Raises:
         ValueError: another rank.
     """
     if feature.ndim == 4:
         return feature.mean(dim=(2, 3))
+    if (mask := token_mask(feature, batch)) is not None:
+        weight = mask.to(feature.dtype).unsqueeze(2)
+        return (feature * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
     if feature.ndim == 3:
         return feature.mean(dim=1)
     if feature.ndim == 2:

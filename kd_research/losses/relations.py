@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kd_research.interfaces import Batch, Output
 from kd_research.losses.gather import gather_batch
-from kd_research.losses.maps import paired, pairs_of, pooled
+from kd_research.losses.maps import paired, pairs_of, pooled_pairs, without_padding
 
 
 class SimilarityPreserving(nn.Module):
@@ -36,6 +36,7 @@ class SimilarityPreserving(nn.Module):
         """The sum over pairs of means over pairs of examples, ()."""
         total = student.logits.new_zeros(())
         for ours, theirs in pairs_of(self, student, teacher):
+            ours, theirs = (without_padding(feature, batch) for feature in (ours, theirs))
             total = total + F.mse_loss(_similarities(ours), _similarities(theirs))
         return total
 
@@ -72,14 +73,13 @@ class Relational(nn.Module):
 
     def build(self, student: Output, teacher: Output) -> None:
         """Check that the activations can be pooled."""
-        for pair in pairs_of(self, student, teacher):
-            [pooled(feature) for feature in pair]
+        pooled_pairs(self, student, teacher)
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The two means, weighted, summed over pairs of layers, ()."""
         total = student.logits.new_zeros(())
-        for pair in pairs_of(self, student, teacher):
-            ours, theirs = (gather_batch(pooled(feature)) for feature in pair)
+        for pair in pooled_pairs(self, student, teacher, batch):
+            ours, theirs = (gather_batch(feature) for feature in pair)
             distance = F.smooth_l1_loss(_distances(ours), _distances(theirs))
             angle = F.smooth_l1_loss(_cosines(ours), _cosines(theirs))
             total = total + self.distance_weight * distance + self.angle_weight * angle
@@ -118,15 +118,14 @@ class ProbabilisticTransfer(nn.Module):
 
     def build(self, student: Output, teacher: Output) -> None:
         """Check that the activations can be pooled."""
-        for pair in pairs_of(self, student, teacher):
-            [pooled(feature) for feature in pair]
+        pooled_pairs(self, student, teacher)
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The mean over pairs of examples, summed over pairs of layers, ()."""
         total = student.logits.new_zeros(())
         eps = 1e-7
-        for pair in pairs_of(self, student, teacher):
-            ours, theirs = (_conditional(gather_batch(pooled(feature))) for feature in pair)
+        for pair in pooled_pairs(self, student, teacher, batch):
+            ours, theirs = (_conditional(gather_batch(feature)) for feature in pair)
             total = total + (theirs * ((theirs + eps) / (ours + eps)).log()).mean()
         return total
 
@@ -170,14 +169,13 @@ class CorrelationCongruence(nn.Module):
 
     def build(self, student: Output, teacher: Output) -> None:
         """Check that the activations can be pooled."""
-        for pair in pairs_of(self, student, teacher):
-            [pooled(feature) for feature in pair]
+        pooled_pairs(self, student, teacher)
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The mean over pairs of examples, summed over pairs of layers, ()."""
         total = student.logits.new_zeros(())
-        for pair in pairs_of(self, student, teacher):
-            ours, theirs = (self._gram(gather_batch(pooled(feature))) for feature in pair)
+        for pair in pooled_pairs(self, student, teacher, batch):
+            ours, theirs = (self._gram(gather_batch(feature)) for feature in pair)
             total = total + F.mse_loss(ours, theirs)
         return total
 

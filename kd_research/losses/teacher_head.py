@@ -18,6 +18,7 @@ from kd_research.losses.maps import (
     paired,
     pairs_of,
     pooled,
+    pooled_pairs,
     require_maps,
     to_smaller,
 )
@@ -61,7 +62,7 @@ class SoftmaxRegression(nn.Module):
         Raises:
             ValueError: the head does not take the teacher's pooled activation.
         """
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher)
         check_head(self._head[0], self.teacher_layers[0], theirs, self.teacher_head)
         self.connector = nn.Sequential(
             nn.Linear(ours.shape[1], theirs.shape[1], bias=False),
@@ -71,7 +72,7 @@ class SoftmaxRegression(nn.Module):
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The two squared errors, weighted, means over all entries, ()."""
-        ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
+        ((ours, theirs),) = pooled_pairs(self, student, teacher, batch)
         connected = self.connector(ours)
         logits = self._head[0](connected)
         return F.mse_loss(connected, theirs) + self.logit_weight * F.mse_loss(
