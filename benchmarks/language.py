@@ -1,6 +1,6 @@
 """Tokens a second of a language model's training against a bare PyTorch loop, nanoGPT's way.
 
-    python benchmarks/language.py --root DIR [--repeats 5] [--steps 40]
+    python benchmarks/language.py --root DIR [--repeats 5] [--steps 40] [--only cached]
 
 Two settings on Tiny Shakespeare, one thread: the 0.8M model of nanoGPT's recipe for a CPU, on
 labels (equal arithmetic); and a 0.8M student with cached outputs against the loop that asks a live
@@ -100,12 +100,15 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--only", default="", help="settings whose name has this")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
     register_resolvers()
     hydra_plugin.register()
     for name, overrides in SETTINGS.items():
+        if given.only not in name:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             config = composed(overrides, given.root, given.steps)
             if config["teacher"]["model"]:
