@@ -188,6 +188,39 @@ def one_for_all(setting):
     return total
 
 
+def factor_transfer(setting):
+    loss = setting.loss
+    ours, theirs = layers(setting, 0)
+    code = loss.encoder(theirs)
+    factors = [
+        unit((maps**2).sum(dim=1).flatten(1)).nan_to_num()
+        for maps in shrink(loss.translator(ours), code)
+    ]
+    error = ((loss.decoder(code) - theirs) ** 2).sum() / theirs.numel()
+    return (factors[0] - factors[1]).abs().sum() / factors[0].numel() + error
+
+
+def activation_boundaries(setting):
+    total = 0
+    for position, (connect, (ours, theirs)) in enumerate(
+        zip(setting.loss.connectors, layers(setting), strict=True)
+    ):
+        mapped = connect(ours)
+        wrong = torch.zeros_like(mapped)
+        low, high = (theirs <= 0) & (mapped > -1), (theirs > 0) & (mapped <= 1)
+        wrong[low] = (mapped[low] + 1) ** 2
+        wrong[high] = (mapped[high] - 1) ** 2
+        total += 3 / 1000 * wrong.sum() / len(ours) * 2 ** (position - 1)
+    return total
+
+
+def prime_aware(setting):
+    ours, theirs = layers(setting, 0)
+    log_variance = setting.loss.variance(ours)
+    squares = (setting.loss.regressor(ours) - theirs) ** 2
+    return (squares / (torch.exp(log_variance) + 1e-6) + log_variance).mean()
+
+
 def reviewkd(setting):
     (s0, t0), (s1, t1) = layers(setting)
     shallow, deep = setting.loss.fusions

@@ -26,6 +26,7 @@ ON_MAPS = [
     "reviewkd",
     "kd_at",
     "cat_kd",
+    "ft",
 ]
 
 
@@ -55,7 +56,9 @@ def test_maps_are_needed(name, monkeypatch):
         make_setting(name, overrides=tuple(overrides))
 
 
-@pytest.mark.parametrize("name", ["fitnet", "sp", "rkd", "pkt", "cc", "itrd", "srd", "srrl", "crd"])
+@pytest.mark.parametrize(
+    "name", ["fitnet", "sp", "rkd", "pkt", "cc", "itrd", "srd", "srrl", "crd", "pad"]
+)
 def test_tokens_are_taken_where_the_method_can(name, monkeypatch):
     monkeypatch.setattr("loss_cases.Net", lambda width, classes: Tokens())
     setting = make_setting(name)
@@ -105,6 +108,11 @@ def test_ofd_wants_what_is_before_the_relu():
             )
     with pytest.raises(ValueError, match="needs feature maps"):
         Overhaul(["a"], ["a"]).build(*outputs(torch.zeros(2, 3), torch.zeros(2, 3)))
+
+
+def test_ab_wants_what_is_before_the_relu():
+    with pytest.raises(ValueError, match=r"'stages.-1' \(6, 12, 4, 4\) has no negative responses"):
+        make_setting("ab", overrides=("loss.teacher_layers=[stages.0.norm,stages.-1]",))
 
 
 def test_class_maps_need_linear_heads_that_take_the_maps():

@@ -101,6 +101,38 @@ def test_margin_is_the_mean_of_the_negative_half():
     assert negative_mean(norm)[3].item() == pytest.approx(-0.3)  # never negative: -3 deviations
 
 
+def test_the_student_does_not_train_the_paraphraser():
+    setting = make_setting("ft", overrides=("loss.terms.ft.loss.reconstruction_weight=0",))
+    setting.value()[0].backward()
+    loss = setting.objective.terms["ft"]
+    assert all(p.grad is None or not p.grad.any() for p in loss.encoder.parameters())
+    assert all(p.grad.any() for p in loss.translator[0][0].parameters())
+
+
+def test_boundaries_first_and_labels_after():
+    setting = make_setting("ab")
+    objective = setting.objective
+    stages = []
+    for epoch in (0, 29, 30, 239):
+        objective.set_epoch(epoch, 240)
+        stages.append((objective.weights["ab"], objective.ce_weight))
+    assert stages == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
+
+
+def test_a_boundary_that_is_met_by_the_margin_costs_nothing():
+    setting = make_setting("ab")
+    loss = setting.objective.terms["ab"]
+    loss.connectors = torch.nn.ModuleList(torch.nn.Identity() for _ in range(2))
+    sides = {name: 1.5 * value.sign() for name, value in setting.teacher.features.items()}
+    teacher = setting.teacher._replace(features=sides)
+    met = setting.student._replace(features=sides)
+    assert loss(met, teacher, setting.batch).item() == 0.0
+    missed = setting.student._replace(features={name: -value for name, value in sides.items()})
+    entries = [value[0].numel() for value in sides.values()]
+    expected = 0.003 * 2.5**2 * (entries[0] / 2 + entries[1])
+    assert loss(missed, teacher, setting.batch).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_class_maps_average_to_the_logits():
     setting = make_setting("cat_kd")
     loss = setting.objective.terms["cat_kd"]

@@ -42,7 +42,7 @@ def test_every_file_says_what_it_is():
     for path in (CONF / "loss").glob("*.yaml"):
         first = path.read_text().splitlines()[0]
         assert first.startswith("# "), path
-        assert re.search(r"arXiv|ICLR|CVPR", first) or path.stem in ("ce", "prob_mse"), path
+        assert re.search(r"arXiv|ICLR|CVPR|ECCV", first) or path.stem in ("ce", "prob_mse"), path
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (3, 2), (9, 17)], ids=str)
@@ -225,7 +225,7 @@ def test_every_part_moves_and_state_is_complete(name):
 WITH_LAMBDA = [
     name
     for name in NAMES
-    if name not in ("prob_mse", "kd_at", "annealing_kd", "simkd")
+    if name not in ("prob_mse", "kd_at", "annealing_kd", "simkd", "ab")
     and "lambda" in compose_loss(name, *CASES[name].overrides)
 ]
 
