@@ -33,6 +33,8 @@ class DIST(nn.Module):
         intra_weight: of the columns; the paper's gamma, 2 on ImageNet.
     """
 
+    compares_examples = True  # so that it cannot be computed in chunks
+
     def __init__(self, temperature: float, inter_weight: float, intra_weight: float):
         super().__init__()
         self.temperature = check_temperature(temperature)

@@ -29,6 +29,8 @@ class MultiLevel(nn.Module):
         temperatures: each > 0; the authors' code has 2 to 6.
     """
 
+    compares_examples = True  # so that it cannot be computed in chunks
+
     def __init__(self, temperatures: Sequence[float]):
         super().__init__()
         self.temperatures = tuple(check_temperature(each) for each in temperatures)

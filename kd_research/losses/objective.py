@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from kd_research.interfaces import Batch, Output, layers_of
 from kd_research.losses.logits import full
 from kd_research.losses.positions import select
+
+MANY = 4096  # positions that are compared with each other: above, a person is told
+log = logging.getLogger(__name__)
 
 Weight = float | Callable[[int, int], float]  # a number, or a schedule: see schedules.py
 
@@ -66,7 +70,14 @@ class Objective(nn.Module):
             teacher: what the teacher says of it.
             num_examples: of the training split; given to the terms that have a `num_examples`.
         """
-        for loss in self.terms.values():
+        for name, loss in self.terms.items():
+            if getattr(loss, "compares_examples", False) and len(student.logits) > MANY:
+                log.warning(
+                    "the loss %s compares all %d positions of a batch with each other, which takes "
+                    "much memory; try a smaller dataset.batch_size",
+                    name,
+                    len(student.logits),
+                )
             if hasattr(loss, "num_examples"):
                 cast(Any, loss).num_examples = num_examples
             if hasattr(loss, "build"):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kd_research.data.store import content_key
@@ -119,23 +120,33 @@ class SoftTargets:
             compute: positions in the batch, (M,) int64 -> the teacher's output for those M; called
                 only for rows that are not there.
         """
+        return self.encoding.decode(self.rows(index, compute))
+
+    def rows(
+        self, index: Tensor, compute: Callable[[Tensor], Output], at_once: int | None = None
+    ) -> Tensor:
+        """(B, W) int64, the rows of these examples, on `index`'s device; see `outputs`.
+
+        Args:
+            index: (B,) int64.
+            compute: as of `outputs`.
+            at_once: examples that are computed together, at most; None: all that are missing.
+        """
         if self._whole is not None:
             if self._whole.device != index.device:
                 self._whole = self._whole.to(index.device)
-            return self.encoding.decode(self._whole.index_select(0, index))
+            return self._whole.index_select(0, index)
         assert self._file is not None
         at = index.cpu()
         rows, whole = self._file.read(at)
-        if not bool(whole.all()):
-            places = (~whole).nonzero().squeeze(1)
-            made = self.encoding.encode(
-                compute(places.to(index.device)),
-                self._seed + self.view * self.num_examples + at[places],
-            )
+        missing = (~whole).nonzero().squeeze(1)
+        for places in torch.split(missing, at_once or len(at)) if len(missing) else ():
+            seeds = self._seed + self.view * self.num_examples + at[places]
+            made = self.encoding.encode(compute(places.to(index.device)), seeds)
             self._file.write(at[places], made)
             rows.index_copy_(0, places, made)
             self.computed += places.numel()
-        return self.encoding.decode(rows.to(index.device))
+        return rows.to(index.device)
 
     def summary(self) -> dict[str, Any]:
         """For the record: the store, its views, and how many outputs this process computed."""

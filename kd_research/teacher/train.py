@@ -80,6 +80,15 @@ def example_batch(data: DataModule, size: int) -> Batch:
     return data.prepare(Batch(split.inputs, split.labels, index))
 
 
+def build_batch(data: DataModule) -> Batch:
+    """A batch to build a loss from: of large vocabularies no more than needed, 128 MB of logits."""
+    size = data.batch_size
+    if data.has_positions:
+        logits = data.train.labels[0].numel() * data.num_classes
+        size = min(size, max(2, (1 << 25) // logits))
+    return example_batch(data, size)
+
+
 def obtain(
     config: Mapping[str, Any], data: DataModule, taught_by: Teacher | None = None
 ) -> Teacher:
@@ -163,7 +172,7 @@ def _train(
         instantiate(scheduler) if scheduler else None,
         taught_by.module if taught_by else None,
     )
-    stage.build(example_batch(data, data.batch_size), len(data.train))
+    stage.build(build_batch(data), len(data.train))
     rows_path = directory / METRICS_NAME
     trim_rows(rows_path, last_epoch(directory, key))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from kd_research.evaluation.costs import LiveBytes, synchronize
@@ -101,15 +101,20 @@ def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> in
     module.zero_grad(set_to_none=True)
     module.train()
     asked = teacher is not None and module.objective.needs_teacher
-    taught = module.run_teacher(batch.inputs) if asked and module.cached else None
+    chunked = module.in_chunks(batch)
+    taught = module.run_teacher(batch.inputs) if asked and module.cached and not chunked else None
     running = list(teacher.state_dict().values()) if teacher and asked and not taught else []
     present = [*module.parameters(), *module.buffers(), *running]
     live = LiveBytes([*present, *tree_leaves(tuple(batch)), *tree_leaves(taught)])
     student = Capture(module.student, module.objective.layers("student"))
+    loss: Tensor
     with torch.enable_grad(), live:
-        output = student(batch.inputs)
-        if asked and taught is None:
-            taught = module.run_teacher(batch.inputs)
-        loss, _ = module.objective(output, taught, batch)
+        if chunked:
+            loss, _ = module.losses(batch)
+        else:
+            output = student(batch.inputs)
+            if asked and taught is None:
+                taught = module.run_teacher(batch.inputs)
+            loss, _ = module.objective(output, taught, batch)
         loss.backward()
     return live.peak

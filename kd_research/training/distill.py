@@ -23,7 +23,10 @@ from kd_research.losses.objective import Objective
 from kd_research.losses.positions import check_positions, count_valid, select
 from kd_research.models.capture import Capture
 from kd_research.soft_targets.store import LOGITS, SoftTargets
+from kd_research.training.chunked_step import ChunkedStep, chunked_step
 from kd_research.training.dot import DOT
+
+LARGE_VOCABULARY = 4096  # tokens: below, no batch has so many logits that they must be chunked
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -86,6 +89,7 @@ class Distiller(LightningModule):
         self.val_nll = MeanMetric(nan_strategy="disable")
         self._losses: list[tuple[int, dict[str, Tensor]]] = []
         self.teacher_shapes: dict[str, tuple[int, ...]] = {}  # of one example's outputs
+        self._chunked: ChunkedStep | None = None
         self.cached: SoftTargets | None = None  # where the outputs for the training split are
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -117,6 +121,11 @@ class Distiller(LightningModule):
             self.teacher_shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
             num_examples *= batch.labels[0].numel()  # each position is one
             self.objective.build(*select(student, teacher, batch)[:2], num_examples)
+        if batch.labels.ndim == 2 and student.logits.shape[2] >= LARGE_VOCABULARY:
+            net = None if self._teacher is None else self._teacher.model
+            self._chunked = chunked_step(
+                self.student, net, self.objective, batch, student.logits.shape[2]
+            )
         self.student.train(was_training)
 
     def on_fit_start(self) -> None:
@@ -153,16 +162,37 @@ class Distiller(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of the batch, ()."""
         loss: Tensor
-        student, count = self._student(batch.inputs), count_valid(batch.labels)
+        count = count_valid(batch.labels)
         share = self._share(count, batch_idx)
         if self._dot is None:
-            loss, parts = self.objective(student, self.teach(batch), batch)
+            loss, parts = self.losses(batch)
         else:
+            student = self._student(batch.inputs)
             labels, rest, parts = self.objective.apart(student, self.teach(batch), batch)
             loss = labels if rest is None else labels + rest
             self._give_label_gradients(self._dot, share * labels, rest)
         self._losses.append((count, {"loss": loss.detach(), **parts}))
         return loss if share == 1 else loss * share
+
+    def in_chunks(self, batch: Batch) -> bool:
+        """Whether the batch has so many logits that they are never all there."""
+        return self._chunked is not None and self._chunked.wanted(batch)
+
+    def losses(
+        self, batch: Batch, taught: Output | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective of the batch, (), and its parts; in chunks where its logits are too many.
+
+        Args:
+            batch: prepared, on the device.
+            taught: the teacher's output; None asks for it here.
+        """
+        if self._chunked is not None and self._chunked.wanted(batch):
+            return self._chunked(self.objective, batch, self.cached, self.run_teacher)
+        student = self._student(batch.inputs)
+        parts: dict[str, Tensor]
+        total, parts = self.objective(student, taught or self.teach(batch), batch)
+        return total, parts
 
     def _give_label_gradients(self, optimizer: DOT, labels: Tensor, rest: Tensor | None) -> None:
         """Differentiate the labels' term alone, and mean it over the processes."""

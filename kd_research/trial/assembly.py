@@ -102,7 +102,7 @@ class Parts:
             instantiate(scheduler) if scheduler else None,
             self.teacher.module if self.teacher else None,
         )
-        example = self.example(self.data.batch_size)
+        example = teachers.build_batch(self.data)
         module.build(example, len(self.data.train))
         if self.teacher:
             self.teacher.module.to(self.device)
