@@ -116,5 +116,5 @@ def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> in
             if asked and taught is None:
                 taught = module.run_teacher(batch.inputs)
             loss, _ = module.objective(output, taught, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
     return live.peak
