@@ -18,7 +18,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 from optuna.trial import Trial
 
-from kd_research.configuration.config import save
+from kd_research.configuration.config import ConfigError, save
 from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
 from kd_research.records.record import (
@@ -59,8 +59,8 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     """Run what is left of the plan, then write the report (unless quiet, print it) and track it.
 
     Raises:
-        ConfigError: the folder holds a sweep with other settings, or the parts do not fit
-            together.
+        ConfigError: the folder holds a sweep with other settings, the parts do not fit together,
+            or no trial was completed (not where it is quiet, as a part of a comparison is).
         OutsideError: no room, or the storage, the disk or the folder is away; the trials in
             flight are put back.
     """
@@ -69,6 +69,7 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
         study = open_study(plan)
         with opened_pool(plan) as pool, study:
             something_new = Sweep(plan, study, pool).run()
+            num_completed = len(study.completed())
         with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
             report = write_report(plan.directory)
             if not quiet:
@@ -82,6 +83,9 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
         if reason := trouble(error, plan.directory):
             raise OutsideError(reason) from error
         raise
+    if not num_completed and not quiet:
+        logs = plan.directory / "trials"
+        raise ConfigError([f"no trial was completed; the logs in {logs} say why"])
 
 
 class Sweep:
