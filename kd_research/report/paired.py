@@ -43,9 +43,14 @@ def compare_runs(one: Path, other: Path) -> list[Pair]:
 
     Raises:
         FileNotFoundError: a run has no predictions.
-        ValueError: the two were not evaluated on the same examples.
+        ValueError: the two were not evaluated on the same examples, or these have many labels each.
     """
     found = [_predictions(folder) for folder in (one, other)]
+    if any("val_labels" not in run for run in found):
+        raise ValueError(
+            f"{one} or {other} has many labelled positions an example, as text has, and McNemar's "
+            "test is for one; their evaluation.json has intervals over whole examples"
+        )
     pairs = []
     for split in ("val", "test"):
         labels = [run[f"{split}_labels"] for run in found]

@@ -62,3 +62,11 @@ def test_runs_on_other_examples_do_not_compare(tmp_path, capsys):
     (other / "predictions.npz").unlink()
     with pytest.raises(FileNotFoundError, match=r"run the folder again with `python -m"):
         compare_runs(one, other)
+
+
+def test_runs_on_text_are_told_apart(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "predictions.npz", val_count=np.ones(3), val_nll=np.ones(3))
+    with pytest.raises(ValueError, match="many labelled positions an example, as text has"):
+        compare_runs(tmp_path / "one", tmp_path / "other")
