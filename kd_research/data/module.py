@@ -19,6 +19,7 @@ from kd_research.data.batches import Batches
 from kd_research.data.checks import are_numbers
 from kd_research.data.crops import centre
 from kd_research.data.cuts import choose, cut
+from kd_research.data.moments import moments
 from kd_research.data.sources import Split, Splits
 from kd_research.interfaces import Batch
 
@@ -46,7 +47,7 @@ class DataModule(LightningDataModule):
         decoded_shape: of one example in `source` where that is larger: training crops from it,
             evaluation takes its centre. None is `input_shape`.
         mean: per channel, subtracted from the inputs, of which bytes are divided by 255 first;
-            None is the training split's own.
+            None is the training split's own, without what is cut from it, before `subset`.
         std: per channel, what they are then divided by; a measured 0 counts as 1.
         augment: makes the augmentation from the seed; None leaves the examples as they are.
         subset: of the training split: a share (float, at most 1) or a count (int), stratified, by
@@ -98,6 +99,7 @@ class DataModule(LightningDataModule):
             self.train, self.val = train, splits.val
         self.test = test
         self._check()
+        whole = self.train  # before a subset is taken: teacher and student share their inputs
         self.train = choose(
             self.train,
             subset,
@@ -113,8 +115,12 @@ class DataModule(LightningDataModule):
                 "a streamed set needs dataset.mean and dataset.std, a number per channel; "
                 "try ImageNet's: [0.485,0.456,0.406] and [0.229,0.224,0.225]"
             )
-        measured = splits.std and [value or 1.0 for value in splits.std]  # 0: a constant channel
-        self._normaliser(mean or splits.mean, std or measured)
+        own_mean, own_std = splits.mean, splits.std
+        is_cut = splits.val is None or splits.test is None
+        if own_mean is not None and is_cut and (mean is None or std is None):
+            own_mean, own_std = moments(whole)  # not of what was cut off for validation and test
+        measured = own_std and [value or 1.0 for value in own_std]  # 0: a constant channel
+        self._normaliser(mean or own_mean, std or measured)
 
     def _normaliser(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Make normalisation one pass over the batch: x * scale + shift."""

@@ -128,3 +128,23 @@ def test_published_splits_are_used_where_they_exist() -> None:
 def test_what_does_not_fit_is_told(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         module(**changes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_measured_mean_is_of_the_training_part_alone(dtype: torch.dtype) -> None:
+    """Validation and test, cut from the published training split, are not in it."""
+    inputs = torch.randint(0, 256, (200, 2, 3, 3), generator=torch.Generator().manual_seed(0))
+    inputs = inputs.to(dtype) if dtype == torch.uint8 else inputs / 255
+    labels = torch.arange(200) % 4
+    published = Splits(Split(inputs, labels), mean=[0.9, 0.9], std=[0.1, 0.1])
+    settings: dict[str, Any] = {"num_classes": 4, "batch_size": 16, "val_fraction": 0.3}
+    settings |= {"test_fraction": 0.3, "split_seed": 1, "seed": 0, "input_shape": [2, 3, 3]}
+    for subset in (None, 0.5):  # a subset is of the same inputs
+        data = DataModule("d", lambda: published, **settings, subset=subset)
+        cut = DataModule("d", lambda: published, **settings, mean=[0.5], std=[0.5]).train
+        pixels = cut.take(torch.arange(len(cut))).inputs.double()
+        pixels = pixels / 255 if dtype == torch.uint8 else pixels
+        std, mean = torch.std_mean(pixels, dim=(0, 2, 3), correction=0)
+        unit = 255.0 if dtype == torch.uint8 else 1.0
+        torch.testing.assert_close(data._scale.flatten(), (1 / (unit * std)).float())
+        torch.testing.assert_close(data._shift.flatten(), (-mean / std).float())
