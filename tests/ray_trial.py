@@ -1,7 +1,7 @@
 """A trial program for Ray's actors: trains nothing, does what `noop` in its configuration says.
 
 noop.trouble: {trial number: what happens}; noop.wait: a file that has to be there before it ends;
-noop.wait_for_blind: one that a run on the node of that name makes.
+noop.meet: one that the first run on a node called blind or full makes, before all else.
 """
 
 import json
@@ -36,6 +36,10 @@ def main(arguments):
     node, gpus = os.environ.get("KD_TEST_NODE"), os.environ["CUDA_VISIBLE_DEVICES"]
     facts = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID")}
     print(json.dumps({"node": node, "gpus": gpus, "starts": starts, **facts}), flush=True)
+    if "meet" in noop:
+        if node in ("blind", "full"):
+            Path(noop["meet"]).touch()
+        wait_for(noop["meet"])
     trouble = noop.get("trouble", {}).get(number)
     if trouble == "killed once" and starts == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -57,10 +61,6 @@ def main(arguments):
             with (directory / "metrics.jsonl").open("a") as stream:
                 stream.write(json.dumps({"epoch": epoch, "val_accuracy": 0.5}) + "\n")
         (directory / "weights.pt").write_bytes(b"weights")
-    if "wait_for_blind" in noop:
-        if node == "blind":
-            Path(noop["wait_for_blind"]).touch()
-        wait_for(noop["wait_for_blind"])
     if "wait" in noop:
         wait_for(noop["wait"])
     value = sum(item for item in params.values() if isinstance(item, int | float))

@@ -49,7 +49,12 @@ class Nodes:
         """A node that does not see a folder; None where that takes more rights than there are."""
         command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
         command += [f"--address={self.cluster.address}", "--node-ip-address=127.0.0.2"]
-        command += ["--num-cpus=1", f"--object-store-memory={1 << 27}", "--block"]
+        command += [
+            "--num-cpus=1",
+            '--resources={"blind": 1}',
+            f"--object-store-memory={1 << 27}",
+            "--block",
+        ]
         hide = 'mount -t tmpfs none "$0" && exec "$@"'
         home = self.home / "blind"
         home.mkdir()

@@ -157,8 +157,9 @@ def test_a_node_whose_disk_is_full_gets_nothing(cluster, pool, tmp_path):
         pytest.skip("needs root, to mount a small disk")
     node = cluster.add("full", disk)
     try:
-        trouble = "{0: fills the disk, 1: fills the disk, 2: fills the disk}"
-        base = [*pool, "pool.files=ray", f"+noop={{trouble: {trouble}}}", "sweep.max_retries=0"]
+        trouble = ", ".join(f"{number}: fills the disk" for number in range(6))
+        noop = f"+noop={{trouble: {{{trouble}}}, meet: {cluster.home / 'filled'}}}"
+        base = [*pool, "pool.files=ray", noop, "sweep.max_retries=0"]
         run(tmp_path, base, "sweep.n_trials=6")
         assert statuses(tmp_path) == dict.fromkeys(range(6), "completed")
         places = [each["node"] for number in range(6) for each in facts(tmp_path, number)]
@@ -174,19 +175,24 @@ def test_a_node_that_does_not_see_the_folder_is_found_out(cluster, pool, tmp_pat
     node = cluster.add_blind(tmp_path)
     if node is None:
         pytest.skip("needs the right to hide a folder from a process (unshare --mount)")
+
+    def is_there():
+        return any(each["Alive"] and "blind" in each["Resources"] for each in ray.nodes())
+
     try:
-        wait_for(lambda: len([each for each in ray.nodes() if each["Alive"]]) == 4)
+        wait_for(is_there)
         run(
             tmp_path,
-            [*pool, f"+noop={{wait_for_blind: {cluster.home / 'met'}}}"],
+            [*pool, f"+noop={{meet: {cluster.home / 'met'}}}"],
             "sweep.n_trials=4",
         )
         assert statuses(tmp_path) == dict.fromkeys(range(4), "completed")
         assert "blind" in {facts(tmp_path, number)[0]["node"] for number in range(4)}
         check_whole(tmp_path, 4)
     finally:
-        os.killpg(node.pid, signal.SIGKILL)
+        node.terminate()  # it ends what it has started
         node.wait()
+        wait_for(lambda: not is_there())
 
 
 def test_what_a_run_needs_travels_once_by_content(pool, tmp_path, monkeypatch):
