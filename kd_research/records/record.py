@@ -96,7 +96,7 @@ def temporary_path(path: Path) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON atomically; NaN and infinities become null, as "not measured"."""
-    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_text(path: Path) -> str:
@@ -137,13 +137,14 @@ def _showable(value: Any) -> Any:
     return value
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as JSON can hold it: NaN and infinities are None, keys are texts."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

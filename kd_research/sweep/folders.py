@@ -11,11 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from kd_research.records.record import (
     CONFIG_NAME,
     LOG_NAME,
-    PROPOSAL_NAME,
     RunRecord,
     read_record,
     read_text,
-    write_json,
     write_record,
     write_text,
 )
@@ -46,13 +44,6 @@ class Folders:
     def number(self, run: Path) -> int:
         """The trial that a run folder belongs to."""
         return int((run.parent if run.name.startswith(SEED_PREFIX) else run).name)
-
-    def propose(self, number: int, params: Mapping[str, Value]) -> None:
-        """Write what the trial is, for whoever reads its folder."""
-        path = self.trial(number) / PROPOSAL_NAME
-        if not path.exists():
-            label, settings = self.plan.composition.described(params)
-            write_json(path, {"number": number, "label": label, "params": settings})
 
     def configs(self, number: int, params: Mapping[str, Value]) -> dict[Path, DictConfig]:
         """The run folders of a trial and their configurations."""

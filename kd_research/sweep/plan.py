@@ -29,6 +29,7 @@ SCHEMA = 2  # raised when keys or targets change names: 2 since the package has 
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "import_from", "tracking", "num_threads", "pool")
 FREE_SWEEP_KEYS = (
+    "rebuild",
     "n_trials",
     "workers",
     "reference_point",

@@ -23,6 +23,7 @@ from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
 from kd_research.records.record import (
     CONFIG_NAME,
+    PROPOSAL_NAME,
     RECORD_NAME,
     STOP_NAME,
     stopped_record,
@@ -30,6 +31,7 @@ from kd_research.records.record import (
     write_record,
 )
 from kd_research.report import write_report
+from kd_research.sweep import identity
 from kd_research.sweep.dominated import due_runs
 from kd_research.sweep.folders import (
     Folders,
@@ -43,7 +45,7 @@ from kd_research.sweep.folders import (
 from kd_research.sweep.live_curves import Follower
 from kd_research.sweep.objective_values import Values
 from kd_research.sweep.opened_pool import opened_pool
-from kd_research.sweep.opening import open_study
+from kd_research.sweep.opening import open_study, tell_result
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.progress import Progress
 from kd_research.sweep.proposals import Proposals
@@ -106,6 +108,7 @@ class Sweep:
         self.values = Values(plan.objectives, plan.constraints)
         self.waiting: list[Path] = []  # run folders to start
         self.running: dict[Path, Handle] = {}
+        self.wanted: dict[Path, str] = {}  # run folder -> what its record's configuration must be
         self.trials: dict[int, Trial] = {}  # asked or taken up, not yet told
         self.told: list[int] = []
         database = self.directory / STUDY_NAME
@@ -188,9 +191,12 @@ class Sweep:
             return
         number = trial.number
         self.trials[number] = trial
-        self.folders.propose(number, params)
+        wanted, folder = identity.proposal(self.plan, number, params), self.folders.trial(number)
+        if not identity.check_proposal(folder, wanted):
+            write_json(folder / PROPOSAL_NAME, wanted)
         try:
             for directory, config in self.folders.configs(number, params).items():
+                self.wanted[directory] = identity.run_digest(config)
                 if not (directory / RECORD_NAME).exists():
                     save(config, directory / CONFIG_NAME)
         except Exception as error:  # a proposal that does not compose is a failed trial
@@ -275,21 +281,20 @@ class Sweep:
         everywhere = {self.folders.trial(number), *folders}
         present = [path for path in everywhere if (path / RECORD_NAME).exists()]
         records = [record_of(path) for path in sorted(present)]
+        for path, record in zip(sorted(present), records, strict=True):
+            identity.check_record(record, path, self.wanted.get(path))
         ended = any(record.status != "completed" for record in records)
         if number not in self.trials or (len(records) < len(folders) and not ended):
             return
-        result = self.values.of(records)
+        identity.check_teachers(self.study.study.user_attrs, records, number)
         trial = self.trials.pop(number)
-        for key, value in result.attributes.items():
-            trial.set_user_attr(key, value)
-        for name, excess in result.excesses.items():
-            trial.set_constraint(name, excess)
         # The other seeds of an ended proposal are not worth their time.
         self.waiting = [path for path in self.waiting if path not in folders]
         flying = [self.running.pop(path) for path in folders if path in self.running]
         if flying:
             self.pool.kill(flying)
-        if self.study.tell(trial, result.values):
+        first, result = tell_result(self.study, trial, self.values, records)
+        if first:
             self.told.append(number)
             self.study.refresh()
             self.progress.told(

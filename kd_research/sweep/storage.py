@@ -5,6 +5,7 @@ Workers run on meanwhile: they need their folders alone.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable
@@ -47,10 +48,11 @@ def open_storage(url: str | None, directory: Path) -> PatientStorage:
             )
     if url is not None and not url.startswith("sqlite:"):
         return PatientStorage(optuna.storages.get_storage(_on_server(url)))
-    storage = RDBStorage(
-        url or f"sqlite:///{directory / STUDY_NAME}",
-        engine_kwargs={"connect_args": {"timeout": 60}},
-    )
+    how: dict[str, Any] = {"connect_args": {"timeout": 60}}
+    if url is None:  # no URL says every path: ? and # mean something in it
+        path = directory.resolve() / STUDY_NAME
+        how = {"creator": lambda: sqlite3.connect(path, timeout=60, check_same_thread=False)}
+    storage = RDBStorage(url or f"sqlite:///{STUDY_NAME}", engine_kwargs=how)
     # A third of the time per trial, and readers never wait; a killed process loses nothing.
     event.listen(storage.engine, "connect", _write_ahead)
     storage.engine.dispose()

@@ -90,9 +90,7 @@ class SharedStudy:
             directions=list(objectives.values()),  # type: ignore[arg-type]
             load_if_exists=True,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.set_metric_names(list(objectives))
+        self.objectives = list(objectives)
         self.exhausted = bool(self.study.user_attrs.get("exhausted"))  # a finite space
         self._sampler: BaseSampler | None = _SeedOnFirstTrial(sampler, seed)
         self.owner = f"{socket.gethostname()}:{secrets.token_hex(4)}"
@@ -106,6 +104,12 @@ class SharedStudy:
         self._trials: list[FrozenTrial] = []
         self.finished = 0  # trials that count, of all sweepers
         self.running: list[FrozenTrial] = []
+
+    def name_objectives(self) -> None:
+        """Write the objectives' names into the study, once it is known to be this sweep's."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(self.objectives)
 
     def __enter__(self) -> SharedStudy:
         self._lock_path(self.owner).parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +222,7 @@ class SharedStudy:
     def _is_dead(self, owner: str, sign: Mapping[str, Any]) -> bool:
         here = owner.partition(":")[0] == socket.gethostname()
         if here and sign.get("directory") == str(self.directory):
-            return self._is_free(self._lock_path(owner))
+            return self.is_free(self._lock_path(owner))
         return self._stands_still(owner, sign.get("beat"), DEAD_SECONDS)
 
     def _stands_still(self, what: str, beat: Any, seconds: float) -> bool:
@@ -231,7 +235,8 @@ class SharedStudy:
         return now - since > seconds
 
     @staticmethod
-    def _is_free(path: Path) -> bool:
+    def is_free(path: Path) -> bool:
+        """Whether the sweeper of this lock is dead."""
         if not path.exists():
             return True
         try:
