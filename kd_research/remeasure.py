@@ -18,8 +18,9 @@ import torch
 from omegaconf import OmegaConf
 
 from kd_research.configuration import config as configs
-from kd_research.configuration.config import ConfigError
+from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.ranks import be_one_process
+from kd_research.configuration.trust import FLAG, give
 from kd_research.evaluation.costs import costs_of_pair
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
@@ -62,7 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         description="Measure the costs of finished runs again, one after the other.",
     )
     parser.add_argument("runs", type=Path, nargs="+", help="run folders: record, config, weights")
+    parser.add_argument(FLAG, action="store_true", help="run whatever code the folders name")
     given = parser.parse_args(arguments)
+    if given.trust:
+        give()
     try:
         be_one_process()
     except ConfigError as error:
@@ -72,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = 0
     for directory in given.runs:
         try:
+            refuse_foreign(directory)
             record = remeasure(directory.resolve())
         except (ConfigError, ValueError, FileNotFoundError) as error:
             print(printable(f"{directory}: {error}"), file=sys.stderr)

@@ -27,6 +27,7 @@ from kd_research.configuration.config import (
 )
 from kd_research.configuration.overrides import explain
 from kd_research.configuration.syntax import syntax_problems
+from kd_research.configuration.trust import FLAG, take_flag
 from kd_research.records.printable import masked, printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME
@@ -42,7 +43,7 @@ def _run(config: DictConfig) -> None:
     typed = [masked(str(item)) for item in HydraConfig.get().overrides.task]
     OmegaConf.update(config, "overrides", typed, force_add=True)
     save(config, directory / CONFIG_NAME)
-    os.execv(sys.executable, [sys.executable, "-m", "kd_research.trial", str(directory)])
+    os.execv(sys.executable, [sys.executable, "-m", "kd_research.trial", str(directory), FLAG])
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
         ranks.be_one_process()
     except ConfigError as error:
         sys.exit(str(error))
-    arguments = sys.argv[1:]
+    sys.argv[1:] = arguments = take_flag(sys.argv[1:])
     problems = own_folders.take(arguments)
     hydra_plugin.register()
     problems = problems or syntax_problems(arguments) or explain(arguments)

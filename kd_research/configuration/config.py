@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_research.configuration import trust
 from kd_research.configuration.checks import value_problems
 from kd_research.configuration.environment import writable
 from kd_research.configuration.own_folders import add_to_path
@@ -26,7 +27,7 @@ from kd_research.configuration.values import is_number
 from kd_research.records.measures import COSTS as COSTS
 from kd_research.records.measures import METRICS as METRICS
 from kd_research.records.printable import masked, printable
-from kd_research.records.record import write_text
+from kd_research.records.record import CONFIG_NAME, write_text
 
 PATH_KEYS = (
     "output_dir",
@@ -65,6 +66,16 @@ def load(path: Path) -> DictConfig:
     add_to_path(config.get("import_from") or [])
     check(config)
     return config
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Refuse a run's folder whose configuration names code that is not known, unless trusted.
+
+    Raises:
+        ConfigError: what it names, and how to trust it.
+    """
+    if line := trust.problem(directory / CONFIG_NAME, ROOT / "conf"):
+        raise ConfigError([line])
 
 
 def settle(config: DictConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_research.configuration import environment
+from kd_research.configuration import environment, trust
 from kd_research.configuration.own_folders import conf_folders, import_from
 from kd_research.records.record import CONFIG_NAME
 
@@ -62,7 +62,13 @@ def run_folder(run: str, output_dir: str) -> str:
 
 
 def student_of(folder: str) -> DictConfig:
-    """The configuration of the student's model in a run's folder."""
+    """The configuration of the student's model in a run's folder.
+
+    Raises:
+        ValueError: it names code that is not known, and is not trusted.
+    """
+    if line := trust.problem(Path(folder) / CONFIG_NAME, ROOT / "conf", "student.model"):
+        raise ValueError(line)
     model = OmegaConf.select(OmegaConf.load(Path(folder) / CONFIG_NAME), "student.model")
     assert isinstance(model, DictConfig)
     return model

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_research.configuration import config as configs
-from kd_research.configuration.config import ConfigError
+from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.ranks import be_one_process
+from kd_research.configuration.trust import FLAG, give
 from kd_research.export import Export, executorch_form, export_run
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
@@ -67,7 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--executorch", action="store_true", help="also a program for phones (.pte)"
     )
+    parser.add_argument(FLAG, action="store_true", help="run whatever code the folders name")
     given = parser.parse_args(arguments)
+    if given.trust:
+        give()
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         print(f"{', '.join(missing)} not installed; pip install 'kd_research[export]'")
@@ -90,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     for folder in folders:
         try:
+            refuse_foreign(folder)
             found = export_run(folder.resolve(), given.tolerance, given.executorch)
         except (ConfigError, ValueError) as error:
             print(printable(f"{folder}: {error}"), file=sys.stderr)

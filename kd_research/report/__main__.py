@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="first measure the costs of all completed runs again, one after the other",
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="with --remeasure: run whatever code the folders name"
+    )
     given = parser.parse_args(arguments)
     try:
         if given.other and all(
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             compare_sweeps(given.directory, given.other)
             return 0
         if given.remeasure:
-            _remeasure(given.directory)
+            _remeasure(given.directory, given.trust)
         summary = write_report(given.directory)
         if given.figure:
             write_figure(summary.sweep, given.figure)
@@ -78,11 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if summary.unwritten else 0
 
 
-def _remeasure(directory: Path) -> None:
+def _remeasure(directory: Path, trusted: bool) -> None:
     """In a process of its own: it needs torch, and a report does not."""
     trials = [trial for trial in load_sweep(directory).trials if trial.state == "completed"]
     runs = [str(run.directory) for trial in trials for run in trial.runs]
-    command = [sys.executable, "-m", "kd_research.remeasure", *runs]
+    command = [sys.executable, "-m", "kd_research.remeasure", *runs, *(["--trust"] * trusted)]
     if runs and subprocess.run(command, check=False).returncode:
         raise ValueError("some runs were not measured again; the report is as it was")
 
