@@ -64,6 +64,9 @@ class CheckFirst(Callback):
 class OptunaSweeper(Sweeper):
     """What `-m` runs: `kd_research.sweep.run`, imported when it is needed."""
 
+    def __init__(self, **options: Any):
+        self.options = options
+
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
@@ -83,6 +86,14 @@ class OptunaSweeper(Sweeper):
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it goes on
             signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
         try:
+            if self.options:
+                raise ConfigError(
+                    [
+                        f"hydra.sweeper.{name} is of another sweeper; what is searched is typed as "
+                        "KEY=interval(1,20), or stands in sweep.space"
+                        for name in self.options
+                    ]
+                )
             if "methods" in self.composed.sweep:
                 Comparison(self.loader, self.composed, arguments).run()
             else:

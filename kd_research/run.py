@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kd_research import hydra_plugin
@@ -39,6 +40,12 @@ register_resolvers()
 def _run(config: DictConfig) -> None:
     """Write config.yaml, and become the trial; `hydra_plugin.CheckFirst` has checked it."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # ours never calls this
+        sys.exit(
+            f"hydra/sweeper={HydraConfig.get().runtime.choices['hydra/sweeper']} runs no sweep of "
+            "this package (it would run the first setting alone); leave it out: -m with "
+            "sampler=grid runs every setting"
+        )
     settle(config)
     typed = [masked(str(item)) for item in HydraConfig.get().overrides.task]
     OmegaConf.update(config, "overrides", typed, force_add=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,6 +29,7 @@ from kd_research.sweep.probe import open_parts, space_problems
 SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "import_from", "tracking", "num_threads", "pool")
+WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 FREE_SWEEP_KEYS = (
     "rebuild",
     "n_trials",
@@ -67,7 +69,8 @@ class Plan:
         self.directory = Path(config.hydra.sweep.dir).expanduser().resolve()
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
-        self.taken = {item.key_or_group for item in overrides if not item.is_sweep_override()}
+        self.taken = {spaces.full_name(item) for item in overrides if not item.is_sweep_override()}
+        _take_whole(self.config, overrides)
         nested, own = stated.expressions(self.config)
         expressions = {k: v for k, v in {**nested, **own}.items() if k not in self.taken}
         if any(item.key_or_group == "sweep.space" and item.value() == {} for item in overrides):
@@ -75,8 +78,8 @@ class Plan:
         for item in overrides:
             if item.is_sweep_override():
                 added = "+" if item.is_add() or item.is_force_add() else ""
-                expressions.pop(item.key_or_group, None)
-                expressions[added + item.key_or_group] = item.get_value_string()
+                expressions.pop(spaces.full_name(item), None)
+                expressions[added + spaces.full_name(item)] = item.get_value_string()
         names = {key.lstrip("+") for key in expressions}
         options = {key: loader.get_group_options(key.split("@")[0]) for key in names}
         groups = {key: names for key, names in options.items() if names}
@@ -198,6 +201,21 @@ class Plan:
         raise ConfigError(
             [f"{self.directory} holds a sweep {why}: choose another name, as in sweep.name=mine"]
         )
+
+
+def _take_whole(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Take the sweep's mappings as they were typed; Hydra merges them into the default ones."""
+    for item in overrides:
+        value = None if item.is_sweep_override() else item.value()
+        if item.key_or_group in WHOLE and isinstance(value, dict):
+            OmegaConf.update(config, item.key_or_group, value, merge=False, force_add=True)
+    typed = {str(item.key_or_group) for item in overrides if not item.is_sweep_override()}
+    own_point = any(name.startswith("sweep.reference_point") for name in typed)
+    if "sweep.objectives" in typed and not own_point:
+        names, point = config.sweep.objectives or {}, config.sweep.reference_point or {}
+        # The default's has objectives that were replaced.
+        kept = {name: value for name, value in point.items() if name in names}
+        OmegaConf.update(config, "sweep.reference_point", kept, merge=False)
 
 
 def devices(config: DictConfig) -> int:

@@ -122,7 +122,7 @@ def parse(
         text = f"choice({','.join(map(_text, value))})" if isinstance(value, list) else str(value)
         try:
             override = _parse(parser, key, text)
-            distribution = _distribution(override, group_options.get(override.key_or_group, ()))
+            distribution = _distribution(override, group_options.get(full_name(override), ()))
         except (HydraException, ValueError) as error:
             problems.append(
                 f"sweep.space: {key}={text} is no search dimension ({str(error).splitlines()[0]}); "
@@ -130,8 +130,8 @@ def parse(
             )
             continue
         lists = [item for item in _choices(override) if isinstance(item, list | dict)]
-        literals = frozenset(str(_choice(item)) for item in lists)
-        name, is_new = override.key_or_group, override.is_add() or override.is_force_add()
+        literals = frozenset(str(_choice(item)) for item in lists) | _spelled(override)
+        name, is_new = full_name(override), override.is_add() or override.is_force_add()
         is_group = name in group_options
         dimensions.append(Dimension(name, text, distribution, is_group, literals, is_new))
     return dimensions, problems
@@ -156,8 +156,7 @@ def _choices(override: Override) -> list[Any]:
 def _distribution(override: Override, options: Sequence[str]) -> BaseDistribution:
     value = override.value()
     if isinstance(value, ChoiceSweep):
-        choices = list(dict.fromkeys(_choice(item) for item in value.list))
-        return CategoricalDistribution(choices)
+        return CategoricalDistribution(_apart([_choice(item) for item in value.list]))
     if isinstance(value, Glob):
         return CategoricalDistribution(value.filter(list(options)))
     if isinstance(value, IntervalSweep):
@@ -176,6 +175,33 @@ def _distribution(override: Override, options: Sequence[str]) -> BaseDistributio
             return IntDistribution(int(low), int(high), step=int(value.step), log=log)
         return FloatDistribution(float(low), float(high), step=float(value.step), log=log)
     raise ValueError("it has one value only")
+
+
+def full_name(override: Override) -> str:
+    """The key or group that an override names, with the package that it goes to."""
+    name = str(override.key_or_group)
+    return f"{name}@{override.package}" if override.package else name
+
+
+def _apart(choices: Sequence[Value]) -> list[Value]:
+    """The choices without repeats; what Python takes for equal (1, 1.0, true) as texts."""
+    found: list[Value] = []
+    for choice in choices:
+        equal = [other for other in found if other == choice]
+        if not equal:
+            found.append(choice)
+        elif all(type(other) is not type(choice) for other in equal):
+            text = str(choice).lower()
+            found += [] if text in found else [text]
+    return found
+
+
+def _spelled(override: Override) -> frozenset[str]:
+    """The choices that stand in the study by their text, because another one equals them."""
+    given = [_choice(item) for item in _choices(override)]
+    known = [(type(item), item) for item in given]
+    apart = [item for item in _apart(given) if (type(item), item) not in known]
+    return frozenset(map(str, apart))
 
 
 def _choice(item: Any) -> Value:

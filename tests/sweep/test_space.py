@@ -63,3 +63,25 @@ def test_wrong_bounds_are_told_all_at_once():
     assert dimensions == []
     assert [line.split(":")[1].split("=")[0].strip() for line in problems] == list("abcdef")
     assert all("; try choice(a,b)" in line for line in problems)
+
+
+@pytest.mark.parametrize(
+    ("expression", "meant"),
+    [("1,1.0", [1, 1.0]), ("true,1", [True, 1]), ("0,false,0.0,0", [0, False, 0.0])],
+)
+def test_choices_that_python_takes_for_equal_stay_apart(expression, meant):
+    """One batch, or all of them: limit_train_batches=1,1.0 lost one of its two."""
+    ((dimension,), problems) = parse({"+a.b": expression}, {})
+    assert problems == []
+    choices = dimension.distribution.choices
+    assert len(set(map(dimension.distribution.to_internal_repr, choices))) == len(meant)
+    found = [dimension.content(choice) for choice in choices]
+    assert [(type(value), value) for value in found] == [(type(value), value) for value in meant]
+
+
+def test_a_group_keeps_its_package():
+    groups = {"augment@dataset.augment": ["none", "crop_flip"]}
+    ((dimension,), problems) = parse({"augment@dataset.augment": "none,crop_flip"}, groups)
+    assert problems == []
+    assert dimension.is_group
+    assert dimension.assignment("crop_flip") == "augment@dataset.augment=crop_flip"

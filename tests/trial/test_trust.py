@@ -73,9 +73,7 @@ def call(module: str, *arguments: object, at: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "module", ["kd_research.trial", "kd_research.export", "kd_research.remeasure"]
-)
+@pytest.mark.parametrize("command", ["trial", "export", "remeasure"])
 def test_a_received_folder_runs_nothing(command: str, tiny: Compose, tmp_path: Path) -> None:
     at = folder_with(tiny(), tmp_path / "run")
     folder_with(tiny(), at, ("student.model", payload(at, "torch.load")))

@@ -1,0 +1,49 @@
+"""A sweep is what was typed: mappings whole, groups where they go, no other sweeper."""
+
+import subprocess
+import sys
+
+import pytest
+from sweep_commands import make_plan
+from tiny import TINY
+
+BASE = ["sweep.name=s", "tracking=disabled", "sampler=random"]
+
+
+def test_objectives_are_those_that_were_typed(tmp_path):
+    """Mappings merge in OmegaConf: the second objective of the default stayed."""
+    plan = make_plan(*BASE, f"output_dir={tmp_path}", "sweep.objectives={val_accuracy: maximize}")
+    assert plan.objectives == {"val_accuracy": "maximize"}
+    assert plan.config.sweep.reference_point == {"val_accuracy": 0.8}
+
+
+def test_a_group_is_swept_where_it_goes(tmp_path):
+    plan = make_plan(*BASE, f"output_dir={tmp_path}", "augment@dataset.augment=none,crop_flip")
+    (item,) = [item for item in plan.space if item.is_group]
+    made = {
+        choice: plan.composition.with_groups(((item.key, choice),)).dataset.augment
+        for choice in ("none", "crop_flip")
+    }
+    assert made["none"] != made["crop_flip"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra/sweeper=basic", "hydra/sweeper=basic runs no sweep of this package"),
+        ("+hydra.sweeper.params={a: 1}", "hydra.sweeper.params is of another sweeper"),
+    ],
+)
+def test_another_sweeper_is_refused(override, message, tmp_path):
+    """It ran the first of three settings alone, and ended with 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_research.run", "-m", *TINY, f"output_dir={tmp_path}"]
+        + ["loss.temperature=1,2,3", override],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("record.json"))
