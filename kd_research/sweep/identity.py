@@ -115,6 +115,16 @@ def check_proposal(folder: Path, wanted: Mapping[str, Any]) -> bool:
     return True
 
 
+def propose(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Write a trial's proposal.json, if its folder does not have it already.
+
+    Raises:
+        ConfigError: the folder is of another trial.
+    """
+    if not check_proposal(folder, wanted):
+        write_json(folder / PROPOSAL_NAME, wanted)
+
+
 def run_digest(config: DictConfig | Mapping[str, Any]) -> str:
     """What names a run: its configuration but for where and how visibly it ran."""
     plain = writable(config) if isinstance(config, DictConfig) else config

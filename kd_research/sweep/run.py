@@ -23,7 +23,6 @@ from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
 from kd_research.records.record import (
     CONFIG_NAME,
-    PROPOSAL_NAME,
     RECORD_NAME,
     STOP_NAME,
     stopped_record,
@@ -191,9 +190,7 @@ class Sweep:
             return
         number = trial.number
         self.trials[number] = trial
-        wanted, folder = identity.proposal(self.plan, number, params), self.folders.trial(number)
-        if not identity.check_proposal(folder, wanted):
-            write_json(folder / PROPOSAL_NAME, wanted)
+        identity.propose(self.folders.trial(number), identity.proposal(self.plan, number, params))
         try:
             for directory, config in self.folders.configs(number, params).items():
                 self.wanted[directory] = identity.run_digest(config)
