@@ -114,7 +114,7 @@ def _readable(counter: str) -> bool:
     path = Path(counter)
     try:
         if path.is_dir():
-            (path / "energy_uj").read_text()
+            (path / "energy_uj").read_text(encoding="utf-8")
         return path.exists()
     except OSError:
         return False
