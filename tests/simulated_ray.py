@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import ray
 from ray.cluster_utils import Cluster
 from sweep_commands import PATHS, folder, make_plan, records
 
@@ -77,6 +78,14 @@ class Nodes:
         process.kill()
         process.wait()  # else it is a zombie, which its workers take for alive
         self.cluster.remove_node(node, allow_graceful=False)
+
+    def remove(self, node):
+        """Have a node leave, and wait until the others know."""
+        self.cluster.remove_node(node)
+        name = node.plasma_store_socket_name
+        wait_for(
+            lambda: name not in [n["ObjectStoreSocketName"] for n in ray.nodes() if n["Alive"]]
+        )
 
 
 def run(output_dir, base, *overrides, meanwhile=None):

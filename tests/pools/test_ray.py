@@ -167,7 +167,7 @@ def test_a_node_whose_disk_is_full_gets_nothing(cluster, pool, tmp_path):
         assert "full" not in places
         check_whole(tmp_path, 6)
     finally:
-        cluster.cluster.remove_node(node, allow_graceful=False)
+        cluster.remove(node)
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
@@ -259,7 +259,7 @@ def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp
         said = [facts(tmp_path / "gpu", number)[0] for number in range(2)]
         assert [(each["node"], each["gpus"]) for each in said] == [("gpu", "0")] * 2
     finally:
-        cluster.cluster.remove_node(node, allow_graceful=False)
+        cluster.remove(node)
 
 
 def test_more_slots_are_asked_for_while_all_are_busy(cluster, pool, tmp_path):
