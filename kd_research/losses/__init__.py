@@ -11,6 +11,7 @@ from kd_research.losses.attention import (
     InterChannel,
     NeuronSelectivity,
 )
+from kd_research.losses.class_maps import ClassAttention, OneForAll
 from kd_research.losses.contrast import Contrastive
 from kd_research.losses.correlation import DIST
 from kd_research.losses.divergences import (
@@ -22,6 +23,7 @@ from kd_research.losses.divergences import (
     SkewReverseKL,
     TotalVariation,
 )
+from kd_research.losses.factors import ActivationBoundaries, FactorTransfer, PrimeAware
 from kd_research.losses.hints import Hint, MaskedGeneration, VariationalInformation
 from kd_research.losses.information import InformationTheoretic, SimpleRecipe
 from kd_research.losses.labels import LabelSmoothing, VirtualTeacher
@@ -55,16 +57,19 @@ from kd_research.losses.temperature import (
 from kd_research.losses.transformers import HiddenCosine, MiniLM, TinyBERT
 
 __all__ = [
+    "ActivationBoundaries",
     "AdaptiveKL",
     "AlphaBeta",
     "AnnealedLogits",
     "AttentionTransfer",
     "ChannelWise",
+    "ClassAttention",
     "Contrastive",
     "CorrelationCongruence",
     "CurriculumTemperature",
     "DIST",
     "DecoupledKD",
+    "FactorTransfer",
     "FlowOfSolution",
     "HiddenCosine",
     "Hint",
@@ -80,7 +85,9 @@ __all__ = [
     "NeuronSelectivity",
     "NormalizedKD",
     "Objective",
+    "OneForAll",
     "Overhaul",
+    "PrimeAware",
     "ProbabilisticTransfer",
     "ProbabilityMSE",
     "RefinedLogit",

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from loss_cases import CASES, CONF, compose_loss
+from loss_cases import CASES, CONF, TRANSFORMERS, compose_loss
 
 from kd_research.configuration.resolvers import first_lines
 
@@ -16,7 +16,7 @@ ROWS = {
 
 
 def test_every_loss_has_a_row():
-    assert set(ROWS) == set(CASES) - {"kd_at"}
+    assert set(ROWS) == (set(CASES) | TRANSFORMERS) - {"kd_at"}
     assert "conf/loss/kd_at.yaml" in TEXT
 
 
@@ -39,5 +39,5 @@ def test_relational_losses_are_marked(name):
 
 def test_the_help_has_a_line_each():
     lines = first_lines("loss").splitlines()
-    assert [line.split()[0] for line in lines] == sorted(CASES)
+    assert [line.split()[0] for line in lines] == sorted(set(CASES) | TRANSFORMERS)
     assert all(len(line.split()) > 3 for line in lines)
