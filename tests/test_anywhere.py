@@ -93,9 +93,9 @@ def test_own_parts_are_choices_by_name(installed: Path, tmp_path: Path, by: str)
     (record,) = (tmp_path / "outputs" / "runs").glob("*/*/record.json")
     config = read_record(record.parent).config
     assert config["student"]["model"]["_target_"] == "mine.Tiny"
-    again = run(
-        [str(installed / "python"), "-m", "kd_research.trial", str(record.parent)], Path("/")
-    )
+    rerun = [kd, "trial", str(record.parent)]
+    assert run(rerun, Path("/")).returncode == 2, "a received folder runs nothing unknown"
+    again = run([*rerun, "--trust"], Path("/"))
     assert again.returncode == 0, again.stderr
     sweep = ["+sweeps=mine", "-m", *SHORT, "sweep.n_trials=2", "sweep.workers=1"]
     done = run([kd, "run", *flags, *sweep], tmp_path)
