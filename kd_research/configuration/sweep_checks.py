@@ -133,7 +133,10 @@ def _storage_problems(url: Any) -> Iterator[str]:
         return
     scheme, driver = match[1], (match[2] or "")[1:]
     if scheme == "sqlite":
-        folder = Path(str(url).removeprefix("sqlite:///")).parent
+        file = (
+            str(url).removeprefix("sqlite:///").partition("?")[0]
+        )  # or SQLite's file:PATH?uri=true
+        folder = Path(re.sub(r"^file:(//(localhost)?(?=/))?", "", file)).parent
         if not folder.is_dir():
             yield f"sweep.storage: there is no folder {folder} for its file; type mkdir -p {folder}"
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from sweep_commands import PATHS
 from tiny import TINY
 
 from kd_research.configuration.config import ConfigError, save
-from kd_research.configuration.ranks import NAMES, be_one_process, is_first_process, take_rank
+from kd_research.configuration.ranks import (
+    NAMES,
+    be_one_process,
+    clear,
+    is_first_process,
+    take_rank,
+)
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
 LEFT_OVER = [
@@ -42,10 +49,12 @@ SRUN |= {"SLURM_JOB_ID": "12", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"
 
 
 @pytest.fixture(autouse=True)
-def _none_to_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def _none_to_begin_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in NAMES:  # set first, so that the end of the test brings back what there was
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    yield
+    clear()  # Lightning, too, was told a rank: its loggers would write nothing in later tests
 
 
 def said(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

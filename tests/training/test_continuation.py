@@ -216,7 +216,8 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_result(tmp_path, monk
         save(config, directory / CONFIG_NAME)
 
     def run(directory):
-        os._exit(child._run_ranks(directory, "kd_research.trial.run", "main", 2))
+        part = child.Part(0, 2, "127.0.0.1", child.free_port())
+        os._exit(child._run_ranks(directory, "kd_research.trial.run", "main", 2, part))
 
     def killed():
         kill_in_epoch(2)
