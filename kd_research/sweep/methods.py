@@ -135,7 +135,7 @@ class Comparison:
             for name, method in self.methods.items()
         }
         OmegaConf.update(config, "sweep.rows", stated, merge=False, force_add=True)
-        return Plan(self.loader, config, self.fixed)
+        return Plan(self.loader, config, self.fixed, {"sweep.space": None})
 
     def _tuning(self, name: str, method: Method) -> Plan:
         groups, keys = [], {}

@@ -70,11 +70,9 @@ class Plan:
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {spaces.full_name(item) for item in overrides if not item.is_sweep_override()}
-        _take_whole(self.config, overrides)
+        _take_whole(self.config, overrides, set(besides))
         nested, own = stated.expressions(self.config)
         expressions = {k: v for k, v in {**nested, **own}.items() if k not in self.taken}
-        if any(item.key_or_group == "sweep.space" and item.value() == {} for item in overrides):
-            expressions = {}  # OmegaConf merges mappings: {} would leave the default space
         for item in overrides:
             if item.is_sweep_override():
                 added = "+" if item.is_add() or item.is_force_add() else ""
@@ -203,10 +201,16 @@ class Plan:
         )
 
 
-def _take_whole(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Take the sweep's mappings as they were typed; Hydra merges them into the default ones."""
+def _take_whole(config: DictConfig, overrides: Sequence[Override], besides: set[str]) -> None:
+    """Take the sweep's mappings as they were typed; Hydra merges them into the default ones.
+
+    The space stays where `besides` states it: a tuning adds the method's to what was typed, and
+    the final rows have none.
+    """
     for item in overrides:
         value = None if item.is_sweep_override() else item.value()
+        if item.key_or_group == "sweep.space" and besides & {"sweep", "sweep.space"}:
+            continue
         if item.key_or_group in WHOLE and isinstance(value, dict):
             OmegaConf.update(config, item.key_or_group, value, merge=False, force_add=True)
     typed = {str(item.key_or_group) for item in overrides if not item.is_sweep_override()}

@@ -94,9 +94,9 @@ def test_the_best_setting_and_fresh_seeds_become_the_final_rows(tmp_path: Path) 
     final = comparison.final({"ce": {"optimizer.lr": 0.01}, "kd": {"loss.temperature": 7.0}})
     assert (final.config.seed, final.config.sweep.seeds, final.n_trials) == (5, 2, 2)
     assert final.config.read_test
-    kd = final.compose({"row": "kd"})
+    kd = final.composition.compose({"row": "kd"})
     assert (kd.loss.temperature, kd.loss["lambda"], kd.optimizer.lr) == (7.0, 0.5, 0.003)
-    assert final.compose({"row": "ce"}).optimizer.lr == 0.01
+    assert final.composition.compose({"row": "ce"}).optimizer.lr == 0.01
     assert (tmp_path / "sweeps" / "s" / "sweep.yaml").is_file()  # the report reads it by now
 
 
@@ -104,7 +104,7 @@ def test_a_group_in_the_space_leaves_the_rest_of_a_tuning_as_it_is(tmp_path: Pat
     group = "+sweep.methods.kd.space={optimizer:'choice(adamw,sgd)'}"
     given = [*BASE, group, "paper_rule=last_epoch", f"output_dir={tmp_path}"]
     tuning = make_plan(*given, kind=Comparison).tunings["kd"]
-    sgd = tuning.compose({"optimizer": "sgd", "loss.temperature": 3.0})
+    sgd = tuning.composition.compose({"optimizer": "sgd", "loss.temperature": 3.0})
     assert (sgd.optimizer._target_, sgd.loss.temperature) == ("torch.optim.SGD", 3.0)
     assert (sgd.read_test, sgd.paper_rule, sgd.loss["lambda"]) == (False, None, 0.5)
     assert sgd.sweep == tuning.config.sweep
@@ -132,7 +132,7 @@ def test_the_command_line_sets_nothing_that_a_method_sets(tmp_path: Path) -> Non
     instead = [line.split('"')[1] for line in told.value.problems]
     comparison = make_plan(*given, instead[0], instead[2], kind=Comparison)
     final = comparison.final({"ce": {}, "kd": {}})
-    assert final.compose({"row": "kd"}).loss["lambda"] == 0.9
+    assert final.composition.compose({"row": "kd"}).loss["lambda"] == 0.9
     assert comparison.tunings["kd"].config.loss["lambda"] == 0.9
     assert comparison.tunings["kd"].space[1].expression == "interval(2,5)"
 

@@ -84,7 +84,7 @@ def test_the_last_trial_goes_to_the_sweeper_that_asked_first(tmp_path):
         other.refresh()
         assert other.finished == 1
         assert one.study.trials[0].values == [1.0, 1.0]
-        assert "discarded" in one.study.study.get_trials()[1].user_attrs
+        assert "discarded" in one.study.get_trials()[1].user_attrs
 
 
 def test_trials_are_taken_from_the_dead_and_never_from_the_living(tmp_path):
