@@ -25,6 +25,7 @@ from kd_research.configuration.config import ROOT
 from kd_research.configuration.resolvers import register_resolvers
 from kd_research.pools.local import End, LocalPool
 from kd_research.records.record import RunRecord, write_record
+from kd_research.sweep import proposals
 from kd_research.sweep import run as sweeper
 from kd_research.sweep.opening import open_study
 from kd_research.sweep.plan import Plan
@@ -161,8 +162,8 @@ def main():
     )
 
 
-suggest, asking = sweeper.suggest, Asking()
-sweeper.suggest = asking
+suggest, asking = proposals.suggest, Asking()
+proposals.suggest = asking
 
 if __name__ == "__main__":
     main()
