@@ -26,6 +26,7 @@ from types import ModuleType
 
 from omegaconf import OmegaConf
 
+from kd_research.records.outside import PUT_BACK, trouble
 from kd_research.records.printing import print_safely
 from kd_research.records.record import (
     CONFIG_NAME,
@@ -91,10 +92,15 @@ def run_folder(
     """
     os.setsid()
     _die_with_sweeper()
-    folder = os.open(directory, os.O_RDONLY)
-    if part is None or part.first == 0:  # the others run the same folder
-        fcntl.flock(folder, fcntl.LOCK_EX)  # waits for a dying run of a killed sweeper
-    log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        folder = os.open(directory, os.O_RDONLY)
+        if part is None or part.first == 0:  # the others run the same folder
+            fcntl.flock(folder, fcntl.LOCK_EX)  # waits for a dying run of a killed sweeper
+        log = os.open(Path(directory) / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:  # there is no log to say it in; the sweeper looks at the disk itself
+        if isinstance(error, FileNotFoundError) or trouble(error, Path(directory)):
+            sys.exit(PUT_BACK)
+        raise
     os.dup2(log, 1)
     os.dup2(log, 2)
     print_safely()  # to the log, which may be on a full disk

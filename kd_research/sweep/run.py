@@ -197,9 +197,15 @@ class Sweep:
                 if not (directory / RECORD_NAME).exists():
                     save(config, directory / CONFIG_NAME)
         except Exception as error:  # a proposal that does not compose is a failed trial
+            self.held.check()
             if trouble(error, self.directory):
                 raise
+            removed = isinstance(error, FileNotFoundError) and Path(str(error.filename))
+            if removed and self.directory in removed.parents:
+                raise OutsideError(f"{removed.parent} was removed") from error
             reason = f"{type(error).__name__}: {error}"
+            for directory in self.folders.runs(number):  # the record is of the whole proposal
+                self.wanted.pop(directory, None)
             close_run(self.folders.trial(number), self.plan.config, reason)
             self._tell(number)
         else:
@@ -259,7 +265,10 @@ class Sweep:
         if not (directory / RECORD_NAME).exists():
             self.held.check()
             if end.put_back or is_full(self.directory):
-                raise OutsideError(last_line(directory) or f"{end.reason} ({room(directory)})")
+                told = last_line(directory) or f"{end.reason} ({room(directory)})"
+                if not directory.exists():
+                    told = f"{directory} was removed"
+                raise OutsideError(told)
             tries = count_loss(directory)
             if end.outside and tries <= self.settings.max_retries:
                 self.progress.note(

@@ -114,7 +114,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path):
 
 
 def test_a_sweep_of_failures_ends_as_one(tmp_path):
-    code, printed = sweep(tmp_path, "sweep.n_trials=2", "sweep.trial_timeout=0.001")
+    code, printed = sweep(tmp_path, "sweep.n_trials=2", "sweep.trial_timeout=1e-6")
     assert code != 0, printed
     assert printed.strip().splitlines()[-1].startswith("no trial was completed; the logs in ")
     assert {record["status"] for record in records(tmp_path).values()} == {"failed"}
