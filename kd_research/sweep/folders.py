@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_research.records.outside import OutsideError
 from kd_research.records.record import (
     CONFIG_NAME,
     LOG_NAME,
@@ -105,3 +106,14 @@ def last_line(run: Path) -> str:
 def more_in_log(run: Path) -> str:
     """Where more is said of a run's end; a process that is killed says nothing."""
     return "; see log.txt" if last_line(run) else ""
+
+
+def check_removed(error: Exception, directory: Path) -> None:
+    """Tell a missing file in the sweep's folder from an error of the proposal's own.
+
+    Raises:
+        OutsideError: a folder below `directory` was removed while it was written to.
+    """
+    removed = isinstance(error, FileNotFoundError) and Path(str(error.filename))
+    if removed and directory in removed.parents:
+        raise OutsideError(f"{removed.parent} was removed") from error

@@ -34,6 +34,7 @@ from kd_research.sweep import identity
 from kd_research.sweep.dominated import due_runs
 from kd_research.sweep.folders import (
     Folders,
+    check_removed,
     close_run,
     config_of,
     count_loss,
@@ -200,9 +201,7 @@ class Sweep:
             self.held.check()
             if trouble(error, self.directory):
                 raise
-            removed = isinstance(error, FileNotFoundError) and Path(str(error.filename))
-            if removed and self.directory in removed.parents:
-                raise OutsideError(f"{removed.parent} was removed") from error
+            check_removed(error, self.directory)
             reason = f"{type(error).__name__}: {error}"
             for directory in self.folders.runs(number):  # the record is of the whole proposal
                 self.wanted.pop(directory, None)
