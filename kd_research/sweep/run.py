@@ -30,18 +30,9 @@ from kd_research.records.record import (
     write_record,
 )
 from kd_research.report import write_report
+from kd_research.sweep import folders as places
 from kd_research.sweep import identity
 from kd_research.sweep.dominated import due_runs
-from kd_research.sweep.folders import (
-    Folders,
-    check_removed,
-    close_run,
-    config_of,
-    count_loss,
-    last_line,
-    more_in_log,
-    record_of,
-)
 from kd_research.sweep.live_curves import Follower
 from kd_research.sweep.objective_values import Values
 from kd_research.sweep.opened_pool import opened_pool
@@ -102,7 +93,7 @@ class Sweep:
     def __init__(self, plan: Plan, study: SharedStudy, pool: Pool):
         self.plan, self.study, self.pool = plan, study, pool
         self.directory, self.settings = plan.directory, plan.config.sweep
-        self.folders = Folders(plan)
+        self.folders = places.Folders(plan)
         self.follower = Follower(self.folders, plan.objectives, self.settings.early_stopping)
         self.proposals = Proposals(study, plan.composition)
         self.values = Values(plan.objectives, plan.constraints)
@@ -201,11 +192,11 @@ class Sweep:
             self.held.check()
             if trouble(error, self.directory):
                 raise
-            check_removed(error, self.directory)
+            places.check_removed(error, self.directory)
             reason = f"{type(error).__name__}: {error}"
             for directory in self.folders.runs(number):  # the record is of the whole proposal
                 self.wanted.pop(directory, None)
-            close_run(self.folders.trial(number), self.plan.config, reason)
+            places.close_run(self.folders.trial(number), self.plan.config, reason)
             self._tell(number)
         else:
             self._go_on(number)
@@ -222,7 +213,7 @@ class Sweep:
             due, reason = due_runs(runs, trials, names, self.settings.prune_dominated)
             for path in runs if reason else ():
                 if not (path / RECORD_NAME).exists():
-                    close_run(path, config_of(path), str(reason), "pruned")
+                    places.close_run(path, places.config_of(path), str(reason), "pruned")
         self.waiting[:0] = [path for path in due if path not in flying]
         self._tell(number)
 
@@ -234,7 +225,7 @@ class Sweep:
         self.pool.kill([self.running.pop(directory) for directory in found])
         for directory in found:
             if not (directory / RECORD_NAME).exists():  # it could not write it itself
-                write_record(stopped_record(config_of(directory), directory), directory)
+                write_record(stopped_record(places.config_of(directory), directory), directory)
                 shutil.rmtree(directory / "checkpoints", ignore_errors=True)
             (directory / STOP_NAME).unlink()
             self._tell(self.folders.number(directory))
@@ -264,11 +255,11 @@ class Sweep:
         if not (directory / RECORD_NAME).exists():
             self.held.check()
             if end.put_back or is_full(self.directory):
-                told = last_line(directory) or f"{end.reason} ({room(directory)})"
+                told = places.last_line(directory) or f"{end.reason} ({room(directory)})"
                 if not directory.exists():
                     told = f"{directory} was removed"
                 raise OutsideError(told)
-            tries = count_loss(directory)
+            tries = places.count_loss(directory)
             if end.outside and tries <= self.settings.max_retries:
                 self.progress.note(
                     f"{directory.relative_to(self.directory)}: {end.reason}; it goes on "
@@ -276,8 +267,12 @@ class Sweep:
                 )
                 self.waiting.insert(0, directory)
                 return
-            reason = end.reason + (f", {tries} times" if tries > 1 else "") + more_in_log(directory)
-            close_run(directory, config_of(directory), reason)
+            reason = (
+                end.reason
+                + (f", {tries} times" if tries > 1 else "")
+                + places.more_in_log(directory)
+            )
+            places.close_run(directory, places.config_of(directory), reason)
         self._go_on(number)
 
     def _tell(self, number: int) -> None:
@@ -285,7 +280,7 @@ class Sweep:
         folders = self.folders.runs(number)
         everywhere = {self.folders.trial(number), *folders}
         present = [path for path in everywhere if (path / RECORD_NAME).exists()]
-        records = [record_of(path) for path in sorted(present)]
+        records = [places.record_of(path) for path in sorted(present)]
         for path, record in zip(sorted(present), records, strict=True):
             identity.check_record(record, path, self.wanted.get(path))
         ended = any(record.status != "completed" for record in records)
