@@ -267,11 +267,8 @@ class Sweep:
                 )
                 self.waiting.insert(0, directory)
                 return
-            reason = (
-                end.reason
-                + (f", {tries} times" if tries > 1 else "")
-                + places.more_in_log(directory)
-            )
+            often = f", {tries} times" if tries > 1 else ""
+            reason = end.reason + often + places.more_in_log(directory)
             places.close_run(directory, places.config_of(directory), reason)
         self._go_on(number)
 
