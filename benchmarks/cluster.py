@@ -91,7 +91,7 @@ def slots(chosen):
     with cluster(2, chosen.slots // 2) as address, tempfile.TemporaryDirectory() as output:
         connect(address, 1)
         overrides = [f"output_dir={output}", "sampler=random", "tracking=disabled"]
-        overrides += ["pool=ray", "pool.gpus=0", "pool.program=noop_trial"]
+        overrides += ["pool=ray", "pool.gpus=0", "pool.program=noop_trial", "sweep.baseline=false"]
         overrides += [f"pool.address={address}", f"sweep.n_trials={chosen.trials}"]
         plan, marks, tell = make_plan(*overrides), [], sweeper.SharedStudy.tell
 

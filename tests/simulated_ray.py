@@ -16,7 +16,7 @@ from sweep_commands import PATHS, folder, make_plan, records
 from kd_research.sweep import run as sweeper
 
 NOOP = ["pool=ray", "pool.program=ray_trial", "tracking=disabled", "sampler=random"]
-NOOP += ["sweep.name=s", "pool.gpus=0"]
+NOOP += ["sweep.name=s", "sweep.baseline=false", "pool.gpus=0"]
 # Loopback; for 127.0.0.1 Ray takes the address that others reach the machine at.
 HERE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_log_monitor": False}
 

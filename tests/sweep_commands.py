@@ -37,10 +37,17 @@ TINY = [
     "tracking=disabled",
     "sweep.workers=2",
     "sweep.name=s",
+    "sweep.baseline=false",
 ]
 
 
-NOOP = ["pool.program=noop_trial", "tracking=disabled", "sampler=random", "sweep.name=s"]
+NOOP = [
+    "pool.program=noop_trial",
+    "tracking=disabled",
+    "sampler=random",
+    "sweep.name=s",
+    "sweep.baseline=false",
+]
 
 
 def start(output_dir, *overrides, base=TINY, environment=(), **popen):

@@ -37,6 +37,7 @@ def sweep_value_problems(config: DictConfig) -> Iterator[str]:
     """What is wrong with the values of `sweep`, a line a problem."""
     sweep = plain(config.sweep)
     rules: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+        "baseline": (lambda v: isinstance(v, bool), "true or false", "true"),
         "trial_timeout": (
             lambda v: v is None or is_number(v, above=0),
             "seconds > 0, or null for none",

@@ -83,7 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _remeasure(directory: Path, trusted: bool) -> None:
     """In a process of its own: it needs torch, and a report does not."""
-    trials = [trial for trial in load_sweep(directory).trials if trial.state == "completed"]
+    sweep = load_sweep(directory)
+    trials = [trial for trial in sweep.trials if trial.state == "completed"]
+    trials += [trial for trial in sweep.baselines if trial.state == "completed"]
     runs = [str(run.directory) for trial in trials for run in trial.runs]
     command = [sys.executable, "-m", "kd_research.remeasure", *runs, *(["--trust"] * trusted)]
     if runs and subprocess.run(command, check=False).returncode:

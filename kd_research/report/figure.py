@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from kd_research.report.sweep import Sweep, Trial
+from kd_research.report.baseline import WHO, baseline
+from kd_research.report.sweep import Sweep, Trial, is_fraction
 
 SUFFIXES = (".svg", ".pdf", ".png")
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#9aa3ab"  # Okabe and Ito
@@ -33,6 +34,8 @@ def write_figure(sweep: Sweep, path: Path) -> None:
     members = {trial.number for trial in front}
     done = [t for t in sweep.trials if t.state == "completed" and t.number not in members]
     plain = [trial for trial in sweep.trials if trial.state == "completed" and trial.undistilled]
+    reference = baseline(sweep)
+    plain += [reference] if reference and reference not in plain else []
 
     def draw(trials: list[Trial], colour: str, label: str, mark: str, size: float) -> None:
         if trials:
@@ -54,7 +57,7 @@ def write_figure(sweep: Sweep, path: Path) -> None:
         xs, ys = ([trial.mean(name) for trial in front] for name in (x, y))
         axes.step(_scaled(x, xs), _scaled(y, ys), where=where, color=BLUE, lw=1)
     draw(front, BLUE, "front", "o", 4.5)
-    draw(plain, GREEN, "without a teacher", "D", 4)
+    draw(plain, GREEN, WHO, "D", 4)
     for number, teacher in enumerate(sweep.teachers[:3]):
         if y in teacher:
             name = "teacher" if number == 0 else None
@@ -79,13 +82,9 @@ def write_figure(sweep: Sweep, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _is_fraction(name: str) -> bool:
-    return any(word in name for word in ("accuracy", "agreement", "retention"))
-
-
 def _scaled(name: str, values: list[float | None]) -> list[float]:
-    return [(100 if _is_fraction(name) else 1) * (value or 0.0) for value in values]
+    return [(100 if is_fraction(name) else 1) * (value or 0.0) for value in values]
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ") + (" (%)" if _is_fraction(name) else "")
+    return name.replace("_", " ") + (" (%)" if is_fraction(name) else "")

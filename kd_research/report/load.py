@@ -45,6 +45,7 @@ SPEC_TYPES: Mapping[str, Callable[[Any], bool]] = {  # of sweep.yaml, where it i
     "methods": lambda it: isinstance(it, dict),
     "questions": lambda it: isinstance(it, list) and all(isinstance(v, dict) for v in it),
 }
+BASELINE = "baseline"  # the folder of the trials that were run again from labels alone
 NOT_SETTINGS = ("seed", "output_dir", "tracking.", "sweep.", "sampler.", "hydra.")
 
 
@@ -63,6 +64,8 @@ def load_sweep(directory: Path) -> Sweep:
     objectives = spec.get("objectives") or DEFAULT_OBJECTIVES
     num_seeds = _num_seeds(spec.get("seeds"))
     loaded = [_load_trial(folder, num_seeds, tuple(objectives)) for folder in folders]
+    beside = sorted(filter(_is_trial, (directory / BASELINE).glob("*")))
+    baselines = [_load_trial(folder, num_seeds, tuple(objectives)) for folder in beside]
     return Sweep(
         directory=directory,
         name=str(spec.get("name") or directory.name),
@@ -75,9 +78,10 @@ def load_sweep(directory: Path) -> Sweep:
         spec=spec,
         damaged=(
             *damaged,
-            *(line for _, lines in loaded for line in lines),
+            *(line for _, lines in [*loaded, *baselines] for line in lines),
             *_lacking([run for trial, _ in loaded for run in trial.runs]),
         ),
+        baselines=tuple(trial for trial, _ in baselines),
     )
 
 

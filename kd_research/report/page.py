@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
+from kd_research.report.baseline import baseline, gain
 from kd_research.report.curves import evaluations, learning_curves
 from kd_research.report.importances import importances
 from kd_research.report.sweep import Sweep
@@ -74,6 +75,8 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
         "curves": learning_curves(sweep),
         "evaluations": evaluations(sweep),
         "best": best(sweep),
+        "gain": gain(sweep),
+        "baseline": _baseline(sweep),
         "teachers": sweep.teachers,
         "params": sweep.param_names,
         "values": sweep.value_names,
@@ -95,6 +98,21 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
             },
             "std": {name: values for name, values in stds.items() if any(values)},
         },
+    }
+
+
+def _baseline(sweep: Sweep) -> dict[str, Any] | None:
+    """The student from labels alone; None where there is none, or it is a trial of the page."""
+    plain = baseline(sweep)
+    if plain is None or plain in sweep.trials:
+        return None
+    return {
+        "of": plain.number,
+        "n": len(plain.records),
+        "rerun": rerun(plain),
+        "params": {name: short(value) for name, value in plain.params.items()},
+        "mean": {name: short(plain.mean(name)) for name in sweep.value_names},
+        "std": {name: short(plain.std(name)) for name in sweep.value_names},
     }
 
 

@@ -30,6 +30,11 @@ def larger_is_better(metric: str) -> bool:
     return any(word in metric for word in LARGER_IS_BETTER)
 
 
+def is_fraction(metric: str) -> bool:
+    """Whether people read a metric in percent."""
+    return any(word in metric for word in ("accuracy", "agreement", "retention"))
+
+
 @dataclass(frozen=True)
 class Run:
     """One seed of a trial; `record` is None while it runs."""
@@ -126,6 +131,7 @@ class Sweep:
 
     Attributes:
         spec: what sweep.yaml says, unresolved; {} without one.
+        baselines: trials of the front, run again from labels alone; they are no trials.
         damaged: the files that could not be read, and why, a line each.
     """
 
@@ -139,6 +145,7 @@ class Sweep:
     constraints: tuple[Constraint, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
+    baselines: tuple[Trial, ...] = ()
 
     @cached_property
     def points(self) -> list[list[float | None]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from kd_research.records.measures import COSTS, METRICS, RATIOS, TEST_METRICS
 from kd_research.records.record import RunRecord
-from kd_research.report.sweep import Sweep, Trial
+from kd_research.report.baseline import summary as baseline_summary
+from kd_research.report.sweep import Sweep, Trial, is_fraction
 
 # The columns of every table, measured or not; exports and other people's metrics follow them.
 VALUE_COLUMNS = (
@@ -30,7 +31,7 @@ def show(name: str, value: Any, std: float | None = None) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if any(word in name for word in ("accuracy", "agreement", "retention")):
+    if is_fraction(name):
         spread = f" ± {100 * std:.2f}" if std is not None else ""
         return f"{100 * value:.2f}{spread}%"
     spread = f" ± {std:.2g}" if std else ""
@@ -140,6 +141,7 @@ def summary(sweep: Sweep) -> dict[str, Any]:
         "hypervolume": sweep.hypervolume,
         "best": best(sweep),
         "front": [trial.number for trial in sweep.front],
+        "baseline": baseline_summary(sweep),
         "teachers": sweep.teachers,
     }
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kd_research.records.printable import printable
+from kd_research.report.baseline import WHO, baseline, gain
 from kd_research.report.curves import evaluations
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import best, rerun, show
@@ -19,7 +20,9 @@ MAX_TEACHERS = 3  # rows of the table, those of the most trials
 
 
 def front_table(sweep: Sweep, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the front for people, the teachers as the last rows; n is of seeds.
+    """Header and cells of the front for people; n is of seeds.
+
+    The last rows are the references: the baseline, trained from labels alone, and the teachers.
 
     A narrow table shows the objectives and the settings alone.
     """
@@ -27,24 +30,30 @@ def front_table(sweep: Sweep, narrow: bool = False) -> tuple[list[str], list[lis
     usual = () if narrow else ("test_accuracy", "teacher_agreement")
     extra = [name for name in usual if name in sweep.value_names]
     values = [*objectives, *(name for name in extra if name not in objectives)]
+    names = sweep.param_names
     header = [
         "trial",
         "n",
         *values,
-        *(last_word(name, sweep.param_names) for name in sweep.param_names),
+        *(last_word(name, names) for name in names),
     ]
     rows = [
         [
             _who(trial),
             str(len(trial.records)),
             *(show(name, trial.mean(name), trial.std(name)) for name in values),
-            *(show(name, trial.params.get(name)) for name in sweep.param_names),
+            *(show(name, trial.params.get(name)) for name in names),
         ]
         for trial in sweep.front
     ]
+    plain = baseline(sweep)
+    if plain is not None and plain not in sweep.front:
+        cells = [show(name, plain.mean(name), plain.std(name)) for name in values]
+        known = [show(name, plain.params[name]) if name in plain.params else "" for name in names]
+        rows.append([WHO, str(len(plain.records)), *cells, *known])
     for teacher in sweep.teachers[:MAX_TEACHERS]:
         cells = [show(name, teacher[name]) if name in teacher else "" for name in values]
-        rows.append(["teacher", "", *cells, *("" for _ in sweep.param_names)])
+        rows.append(["teacher", "", *cells, *("" for _ in names)])
     return header, rows
 
 
@@ -58,6 +67,13 @@ def facts(sweep: Sweep) -> list[str]:
     else:
         corner = ", ".join(f"{n} {show(n, v)}" for n, v in sweep.reference_point.items())
         lines.append(f"hypervolume: {sweep.hypervolume:.6g} (reference point: {corner})")
+    if said := gain(sweep):
+        lines.append(said)
+    lines += [
+        f"the baseline of trial {trial.number} failed: {trial.error or 'no reason recorded'}"
+        for trial in sweep.baselines
+        if trial.state == "failed"
+    ]
     failed = [trial for trial in sweep.trials if trial.state == "failed"]
     lines += [f"trial {t.number} failed: {t.error or 'no reason recorded'}" for t in failed[:3]]
     if len(failed) > 3:
@@ -125,9 +141,9 @@ def latex_table(sweep: Sweep) -> str:
     """The front as a LaTeX table for the booktabs package, mean ± std over n seeds."""
     header, rows = front_table(sweep)
     lines = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
-    teachers = len(sweep.teachers[:MAX_TEACHERS])
-    if teachers and len(rows) > teachers:
-        lines.insert(len(rows) - teachers, r"\midrule")
+    references = len(rows) - len(sweep.front)
+    if references and sweep.front:
+        lines.insert(len(sweep.front), r"\midrule")
     return "\n".join(
         [
             r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
@@ -168,7 +184,7 @@ def print_table(
     lines: list[str],
     console: Console | None = None,
 ) -> None:
-    """A table in the terminal, and lines below it; a teacher's row is dim."""
+    """A table in the terminal, and lines below it; the rows of references are dim."""
     console = console or Console()
     table = Table(title=escape(printable(title)), title_justify="left", header_style="bold")
     for column, name in enumerate(header):
@@ -177,7 +193,8 @@ def print_table(
         table.add_column(words, justify="left" if column == 0 else "right", no_wrap=column == 0)
     for row in rows:
         table.add_row(
-            *(escape(printable(cell)) for cell in row), style="dim" if row[0] == "teacher" else None
+            *(escape(printable(cell)) for cell in row),
+            style="dim" if row[0] in ("teacher", WHO) else None,
         )
     console.print(table)
     for line in lines:

@@ -125,6 +125,13 @@ class Composition:
             self._choices[chosen] = without_hydra(composed)
         return self._choices[chosen]
 
+    def labels_alone(self) -> DictConfig:
+        """The `loss` of loss=ce, whatever else is chosen or set."""
+        with without_rows():
+            composed = self.loader.load_sweep_config(self.master, ["loss=ce"])
+        loss: DictConfig = without_hydra(composed).loss
+        return loss
+
     def _is_group(self, name: str) -> bool:
         if name not in self._groups:
             self._groups[name] = bool(self.loader.get_group_options(name))

@@ -154,6 +154,7 @@ class Comparison:
         settings = {key: value for key, value in stated.items() if key not in FINAL_KEYS}
         settings["space"] = {**(settings["space"] or {}), **method.space}
         settings["name"] = f"{settings['name']}/{TUNING}/{name}"
+        settings["baseline"] = False  # what is compared are the final rows
         unread: dict[str, Any] = {"read_test": False, "paper_rule": None, "shift_classes": []}
         besides = {**keys, **unread, "sweep": settings}
         rows.apply(config, besides)

@@ -32,6 +32,7 @@ FREE_KEYS = ("output_dir", "import_from", "tracking", "num_threads", "pool")
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 FREE_SWEEP_KEYS = (
     "rebuild",
+    "baseline",
     "n_trials",
     "workers",
     "reference_point",

@@ -32,6 +32,7 @@ from kd_research.records.record import (
 from kd_research.report import write_report
 from kd_research.sweep import folders as places
 from kd_research.sweep import identity
+from kd_research.sweep.baseline import run_baseline
 from kd_research.sweep.dominated import due_runs
 from kd_research.sweep.live_curves import Follower
 from kd_research.sweep.objective_values import Values
@@ -61,7 +62,7 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
         plan.directory.mkdir(parents=True, exist_ok=True)
         study = open_study(plan)
         with opened_pool(plan) as pool, study:
-            something_new = Sweep(plan, study, pool).run()
+            something_new = Sweep(plan, study, pool).run() | run_baseline(plan, pool, study.beat)
             num_completed = len(study.completed())
         with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
             report = write_report(plan.directory)

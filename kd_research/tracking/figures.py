@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+from kd_research.report.baseline import WHO, baseline
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from kd_research.report.sweep import Sweep, Trial
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
-GREY, BLUE, ORANGE = "#999999", "#0072B2", "#D55E00"
+GREY, BLUE, ORANGE, GREEN = "#999999", "#0072B2", "#D55E00", "#009E73"
 
 
 def axes(sweep: Sweep) -> tuple[str, str | None]:
@@ -46,6 +48,9 @@ def front_figure(sweep: Sweep) -> go.Figure:
     line = _points(go, best, x, y, "Pareto front", {"color": BLUE, "size": 10})
     line.mode = "lines+markers" if len(sweep.objectives) == 2 else "markers"
     figure.add_trace(line)
+    if (plain := baseline(sweep)) is not None:
+        marker = {"color": GREEN, "size": 11, "symbol": "diamond"}
+        figure.add_trace(_points(go, [plain], x, y, WHO, marker))
     for teacher in sweep.teachers:
         if y in teacher:
             figure.add_hline(

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kd_research.records.record import SWEEP_NAME, RunRecord, read_json
+from kd_research.report.baseline import baseline
 from kd_research.report.importances import importances
 from kd_research.report.load import load_sweep
 from kd_research.report.sweep import Run, Sweep
@@ -50,7 +51,10 @@ def _fill(run: Any, sweep: Sweep) -> None:
     run.log(pages)
     states = {f"num_{state}": number for state, number in sweep.counts.items()}
     best_values = {f"best_{name}": entry["value"] for name, entry in best(sweep).items()}
-    run.summary.update({**states, **best_values, "hypervolume": sweep.hypervolume})
+    plain = baseline(sweep)
+    values = {name: plain.mean(name) for name in sweep.value_names} if plain else {}
+    known = {f"baseline_{name}": value for name, value in values.items() if value is not None}
+    run.summary.update({**states, **best_values, **known, "hypervolume": sweep.hypervolume})
 
 
 def _cell(value: Any) -> Any:

@@ -161,6 +161,7 @@ def test_a_run_and_a_sweep_ignore_what_is_left_over(tmp_path: Path) -> None:
     assert code == 0, err
     assert read_record(tmp_path / "r").status == "completed"
     swept = ["loss.temperature=2,4", "sweep.n_trials=2", "sampler=random", "sweep.name=s"]
+    swept += ["sweep.baseline=false"]
     code, out, err = start(
         "kd_research.run", "-m", *shared, *swept, at=tmp_path, said={**variables, "PMI_RANK": "0"}
     )

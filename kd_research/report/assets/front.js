@@ -76,7 +76,7 @@ function frontTraces(x, y) {
   traces.push(trace("on the sweep's front", front.filter((i) => !trials.undistilled[i]),
     { color: colour("front"), size: 11, line: { color: colour("ground"), width: 1 } }));
   if (plain.length) {
-    traces.push(trace("student without a teacher", plain, { color: colour("plain"), size: 12, symbol: "diamond",
+    traces.push(trace("trial from labels alone", plain, { color: colour("plain"), size: 12, symbol: "diamond",
       opacity: plain.map((i) => (trials.front[i] ? 1 : 0.6)), line: { color: colour("ground"), width: 1 } }));
   }
   if (chosen !== null && shown.includes(chosen)) {
@@ -105,6 +105,14 @@ function teacherMarks(x, y) {
   for (const teacher of data.teachers.length <= 3 ? data.teachers : []) { // more lines would hide the trials
     if (x in teacher) shapes.push({ type: "line", yref: "paper", y0: 0, y1: 1, x0: teacher[x], x1: teacher[x], line });
     if (y in teacher) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: teacher[y], y1: teacher[y], line });
+  }
+  const plain = data.baseline;
+  if (plain && typeof plain.mean[x] === "number" && typeof plain.mean[y] === "number") {
+    const bar = (name) => ({ array: [plain.std[name] || 0], color: colour("plain"), thickness: 1, width: 3 });
+    traces.push({ type: "scatter", mode: "markers", name: "labels alone", x: [plain.mean[x]], y: [plain.mean[y]], error_x: bar(x), error_y: bar(y),
+      marker: { color: colour("plain"), size: 14, symbol: "diamond-open", line: { width: 2.5 } },
+      text: [`the student of trial ${plain.of}<br>` + [...new Set([x, y])].map((name) => `${name} ${show(name, plain.mean[name], plain.std[name])}`).join("<br>")],
+      hovertemplate: "<b>labels alone</b><br>%{text}<extra></extra>" });
   }
   const shown = data.teachers.filter((teacher) => x in teacher && y in teacher);
   if (shown.length) {

@@ -17,6 +17,7 @@ const stdOf = (name, index) => (trials.std[name] ? trials.std[name][index] : nul
 $("name").textContent = data.name;
 $("subtitle").textContent = data.objectives.map(([name, way]) => `${way} ${name}`).join(", ");
 $("made").textContent = data.made;
+$("gain").textContent = data.gain ? data.gain[0].toUpperCase() + data.gain.slice(1) + "." : "";
 const counts = Object.entries(data.counts).filter(([, number]) => number);
 card("trials", data.n_trials ? `${numTrials} of ${data.n_trials}` : String(numTrials),
   counts.map(([state, number]) => `${number} ${state}`).join(", ") || "none yet");
@@ -27,6 +28,11 @@ for (const [name, entry] of Object.entries(data.best)) {
 card("hypervolume", data.hypervolume === null ? "–" : String(+data.hypervolume.toPrecision(5)),
   data.hypervolume === null ? "sweep.reference_point is not set"
     : "up to " + Object.entries(data.reference_point).map(([n, v]) => `${n} ${show(n, v)}`).join(", "));
+if (data.baseline) {
+  const [first, ...rest] = data.objectives.map(([name]) => name);
+  const value = (name) => show(name, data.baseline.mean[name], data.baseline.std[name]);
+  card(`labels alone ${first}`, value(first), [...rest.map((name) => `${name} ${value(name)}`), `the student of trial ${data.baseline.of}`].join(", "));
+}
 for (const teacher of data.teachers.slice(0, 2)) {
   const [first, ...rest] = data.objectives.map(([name]) => name).filter((name) => name in teacher);
   if (first) {

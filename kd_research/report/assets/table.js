@@ -65,9 +65,28 @@ function drawHead(columns) {
   document.querySelector("#trials thead").replaceChildren(row);
 }
 
+// The references below the trials: the student from labels alone, and the teachers.
+function drawReferences(columns) {
+  const { baseline, teachers } = data;
+  const rows = teachers.slice(0, 3).map((teacher) => ["teacher", "", (name) => show(name, teacher[name])]);
+  if (baseline) {
+    rows.unshift(["labels alone", `student of trial ${baseline.of}`, (name) => (name in baseline.mean
+      ? show(name, baseline.mean[name], baseline.std[name]) : show(name, baseline.params[name]))]);
+  }
+  document.querySelector("#trials tfoot").replaceChildren(...rows.map(([who, state, text]) => {
+    const row = element("tr");
+    for (const column of columns) {
+      const own = { trial: who, state, error: "" }[column.name];
+      row.append(element("td", own ?? text(column.name), column.words ? "text" : ""));
+    }
+    return row;
+  }));
+}
+
 function drawTable() {
   const columns = tableColumns();
   drawHead(columns);
+  drawReferences(columns);
   const rows = shownRows(columns);
   const some = table.all ? rows : rows.slice(0, PAGE_ROWS);
   document.querySelector("#trials tbody").replaceChildren(...some.map((i) => {
