@@ -100,6 +100,11 @@ def reduce(config: DictConfig) -> None:
                 many = OmegaConf.is_list(value)
                 shorter = [max(1, round(epochs * n)) for n in (value if many else [value])]
                 OmegaConf.update(config, where + key, shorter if many else shorter[0])
+            warmup = OmegaConf.select(config, f"{where}scheduler.warmup", default=None)
+            if warmup:
+                whole = OmegaConf.select(config, f"{where}scheduler.per") == "epoch"
+                shorter_one = max(1, round(epochs * warmup)) if whole else epochs * warmup
+                OmegaConf.update(config, f"{where}scheduler.warmup", shorter_one)
     if data < 1:
         share = config.dataset.subset
         whole = share is None or (isinstance(share, float) and share <= 1)

@@ -44,6 +44,7 @@ def windows(
     test_fraction: float,
     split_seed: int,
     store: str,
+    random_windows: bool = False,
     **settings: Any,
 ) -> DataModule:
     """Text in windows of `context` tokens, each position's label the token after it.
@@ -64,6 +65,7 @@ def windows(
         test_fraction: of the documents, where no test split is published.
         split_seed: of these cuts.
         store: the folder of decoded sets.
+        random_windows: whether training windows begin anywhere in the text, anew each epoch.
         settings: DataModule's; its num_classes is the vocabulary's size.
 
     Raises:
@@ -78,6 +80,12 @@ def windows(
     vocabulary = Vocabulary(tokens, vocab_size, end_of_text, pretrained)
     read = partial(read_texts, source, rows, cuts)
     how = [rows, repr(cuts)]
+    if not isinstance(random_windows, bool):
+        raise ValueError(
+            f"dataset.random_windows must be true or false, got {random_windows!r}; "
+            "try dataset.random_windows=false"
+        )
+    settings["random_windows"] = random_windows
     return _module(source, read, how, vocabulary, context, "refuse", Path(store), settings)
 
 

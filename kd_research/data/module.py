@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from kd_research.data import random_windows as anywhere
 from kd_research.data.augment import Augment
 from kd_research.data.batches import Batches
-from kd_research.data.checks import are_numbers
 from kd_research.data.crops import centre
 from kd_research.data.cuts import choose, cut
-from kd_research.data.moments import moments
+from kd_research.data.moments import check_moments, moments
 from kd_research.data.sources import Split, Splits
 from kd_research.interfaces import Batch
 
@@ -50,6 +50,7 @@ class DataModule(LightningDataModule):
             None is the training split's own, without what is cut from it, before `subset`.
         std: per channel, what they are then divided by; a measured 0 counts as 1.
         augment: makes the augmentation from the seed; None leaves the examples as they are.
+        random_windows: whether training windows of a running text begin anywhere in it.
         subset: of the training split: a share (float, at most 1) or a count (int), stratified, by
             `split_seed`; None is all of it.
         exclude_classes: names or numbers of the classes that the training split is to lack, or a
@@ -79,6 +80,7 @@ class DataModule(LightningDataModule):
         exclude_classes: Sequence[str | int] | str | int | None = (),
         only_classes: Sequence[str | int] | str | int | None = None,
         decoded_shape: Sequence[int] | None = None,
+        random_windows: bool = False,
     ):
         super().__init__()
         self.name, self.num_classes = name, num_classes
@@ -86,7 +88,7 @@ class DataModule(LightningDataModule):
         self._decoded_shape = self.input_shape if decoded_shape is None else tuple(decoded_shape)
         self.batch_size, self.seed, self._augment = batch_size, seed, augment
         self.views: int | None = None  # how many views of an example there are; None: one an epoch
-        self.channels_last = False
+        self.channels_last, self.random_windows = False, random_windows
         _ = self.augment  # a wrong setting is told before the data are read
         splits = source()
         self.class_names, self.tokenizer = splits.class_names, splits.tokenizer
@@ -109,6 +111,8 @@ class DataModule(LightningDataModule):
             self.class_names,
             split_seed,
         )
+        if self.random_windows and (problem := anywhere.problem(self.train)):
+            raise ValueError(problem)
         self._content = splits.content
         if self.train.is_streamed and (mean is None or std is None):
             raise ValueError(
@@ -127,27 +131,12 @@ class DataModule(LightningDataModule):
         self._scale, self._shift = torch.ones(()), torch.zeros(())
         if mean is None or std is None or self.input_shape is None:
             return
-        self._check_moments(mean, std)
+        check_moments(mean, std, self.input_shape[0])
         shape = (-1, *[1] * (len(self.input_shape) - 1))
         unit = 255.0 if self.train.dtype == torch.uint8 else 1.0
         deviation = torch.tensor(list(std), dtype=torch.float64).view(shape)
         self._scale = (1 / (unit * deviation)).float()
         self._shift = (-torch.tensor(list(mean)).view(shape) / deviation).float()
-
-    def _check_moments(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        assert self.input_shape is not None
-        num = self.input_shape[0]
-        fits = {
-            "mean": are_numbers(mean, 1, num),
-            "std": are_numbers(std, 1, num) and all(value > 0 for value in std),
-        }
-        for name, given, example in (("mean", mean, "0.5"), ("std", std, "0.25")):
-            if not fits[name]:
-                raise ValueError(
-                    f"dataset.{name} must be {num} numbers{' above 0' * (name == 'std')}, one per "
-                    f"channel, or a list of a single one for all, got {given}; "
-                    f"try dataset.{name}=[{','.join([example] * num)}]"
-                )
 
     def _check(self) -> None:
         problems = []
@@ -183,7 +172,7 @@ class DataModule(LightningDataModule):
     @property
     def num_views(self) -> int | None:
         """How many different views the training examples have; None: one an epoch, without end."""
-        return self.views if self.augment.changes else 1
+        return self.views if self.augment.changes or self.random_windows else 1
 
     def view(self, epoch: int) -> int | None:
         """The view of an epoch; None is the example as it is."""
@@ -229,7 +218,9 @@ class DataModule(LightningDataModule):
             view: of the augmentation; None leaves the examples as they are.
         """
         if isinstance(batch.inputs, dict):
-            return batch
+            if view is None or not self.random_windows:
+                return batch
+            return anywhere.read(self.train, batch, view, self.seed)
         inputs = self._look(batch.inputs, batch.index, view)
         if view is None or not self.augment.mixes:
             return batch._replace(inputs=inputs)

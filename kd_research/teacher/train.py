@@ -27,8 +27,9 @@ from kd_research.losses.objective import Objective
 from kd_research.records.record import METRICS_NAME, write_json
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights, save_weights
 from kd_research.training.continuation import discard, last_epoch, trim_rows
-from kd_research.training.distill import Distiller, freeze
+from kd_research.training.distill import Distiller, OptimizerFactory, freeze
 from kd_research.training.fit import Row, fit
+from kd_research.training.groups import Groups, check_settings
 
 RECIPE_VERSION = 4  # raise it when a change of code changes the teacher that a recipe gives
 NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
@@ -71,6 +72,18 @@ def objective_of(loss: Mapping[str, Any]) -> Objective:
     """The objective that a configuration's `loss` describes."""
     parts = {"terms": loss["terms"], "ce_weight": loss["ce_weight"]}
     return Objective(**instantiate(parts, _convert_="all"))
+
+
+def optimizer_of(stated: Mapping[str, Any]) -> tuple[OptimizerFactory, Groups]:
+    """What makes the optimizer that a configuration's `optimizer` states, and its groups.
+
+    Raises:
+        ValueError: a group is none, or sets what the optimizer has not.
+    """
+    groups: Groups = stated.get("groups") or {}
+    factory = instantiate({key: value for key, value in stated.items() if key != "groups"})
+    check_settings(groups, factory)
+    return factory, groups
 
 
 def example_batch(data: DataModule, size: int) -> Batch:
@@ -126,6 +139,7 @@ def obtain(
         "data": data.fingerprint(),
         "batch_size": data.batch_size,
         "augment": dataset.get("augment"),
+        "random_windows": dataset.get("random_windows", False),
         "channels_last": config["channels_last"],
     }
     if taught_by is not None:
@@ -165,14 +179,17 @@ def _train(
     """
     recipe = config["teacher"]
     scheduler = recipe["scheduler"]
+    optimizer, groups = optimizer_of(recipe["optimizer"])
     stage = Distiller(
         module,
         objective_of(config["loss"]) if taught_by else Objective(terms={}, ce_weight=1.0),
-        instantiate(recipe["optimizer"]),
+        optimizer,
         instantiate(scheduler) if scheduler else None,
         taught_by.module if taught_by else None,
+        groups,
     )
     stage.build(build_batch(data), len(data.train))
+    stage.parameters_for_optimizer()  # a group that takes nothing is told now
     rows_path = directory / METRICS_NAME
     trim_rows(rows_path, last_epoch(directory, key))
 

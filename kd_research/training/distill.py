@@ -10,7 +10,7 @@ saves it, wraps it in DDP or shows it to the optimizer. `freeze` makes it unable
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,12 @@ from kd_research.models.capture import Capture
 from kd_research.soft_targets.store import LOGITS, SoftTargets
 from kd_research.training.chunked_step import ChunkedStep, chunked_step
 from kd_research.training.dot import DOT
+from kd_research.training.groups import Groups, parameter_groups
+from kd_research.training.schedules import Schedule
 
 LARGE_VOCABULARY = 4096  # tokens: below, no batch has so many logits that they must be chunked
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[Any], torch.optim.Optimizer]  # parameters, or groups of them
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
@@ -52,8 +54,10 @@ class Distiller(LightningModule):
             optimizer step (max-norm constraints).
         objective: the labels' cross-entropy and the distillation terms.
         optimizer: parameters -> optimizer; gets the student's and the objective's own.
-        scheduler: optimizer -> scheduler, stepped once an epoch; None keeps the rate.
+        scheduler: a schedule; or optimizer -> scheduler, stepped once an epoch; None keeps the
+            rate.
         teacher: None where the objective needs none.
+        groups: of parameters that have settings of their own.
 
     Raises:
         ValueError: the objective needs a teacher and there is none, or names unknown layers.
@@ -64,8 +68,9 @@ class Distiller(LightningModule):
         student: nn.Module,
         objective: Objective,
         optimizer: OptimizerFactory,
-        scheduler: SchedulerFactory | None = None,
+        scheduler: Schedule | SchedulerFactory | None = None,
         teacher: nn.Module | None = None,
+        groups: Groups | None = None,
     ):
         super().__init__()
         if objective.needs_teacher and teacher is None:
@@ -75,7 +80,7 @@ class Distiller(LightningModule):
             )
         self.student = student
         self.objective = objective
-        self._factories = (optimizer, scheduler)
+        self._factories, self._groups = (optimizer, scheduler), groups or {}
         self._dot: DOT | None = None  # the optimizer, if it wants the labels' gradient apart
         self._distilled: list[bool] | None = None  # of its parameters: the terms move it
         self._student = Capture(student, objective.layers("student"))
@@ -262,9 +267,8 @@ class Distiller(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer over what trains: the student and the objective's own parts."""
-        make_optimizer, make_scheduler = self._factories
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(parameters)
+        make_optimizer, schedule = self._factories
+        optimizer = make_optimizer(self.parameters_for_optimizer())
         if isinstance(optimizer, DOT):
             if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:
                 raise ValueError(
@@ -275,6 +279,21 @@ class Distiller(LightningModule):
         after_step = getattr(self.student, "after_step", None)
         if after_step is not None:
             optimizer.register_step_post_hook(lambda *_: after_step())
-        if make_scheduler is None:
+        if schedule is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(optimizer)}
+        if not isinstance(schedule, Schedule):
+            return {"optimizer": optimizer, "lr_scheduler": schedule(optimizer)}
+        return {"optimizer": optimizer, "lr_scheduler": schedule.bound(optimizer, self.trainer)}
+
+    def parameters_for_optimizer(self) -> list[dict[str, Any]]:
+        """What trains, in groups: the student's parameters and the objective's own.
+
+        Raises:
+            ValueError: a group takes nothing.
+        """
+        trained = {
+            name.removeprefix("student."): parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+        return parameter_groups(trained.items(), self._groups)

@@ -31,7 +31,9 @@ from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.teacher.inheritance import inherit
-from kd_research.training.distill import Distiller, some
+from kd_research.training.distill import Distiller, OptimizerFactory, some
+from kd_research.training.groups import Groups, check_paths
+from kd_research.training.schedules import Schedule
 
 CPU = torch.device("cpu")
 
@@ -55,7 +57,9 @@ class Parts:
             "dataset", lambda: instantiate(config["dataset"], seed=config["seed"])
         )
         self.data.channels_last = config["channels_last"]
-        self._make_student()  # what is wrong with it is told before a teacher is trained
+        student = self._make_student()  # what is wrong is told before a teacher is trained
+        _make("optimizer", lambda: check_paths(self._optimizer()[1], student))
+        _make("scheduler", self._schedule)
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             self.teacher = _make("teacher", lambda: chain.obtain(config, self.data))
@@ -83,6 +87,17 @@ class Parts:
         module: nn.Module = _make("student", build)
         return module
 
+    def _optimizer(self) -> tuple[OptimizerFactory, Groups]:
+        return teachers.optimizer_of(self.config["optimizer"])
+
+    def _schedule(self) -> Any:
+        """What the rate follows; None keeps it."""
+        stated = self.config["scheduler"]
+        schedule = instantiate(stated) if stated else None
+        if isinstance(schedule, Schedule):
+            schedule.over(self.config["trainer"]["max_epochs"], 1)  # lengths that do not fit
+        return schedule
+
     def _inherit(self) -> None:
         """Start the student from its teacher's weights, where that is asked for."""
         asked = self.config["student"].get("from_teacher")
@@ -94,16 +109,18 @@ class Parts:
         inherit(self.student, self.teacher.module.to(self.device), inputs, **asked)
 
     def _assemble(self) -> Distiller:
-        scheduler, loss = self.config["scheduler"], self.config["loss"]
+        optimizer, groups = self._optimizer()
         module = Distiller(
             self.student,
-            teachers.objective_of(loss),
-            instantiate(self.config["optimizer"]),
-            instantiate(scheduler) if scheduler else None,
+            teachers.objective_of(self.config["loss"]),
+            optimizer,
+            self._schedule(),
             self.teacher.module if self.teacher else None,
+            groups,
         )
         example = teachers.build_batch(self.data)
         module.build(example, len(self.data.train))
+        module.parameters_for_optimizer()  # a group that takes nothing is told now
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]

@@ -112,13 +112,13 @@ def test_what_a_report_could_not_read_is_told_before_anything(given: str, proble
 
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_a_budget_scales_epochs_milestones_and_data(share: float) -> None:
-    config = composed(
-        "sweep=rows", "scheduler=multistep", f"sweep.budget={{epochs:{share},data:{share}}}"
-    )
+    budget = f"sweep.budget={{epochs:{share},data:{share}}}"
+    config = composed("sweep=rows", "scheduler=multistep", "scheduler.warmup=20", budget)
     rows.reduce(config)
     assert config.trainer.max_epochs == round(30 * share)
     assert config.teacher.trainer.max_epochs == round(30 * share)
     assert list(config.scheduler.milestones) == [round(n * share) for n in (150, 180, 210)]
+    assert config.scheduler.warmup == round(20 * share)
     assert config.dataset.subset == (share if share < 1 else None)
     assert rows.reduced(config.sweep.budget) == (share < 1)
 

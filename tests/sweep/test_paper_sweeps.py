@@ -26,7 +26,7 @@ from kd_research.configuration.config import ROOT, check
 from kd_research.configuration.statements import SELECTIONS
 from kd_research.interfaces import Batch, Output
 from kd_research.sweep.plan import Plan
-from kd_research.teacher.train import objective_of
+from kd_research.teacher.train import objective_of, optimizer_of
 from kd_research.training.distill import Distiller
 from kd_research.training.fit import make_trainer
 
@@ -120,8 +120,10 @@ def two_steps(row: dict[str, Any], nets: Nets, trainer: Trainer) -> list[Tensor]
         nets.get(who, model, batch.inputs) if model else None
         for who, model in zip(("student", "teacher"), models, strict=True)
     )
-    factories = instantiate(row["optimizer"]), instantiate(row["scheduler"])
-    module = Distiller(student, objective_of(row["loss"]), *factories, teacher)
+    optimizer_factory, groups = optimizer_of(row["optimizer"])
+    schedule = instantiate(row["scheduler"])
+    objective = objective_of(row["loss"])
+    module = Distiller(student, objective, optimizer_factory, schedule, teacher, groups)
     module.trainer, module.cached = trainer, cast(Any, Kept())
     module.build(batch, NUM_EXAMPLES)
     optimizer = module.configure_optimizers()["optimizer"]

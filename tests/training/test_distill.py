@@ -14,7 +14,7 @@ from torch import Tensor
 from kd_research.configuration.config import save
 from kd_research.records.record import CONFIG_NAME, METRICS_NAME, read_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME
-from kd_research.training.fit import fit
+from kd_research.training.fit import fit, make_trainer
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
@@ -45,8 +45,9 @@ def test_teacher_is_untouched_by_a_fit(tiny: Compose, tmp_path: Path) -> None:
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
 
 
-def test_teacher_is_outside_modules_checkpoint_optimizer(tiny: Compose) -> None:
+def test_teacher_is_outside_modules_checkpoint_optimizer(tiny: Compose, tmp_path: Path) -> None:
     parts = Parts(plain(tiny("loss=kd")))
+    parts.module.trainer = make_trainer(parts.config["trainer"], tmp_path)
     assert parts.teacher is not None
     theirs = {id(tensor) for tensor in parts.teacher.module.state_dict(keep_vars=True).values()}
     module = parts.module
