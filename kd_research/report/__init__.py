@@ -25,6 +25,7 @@ from kd_research.report.load import load_sweep
 from kd_research.report.methods import write_methods
 from kd_research.report.page import render
 from kd_research.report.sweep import Sweep
+from kd_research.report.terminal import print_markdown, print_table
 
 __all__ = ["Summary", "Sweep", "compare_sweeps", "load_sweep", "write_report"]
 
@@ -60,7 +61,9 @@ class Summary:
         text.print_summary(self.sweep)
         for written in (self.ledger, self.methods, self.answers):
             if written:
-                print(printable(f"\n{read_text(written)}\n{written}"))
+                print()
+                print_markdown(read_text(written), written.parent)
+                print(printable(written))
         if self.unwritten:
             print(printable("\n".join(self.unwritten)))
 
@@ -120,5 +123,5 @@ def compare_sweeps(one: Path, other: Path) -> Comparison:
         write_text(page.with_suffix(".md"), to_markdown(found))
     except OSError as error:
         lines[-1] = f"{page} was not written ({error.strerror or error})"
-    text.print_table("front of both together", *found.table(), lines)
+    print_table("front of both together", *found.table(), lines)
     return found

@@ -34,7 +34,7 @@ def baseline(sweep: Sweep) -> Trial | None:
 
     It is the leader itself where that learned from the labels alone.
     """
-    first = leader(sweep)
+    first = None if sweep.plain_runs else leader(sweep)
     if first is None or first.undistilled:
         return first
     rows = sweep.trials if sweep.spec.get("rows") else ()

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from kd_research.report.load import NOT_SETTINGS, flat
 from kd_research.report.page import fill, made, short
 from kd_research.report.pareto import Point, hypervolume, pareto_front
+from kd_research.report.runs import flat
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import show
 from kd_research.report.text import last_word
 
 NUM_RESAMPLES = 1000
 INTERVAL = 0.95
+NOT_SETTINGS = ("seed", "output_dir", "tracking.", "sweep.", "sampler.", "hydra.")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if isinstance(row, dict) and is_number(row.get("epoch")):
             known = {k: v for k, v in row.items() if v is None or is_number(v)}
             rows.append(known)
-            wrong += [f"line {number} has no number {key}" for key in row.keys() - known.keys()]
+            wrong += [f"line {number} has no number {key}" for key in row if key not in known]
         elif number < len(lines) or line.endswith("\n"):
             wrong.append(f"line {number} is no row")
     more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""

@@ -29,6 +29,7 @@ from kd_research.records.record import (
     read_record,
 )
 from kd_research.report.damage import damage, is_number, read_exported, read_proposal
+from kd_research.report.runs import described
 from kd_research.report.sweep import Run, Sweep, Trial
 
 DEFAULT_OBJECTIVES = {"val_accuracy": "maximize", "num_params": "minimize"}
@@ -46,7 +47,6 @@ SPEC_TYPES: Mapping[str, Callable[[Any], bool]] = {  # of sweep.yaml, where it i
     "questions": lambda it: isinstance(it, list) and all(isinstance(v, dict) for v in it),
 }
 BASELINE = "baseline"  # the folder of the trials that were run again from labels alone
-NOT_SETTINGS = ("seed", "output_dir", "tracking.", "sweep.", "sampler.", "hydra.")
 
 
 def load_sweep(directory: Path) -> Sweep:
@@ -181,7 +181,7 @@ def _record(directory: Path) -> RunRecord | None:
 
 
 def _load_runs(directory: Path) -> Sweep:
-    """A folder of plain runs: each is a trial, its settings are what differs between them."""
+    """A folder of plain runs: each is a trial of its own."""
     found = sorted(path.parent for path in directory.rglob(RECORD_NAME))
     if not found:
         raise FileNotFoundError(
@@ -190,15 +190,7 @@ def _load_runs(directory: Path) -> Sweep:
         )
     started = {path.parent for path in directory.rglob(CONFIG_NAME)} | set(found)
     runs = [Run(folder, _record(folder)) for folder in sorted(started)]
-    configs = [flat(run.record.config) if run.record else {} for run in runs]
-    names = dict.fromkeys(name for config in configs for name in config)
-    read = [config for config in configs if config]
-    varied = [
-        name
-        for name in names
-        if not name.startswith(NOT_SETTINGS)
-        and any(config.get(name) != read[0].get(name) for config in read)
-    ]
+    params = described([run.record.config if run.record else {} for run in runs])
     return Sweep(
         directory=directory,
         name=directory.name,
@@ -207,22 +199,12 @@ def _load_runs(directory: Path) -> Sweep:
             Trial(
                 number=number,
                 directory=run.directory,
-                params={name: config[name] for name in varied if name in config},
+                params=settings,
                 runs=(run,),
                 label=run.directory.relative_to(directory).as_posix(),
             )
-            for number, (run, config) in enumerate(zip(runs, configs, strict=True))
+            for number, (run, settings) in enumerate(zip(runs, params, strict=True))
         ),
         damaged=tuple(line for run in runs for line in damage(run.directory)),
+        plain_runs=True,
     )
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -131,6 +131,7 @@ class Sweep:
 
     Attributes:
         spec: what sweep.yaml says, unresolved; {} without one.
+        plain_runs: whether it is a folder of single runs, each a trial here.
         baselines: trials of the front, run again from labels alone; they are no trials.
         damaged: the files that could not be read, and why, a line each.
     """
@@ -146,6 +147,7 @@ class Sweep:
     spec: Mapping[str, Any] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
     baselines: tuple[Trial, ...] = ()
+    plain_runs: bool = False
 
     @cached_property
     def points(self) -> list[list[float | None]]:

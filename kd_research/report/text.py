@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from kd_research.records.printable import printable
 from kd_research.report.baseline import WHO, baseline, gain
 from kd_research.report.curves import evaluations
+from kd_research.report.runs import ALWAYS
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.tables import best, rerun, show
+from kd_research.report.terminal import print_table
 
 PLUS_MINUS = "± is the standard deviation over the n seeds of a trial."
 MAX_DAMAGED = 5  # files that are named
+MAX_RUNS = 50  # of a folder of single runs, the last
+USUAL = ("test_accuracy", "teacher_agreement")  # shown beside the objectives where there is room
+SYMBOLS = {"loss.temperature": "T", "loss.lambda": "λ"}  # of the table of runs, which is wide
+ON_FRONT = "*"
 MAX_TEACHERS = 3  # rows of the table, those of the most trials
 
 
-def front_table(sweep: Sweep, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+def front_table(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the front for people; n is of seeds.
 
     The last rows are the references: the baseline, trained from labels alone, and the teachers.
-
-    A narrow table shows the objectives and the settings alone.
     """
     objectives = list(sweep.objectives)
-    usual = () if narrow else ("test_accuracy", "teacher_agreement")
-    extra = [name for name in usual if name in sweep.value_names]
+    extra = [name for name in USUAL if name in sweep.value_names]
     values = [*objectives, *(name for name in extra if name not in objectives)]
     names = sweep.param_names
     header = [
@@ -57,12 +57,45 @@ def front_table(sweep: Sweep, narrow: bool = False) -> tuple[list[str], list[lis
     return header, rows
 
 
+def runs_table(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a folder of single runs, in the order of their folders."""
+    trials = sweep.trials[-MAX_RUNS:]
+    metrics = ("val_accuracy", "test_accuracy", "val_perplexity", "num_params")
+    values = [name for name in metrics if any(t.mean(name) is not None for t in trials)]
+    first = [name for name in ALWAYS if name in sweep.param_names]
+    names = [*first, *(name for name in sweep.param_names if name not in first)]
+    words = {name: last_word(name, names) for name in names} | SYMBOLS
+    front = {trial.number for trial in sweep.front}
+    shared = _shared(trials)
+    header = ["run", *(words[name] for name in first), *values]
+    rows = []
+    for trial in trials:
+        mark = f" {ON_FRONT}" if trial.number in front else ""
+        cells = [f"{str(trial.label).removeprefix(shared)}{mark}"]
+        cells += [show(name, trial.params.get(name)) for name in first]
+        cells += [show(name, trial.mean(name)) for name in values]
+        if trial.state != "completed" and values:
+            cells[1 + len(first)] = trial.state
+        cells += [show(name, trial.params.get(name)) for name in names[len(first) :]]
+        rows.append(cells)
+    return [*header, *(words[name] for name in names[len(first) :])], rows
+
+
+def _shared(trials: Sequence[Trial]) -> str:
+    """The folder that all of these runs lie below, as the day is; "" where there is none."""
+    parents = {str(trial.label).rpartition("/")[0] for trial in trials}
+    return f"{next(iter(parents))}/" if len(parents) == 1 and parents != {""} else ""
+
+
 def facts(sweep: Sweep) -> list[str]:
     """Counts, hypervolume and failures, a line each."""
     counts = ", ".join(f"{number} {state}" for state, number in sweep.counts.items() if number)
     total = f" of {sweep.n_trials}" if sweep.n_trials else ""
-    lines = [f"{len(sweep.trials)}{total} trials: {counts or 'none yet'}"]
-    if sweep.hypervolume is None:
+    kind = "run" if sweep.plain_runs else "trial"
+    lines = [f"{len(sweep.trials)}{total} {kind}s: {counts or 'none yet'}"]
+    if sweep.plain_runs:
+        pass
+    elif sweep.hypervolume is None:
         lines.append("hypervolume: not computed, sweep.reference_point is not set")
     else:
         corner = ", ".join(f"{n} {show(n, v)}" for n, v in sweep.reference_point.items())
@@ -75,10 +108,10 @@ def facts(sweep: Sweep) -> list[str]:
         if trial.state == "failed"
     ]
     failed = [trial for trial in sweep.trials if trial.state == "failed"]
-    lines += [f"trial {t.number} failed: {t.error or 'no reason recorded'}" for t in failed[:3]]
+    lines += [f"{kind} {_name(t)} failed: {t.error or 'no reason recorded'}" for t in failed[:3]]
     if len(failed) > 3:
         lines.append(f"and {len(failed) - 3} more failed; trials.csv has every reason")
-    running = [str(trial.number) for trial in sweep.trials if trial.state == "running"]
+    running = [_name(trial) for trial in sweep.trials if trial.state == "running"]
     if running:
         more = f" and {len(running) - 10} more" if len(running) > 10 else ""
         lines.append(f"without a record, running or cut off: {', '.join(running[:10])}{more}")
@@ -94,7 +127,8 @@ def next_steps(sweep: Sweep) -> list[str]:
     lines.append(f"{'the tables':<24}{sweep.directory / 'trials.csv'}, front.csv, report.md")
     for name, entry in best(sweep).items():
         where = sweep.directory / entry["directory"]
-        lines.append(f"{'best ' + name:<24}trial {entry['trial']}: {where}")
+        who = "" if sweep.plain_runs else f"trial {entry['trial']}: "
+        lines.append(f"{'best ' + name:<24}{who}{where}")
     if sweep.front:
         lines.append(f"{'run it again':<24}{rerun(sweep.front[0])}")
     return lines
@@ -105,8 +139,11 @@ def to_markdown(sweep: Sweep) -> str:
     objectives = ", ".join(f"{name} ({way})" for name, way in sweep.objectives.items())
     lines = [f"# {sweep.name}", "", f"Objectives: {objectives}.", ""]
     lines += [f"- {fact}" for fact in facts(sweep)]
-    lines += ["", f"## Pareto front ({len(sweep.front)} trials)", ""]
-    lines += [markdown_table(sweep), "", *_samples(sweep), "## Where to look next", ""]
+    title = f"Pareto front ({len(sweep.front)} trials)"
+    table = markdown_table(sweep)
+    if sweep.plain_runs:
+        title, table = f"Runs ({len(sweep.trials)})", _markdown(*runs_table(sweep))
+    lines += ["", f"## {title}", "", table, "", *_samples(sweep), "## Where to look next", ""]
     lines += [f"- {' '.join(line.split())}" for line in next_steps(sweep)]
     if sweep.command:
         lines += ["", "Made by:", "", f"    {sweep.command}"]
@@ -129,12 +166,15 @@ def _samples(sweep: Sweep) -> list[str]:
 
 def markdown_table(sweep: Sweep) -> str:
     """The front as a Markdown table, mean ± std over n seeds, which it says."""
-    header, rows = front_table(sweep)
+    table = _markdown(*front_table(sweep))
+    return f"{table}\n\n{PLUS_MINUS}" if "±" in table else table
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    table = "\n".join(
+    return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
-    return f"{table}\n\n{PLUS_MINUS}" if "±" in table else table
 
 
 def latex_table(sweep: Sweep) -> str:
@@ -168,37 +208,35 @@ def _latex(text: str) -> str:
 
 
 def print_summary(sweep: Sweep, console: Console | None = None) -> None:
-    """The front as a table, the facts, and where to look next."""
-    console = console or Console()
-    header, rows = front_table(sweep, narrow=console.width < 110)
+    """The front as a table, or the runs, the facts, and where to look next."""
+    header, rows = (runs_table if sweep.plain_runs else front_table)(sweep)
     title = f"{sweep.name}: Pareto front, {len(sweep.front)} of {len(sweep.trials)} trials"
-    spread = [PLUS_MINUS] if any("±" in cell for row in rows for cell in row) else []
-    lines = [*spread, *facts(sweep), "", "Where to look next", *next_steps(sweep)]
-    print_table(title, header, rows, lines, console)
+    lines = [PLUS_MINUS] if any("±" in cell for row in rows for cell in row) else []
+    first_out = [name for name in reversed(header) if name not in ("trial", *sweep.objectives)]
+    if sweep.plain_runs:
+        where = (sweep.directory / _shared(sweep.trials[-MAX_RUNS:])).as_posix()
+        title = f"{where}: {len(sweep.trials)} runs"
+        settings = ["seed", "λ", "T", "student", "loss"]  # go last
+        first_out = [name for name in first_out if name not in ("run", *settings)] + settings
+        lines += _about_runs(sweep, len(rows))
+    else:
+        usual = [name for name in reversed(USUAL) if name in first_out]
+        first_out = [*usual, *(name for name in first_out if name not in usual)]
+    lines += [*facts(sweep), "", "Where to look next", *next_steps(sweep)]
+    print_table(title, header, rows, lines, console, first_out, dim=("teacher", WHO))
 
 
-def print_table(
-    title: str,
-    header: list[str],
-    rows: list[list[str]],
-    lines: list[str],
-    console: Console | None = None,
-) -> None:
-    """A table in the terminal, and lines below it; the rows of references are dim."""
-    console = console or Console()
-    table = Table(title=escape(printable(title)), title_justify="left", header_style="bold")
-    for column, name in enumerate(header):
-        # Broken after "_", so that the table fits a narrow terminal.
-        words = printable(name).replace("_", "_\n")
-        table.add_column(words, justify="left" if column == 0 else "right", no_wrap=column == 0)
-    for row in rows:
-        table.add_row(
-            *(escape(printable(cell)) for cell in row),
-            style="dim" if row[0] in ("teacher", WHO) else None,
-        )
-    console.print(table)
-    for line in lines:
-        console.print(escape(printable(line)), soft_wrap=True, highlight=False)
+def _about_runs(sweep: Sweep, shown: int) -> list[str]:
+    """What the table of runs does not say by itself."""
+    lines = [f"{ON_FRONT} is on the Pareto front of {' and '.join(sweep.objectives)}"]
+    if shown < len(sweep.trials):
+        lines.append(f"the last {shown} of {len(sweep.trials)} runs; trials.csv has all")
+    return lines
+
+
+def _name(trial: Trial) -> str:
+    """Of a trial its number; of a single run its folder."""
+    return trial.label if trial.label and not trial.objectives else str(trial.number)
 
 
 def _who(trial: Trial) -> str:

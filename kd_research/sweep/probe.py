@@ -129,7 +129,7 @@ def _is_conditional(composition: Composition, dimension: Dimension) -> bool:
 
 
 def _unknown(composition: Composition, dimension: Dimension) -> str:
-    from kd_research.report.load import flat  # brings pandas
+    from kd_research.report.runs import flat
 
     plain: Any = OmegaConf.to_container(composition.config, resolve=False)
     known = list(flat(plain))

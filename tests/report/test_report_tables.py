@@ -127,7 +127,7 @@ def test_plain_runs_show_what_differs_between_them(tmp_path):
         write_record(record, tmp_path / "runs" / name)
     write_text(tmp_path / "runs" / "c" / "config.yaml", "seed: 1\n")
     sweep = write_report(tmp_path).sweep
-    assert sweep.param_names == ["student.model.width"]
+    assert sweep.param_names == ["seed", "student.model.width"]
     assert sweep.counts == {"completed": 2, "running": 1, "failed": 0, "pruned": 0}
     assert [trial.label for trial in sweep.front] == ["runs/b", "runs/a"]
 
