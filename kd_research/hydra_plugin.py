@@ -78,7 +78,6 @@ class OptunaSweeper(Sweeper):
         """Run the sweep to `sweep.n_trials`; `arguments` are the command line's overrides."""
         from kd_research.sweep.methods import Comparison
         from kd_research.sweep.plan import Plan
-        from kd_research.sweep.probe import notes
         from kd_research.sweep.run import run_sweep  # not before: --help needs no Optuna
 
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the sampler's own, beside busy workers
@@ -95,11 +94,12 @@ class OptunaSweeper(Sweeper):
                     ]
                 )
             if "methods" in self.composed.sweep:
-                Comparison(self.loader, self.composed, arguments).run()
+                comparison = Comparison(self.loader, self.composed, arguments)
+                print_notes(comparison.notes())
+                comparison.run()
             else:
                 plan = Plan(self.loader, self.composed, arguments)
-                for note in [*plan.notes, *notes(plan.composition, plan.constraints)]:
-                    print(note, flush=True)
+                print_notes(plan.all_notes())
                 run_sweep(plan)
         except ConfigError as error:
             sys.exit(str(error))
@@ -113,6 +113,12 @@ class OptunaSweeper(Sweeper):
         except KeyboardInterrupt:
             print("\nstopped; the same command goes on from here", flush=True)
             sys.exit(130)
+
+
+def print_notes(notes: list[str]) -> None:
+    """Print what is to be known before a sweep starts."""
+    for note in notes:
+        print(printable(note), flush=True)
 
 
 def register() -> None:

@@ -106,10 +106,14 @@ def reduce(config: DictConfig) -> None:
                 shorter_one = max(1, round(epochs * warmup)) if whole else epochs * warmup
                 OmegaConf.update(config, f"{where}scheduler.warmup", shorter_one)
     if data < 1:
-        share = config.dataset.subset
-        whole = share is None or (isinstance(share, float) and share <= 1)
-        subset = data * (share or 1.0) if whole else max(1, round(data * share))
-        OmegaConf.update(config, "dataset.subset", subset)
+        for key in ("dataset.subset", "teacher.dataset.subset"):
+            parent = OmegaConf.select(config, key.rpartition(".")[0], default=None)
+            if not parent or "subset" not in parent:
+                continue
+            share = parent.subset
+            whole = share is None or (isinstance(share, float) and share <= 1)
+            subset = data * (share or 1.0) if whole else max(1, round(data * share))
+            OmegaConf.update(config, key, subset)
 
 
 def reduced(budget: Mapping[str, Any] | None) -> bool:

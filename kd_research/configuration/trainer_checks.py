@@ -140,7 +140,7 @@ def _unknown_problems(at: str, stated: Mapping[str, Any]) -> Iterator[str]:
     for name in stated:
         if name in OURS:
             yield f"{at}.{name} is set by kd_research itself; leave it out"
-    names = _option_names()
+    names = option_defaults()
     for name in stated:
         if names and name not in names and name not in OURS:
             close = difflib.get_close_matches(str(name), names, n=1)
@@ -149,17 +149,19 @@ def _unknown_problems(at: str, stated: Mapping[str, Any]) -> Iterator[str]:
 
 
 @cache
-def _option_names() -> tuple[str, ...]:
-    """The Trainer's arguments, read out of its file: importing it takes seconds."""
+def option_defaults() -> Mapping[str, Any]:
+    """The Trainer's arguments with their defaults, out of its file: importing it takes seconds."""
     spec = find_spec("lightning")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(folder, "pytorch", "trainer", "trainer.py")
         tree = ast.parse(file.read_text(encoding="utf-8")) if file.exists() else ast.Module([], [])
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.name == "Trainer":
-                made = [f for f in node.body if getattr(f, "name", "") == "__init__"]
-                return tuple(each.arg for f in made for each in f.args.kwonlyargs)  # type: ignore[attr-defined]
-    return ()
+                (made,) = [f for f in node.body if getattr(f, "name", "") == "__init__"]
+                options: Any = made.args  # type: ignore[attr-defined]
+                pairs = zip(options.kwonlyargs, options.kw_defaults, strict=True)
+                return {each.arg: ast.literal_eval(value) for each, value in pairs}
+    return {}
 
 
 def _has_gpu() -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import settle
 from kd_research.configuration.sweep_files import without_rows
+from kd_research.configuration.teacher_content import INHERITED, held
 from kd_research.sweep import space as spaces
 
 PLAIN = str | int | float | bool | None
@@ -45,6 +46,7 @@ class Composition:
         self.loader, self.master, self.config = loader, master, config
         self.fixed, self.taken, self.besides = list(fixed), taken, besides
         self.space, self.rows = space, rows
+        self.held: dict[str, Any] = {}  # what was composed so far kept of its teacher
         self._groups: dict[str, bool] = {}
         self._choices: dict[str, DictConfig] = {}
         self._composed: dict[tuple[tuple[str, spaces.Value], ...], DictConfig] = {}
@@ -94,7 +96,20 @@ class Composition:
                 content = item.content(value)
                 at = item.config_key
                 OmegaConf.update(config, at, content, merge=False, force_add=item.is_new)
+        moved = [known[key].config_key for key in params if part_of(key) in INHERITED]
+        if moved:
+            others = tuple((key, value) for key, value in groups if part_of(key) not in INHERITED)
+            sets = tuple((key, value) for key, value in groups if key == "dataset")
+            before = self.with_groups((*others, *sets))
+            varied = [key for key in moved if key != "dataset"]
+            self._hold(config, before, varied)
         return config
+
+    def _hold(self, config: DictConfig, before: DictConfig, varied: Sequence[str]) -> None:
+        """Keep the teacher as it is without what is varied."""
+        kept = held(config, before, varied)
+        fixed_rows.apply(config, kept)
+        self.held |= {key.removeprefix("+teacher."): value for key, value in kept.items()}
 
     def _compose_row(self, label: str) -> DictConfig:
         """The configuration of a row; what the command line sets goes before the row."""
@@ -102,6 +117,7 @@ class Composition:
         if found is None:
             stated = self.rows[label]
             overrides = {k: v for k, v in stated.items() if k.lstrip("+") not in self.taken}
+            varied = list(overrides)
             groups = [key for key in overrides if self._is_group(key.lstrip("+").split("@")[0])]
             found = self._without_rows.copy()
             for key in groups:  # each composed once, however many rows have it
@@ -110,6 +126,7 @@ class Composition:
                 content = OmegaConf.select(self._with_choice(chosen), node)
                 OmegaConf.update(found, node, content, merge=False, force_add=True)
             fixed_rows.apply(found, overrides)
+            self._hold(found, self._without_rows, varied)
             fixed_rows.reduce(found)
             settle(found)
             found.sweep.rows = {label: self.config.sweep.rows[label]}
@@ -160,6 +177,11 @@ class Composition:
             settle(composed)
             self._composed[groups] = composed
         return self._composed[groups]
+
+
+def part_of(key: str) -> str:
+    """The part of the configuration in which a key, or a group with its package, is."""
+    return key.lstrip("+").rpartition("@")[2].split(".")[0].split(" ")[0]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

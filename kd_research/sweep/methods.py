@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration import rows
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.teacher_content import held
 from kd_research.records.measures import TRAINING_COSTS
 from kd_research.records.record import SWEEP_NAME
 from kd_research.report import load_sweep
@@ -105,6 +106,12 @@ class Comparison:
             }
         run_sweep(self.final(winners))
 
+    def notes(self) -> list[str]:
+        """What is to be known before the tunings and the final runs, a line each."""
+        plans = [*self.tunings.values(), self.final({name: {} for name in self.methods})]
+        found = [line for plan in plans for line in plan.all_notes()]
+        return list(dict.fromkeys(found))
+
     def _refuse_other_budget(self) -> None:
         """More tuning after the final runs would choose settings that were never run."""
         if not any((self.directory / "trials").glob("*")):
@@ -146,6 +153,9 @@ class Comparison:
                 keys[key] = value
         try:
             config = self.loader.load_sweep_config(self.master, [*self.fixed, *groups])
+            rows.apply(config, keys)
+            before = self.loader.load_sweep_config(self.master, self.fixed)
+            keys |= held(config, before, list(method.overrides))  # as the final row does
             rows.apply(config, keys)
         except Exception as error:  # Hydra's and OmegaConf's own types
             raise ConfigError([str(error).strip().splitlines()[0]]) from error

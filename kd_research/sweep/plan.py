@@ -24,7 +24,7 @@ from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.sweep import early_stopping, stated
 from kd_research.sweep import space as spaces
 from kd_research.sweep.composition import Composition, without_hydra
-from kd_research.sweep.probe import open_parts, space_problems
+from kd_research.sweep.probe import notes, open_parts, space_problems
 
 SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
 # What may change between two commands that continue one sweep.
@@ -145,6 +145,10 @@ class Plan:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             problems.append(f"sampler: {reason}; try sampler=tpe")
         return problems + space_problems(self.composition, problems)
+
+    def all_notes(self) -> list[str]:
+        """What a person is to know before the first trial, a line each; nothing of it is wrong."""
+        return [*self.notes, *notes(self.composition, self.constraints)]
 
     @property
     def objectives(self) -> dict[str, str]:

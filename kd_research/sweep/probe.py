@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ from omegaconf import OmegaConf
 from kd_research.configuration.config import ConfigError, check
 from kd_research.configuration.constraints import Constraint
 from kd_research.configuration.rows import ROW_KEY
-from kd_research.configuration.teacher_content import teacher_content
-from kd_research.sweep.composition import Composition, exists
+from kd_research.configuration.teacher_content import INHERITED, teacher_content
+from kd_research.sweep.composition import Composition, exists, part_of
 from kd_research.sweep.space import Dimension, Value
 
 # Optuna's samplers by what they do with what they are told.
@@ -68,7 +69,7 @@ def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[s
             f"note: this sampler hears of no limits ({limits}): it will propose what breaks them, "
             "which the front leaves out; gp, tpe, nsga2 and nsga3 learn them"
         )
-    found += [note for item in composition.space if (note := _moves_teacher(composition, item))]
+    found += teacher_notes(composition)
     some = dict.fromkeys(
         item.config_key for item in composition.space if _is_conditional(composition, item)
     )
@@ -80,24 +81,38 @@ def notes(composition: Composition, constraints: Sequence[Constraint]) -> list[s
     return found
 
 
+def teacher_notes(composition: Composition) -> list[str]:
+    """What is varied for the student alone, and what moves its teacher as well."""
+    if composition.rows:
+        for label, overrides in composition.rows.items():
+            if any(part_of(key) in INHERITED for key in overrides):
+                composition.compose({ROW_KEY: label})
+        moving = []
+    else:
+        moving = [key for item in composition.space if (key := _moves_teacher(composition, item))]
+    alone = [
+        f"note: {key} is varied for the student alone, its teacher keeps "
+        f"{'that of the configuration' if isinstance(value, dict) else json.dumps(value)}; "
+        f"'+teacher.{key}=${{{key}}}' lets it follow"
+        for key, value in composition.held.items()
+    ]
+    return alone + [
+        f"note: {key} changes the teacher too: what it does to the student is also what it does "
+        "to the teacher"
+        for key in moving
+    ]
+
+
 def _moves_teacher(composition: Composition, item: Dimension) -> str | None:
-    """A note where a dimension of the student's changes its teacher as well."""
-    at = None if composition.rows else home(composition, item)
+    """The key of a dimension of the student's that changes its teacher as well."""
+    at = home(composition, item)
     if at is None or item.key.startswith("teacher") or "@teacher" in item.key:
         return None  # a teacher's own dimension is what the person asked for
     contents = {
         repr(teacher_content(composition.compose({**at, item.key: value})))
         for value in item.probes()
     }
-    if len(contents) == 1:
-        return None
-    part, _, rest = item.config_key.rpartition("@")[2].partition(".")
-    own = f"+teacher.trainer.{rest}=VALUE" if part == "trainer" else "+teacher.dataset={KEY: VALUE}"
-    return (
-        f"note: {item.config_key} changes the teacher too, which inherits dataset.* and trainer.*: "
-        f"what it does to the student is also what it does to the teacher; '{own}' holds the "
-        "teacher still"
-    )
+    return item.config_key if len(contents) > 1 else None
 
 
 def _choices(composition: Composition) -> list[tuple[str, Value]]:

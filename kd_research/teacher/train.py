@@ -20,6 +20,7 @@ from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch import nn
 
+from kd_research.configuration.trainer_checks import option_defaults
 from kd_research.data.module import DataModule
 from kd_research.evaluation.positions import accuracy
 from kd_research.interfaces import Batch
@@ -117,8 +118,9 @@ def obtain(
         ValueError: the given checkpoint does not fit the model, or the loss does not.
     """
     recipe, dataset = config["teacher"], config["dataset"]
-    if recipe.get("dataset"):  # as where the transfer set lacks what the teacher learned from
-        dataset = OmegaConf.to_container(OmegaConf.merge(dataset, recipe["dataset"]))
+    own = OmegaConf.to_container(OmegaConf.merge(dataset, recipe.get("dataset") or {}))
+    if own != dataset:  # as where the transfer set lacks what the teacher learned from
+        dataset = own
         data = instantiate(dataset, seed=config["seed"])
         data.channels_last = config["channels_last"]
     seed_everything(recipe["seed"], verbose=False)
@@ -129,16 +131,21 @@ def obtain(
         path = Path(recipe["checkpoint"])
         load_weights(module, path)
         return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
-    options = trainer_options(config)
+    options, defaults = trainer_options(config), option_defaults()
+    augment = dataset.get("augment")
     content = {
         "version": RECIPE_VERSION,
         "recipe": {
             key: value for key, value in recipe.items() if key not in (*NOT_RECIPE, "trainer")
         },
-        "trainer": {key: value for key, value in options.items() if key not in NOT_TRAINING},
+        "trainer": {  # what says no more than Lightning's default is as if it were not there
+            key: value
+            for key, value in options.items()
+            if key not in NOT_TRAINING and (key not in defaults or defaults[key] != value)
+        },
         "data": data.fingerprint(),
         "batch_size": data.batch_size,
-        "augment": dataset.get("augment"),
+        "augment": augment and {k: v for k, v in augment.items() if v is not None},
         "random_windows": dataset.get("random_windows", False),
         "channels_last": config["channels_last"],
     }

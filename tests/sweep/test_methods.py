@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from sweep_commands import make_plan
 
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.teacher_content import teacher_content
 from kd_research.sweep.methods import Comparison
 
 BASE = [
@@ -115,6 +116,18 @@ def test_a_group_in_the_space_leaves_the_rest_of_a_tuning_as_it_is(tmp_path: Pat
     ]
     with pytest.raises(ConfigError, match=r"sweep.methods.kd: unknown key scheduler.T_max"):
         make_plan(*given, *lacking, kind=Comparison)
+
+
+def test_a_method_s_trainer_leaves_its_teacher_alone_and_that_is_told(tmp_path: Path) -> None:
+    given = "+sweep.methods.ce.overrides={loss:ce,trainer.precision:bf16-mixed}"
+    comparison = make_plan(*BASE, given, f"output_dir={tmp_path}", kind=Comparison)
+    final = comparison.final({"ce": {}, "kd": {}}).composition
+    tuned = [plan.composition.compose({}) for plan in comparison.tunings.values()]
+    rows = [final.compose({"row": name}) for name in comparison.tunings]
+    assert [config.trainer.precision for config in tuned] == ["bf16-mixed", "32-true"]
+    contents = [teacher_content(config)["trainer"] for config in (*tuned, *rows)]
+    assert all(content == contents[0] for content in contents)
+    assert "trainer.precision is varied for the student alone" in comparison.notes()[0]
 
 
 def test_the_command_line_sets_nothing_that_a_method_sets(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a command line asks for, before any process is started."""
 
+import json
+
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from sweep_commands import folder, make_plan, scripted
@@ -7,6 +9,7 @@ from sweep_commands import folder, make_plan, scripted
 from kd_research.configuration.config import ROOT, ConfigError
 from kd_research.configuration.search_ranges import LOSSES as LOSS_FILES
 from kd_research.configuration.search_ranges import read
+from kd_research.configuration.teacher_content import teacher_content
 from kd_research.records.record import RunRecord
 from kd_research.sweep.plan import differences
 from kd_research.sweep.probe import notes
@@ -266,19 +269,65 @@ def test_a_dimension_is_taken_out_by_a_tilde():
 
 
 @pytest.mark.parametrize(
-    ("swept", "remedy"),
+    ("swept", "kept"),
     [
-        ("trainer.gradient_clip_val=0.1,1,null", "'+teacher.trainer.gradient_clip_val=VALUE'"),
-        ("dataset.batch_size=32,128", "'+teacher.dataset={KEY: VALUE}'"),
-        ("dataset.subset=0.1,0.5", "'+teacher.dataset={KEY: VALUE}'"),
-        ("trainer.precision=32-true,bf16-mixed", "'+teacher.trainer.precision=VALUE'"),
+        ("trainer.gradient_clip_val=0.1,1,null", None),
+        ("trainer.precision=32-true,bf16-mixed", "32-true"),
+        ("+trainer.accumulate_grad_batches=2,4", 1),  # Lightning's own default
+        ("dataset.batch_size=32,128", 64),
+        ("dataset.subset=0.1,0.5", None),
+        ("dataset.exclude_classes=[3],[7]", []),
     ],
 )
-def test_a_dimension_that_moves_the_teacher_is_told(swept, remedy):
+def test_what_is_searched_moves_the_student_alone(swept, kept):
+    """Six teachers for six settings: the student's effect could not be told from the teacher's."""
     plan = make_plan(swept)
+    (item,) = [each for each in plan.space if each.key == swept.lstrip("+").partition("=")[0]]
+    composed = [plan.composition.compose({item.key: value}) for value in item.probes()]
+    contents = [teacher_content(config) for config in composed]
+    assert all(content == contents[0] for content in contents)
+    part, name = item.key.split(".")
+    assert all(config.teacher[part][name] == kept for config in composed)
+    assert len({str(config[part][name]) for config in composed}) == len(composed)
     (note,) = notes(plan.composition, plan.constraints)
-    assert note.startswith(f"note: {swept.partition('=')[0]} changes the teacher too")
-    assert remedy in note
+    assert note == (
+        f"note: {item.key} is varied for the student alone, its teacher keeps {json.dumps(kept)}; "
+        f"'+teacher.{item.key}=${{{item.key}}}' lets it follow"
+    )
+
+
+def test_groups_and_rows_move_the_student_alone_too():
+    plan = make_plan("augment@dataset.augment=none,imagenet", "trainer=default,nanogpt")
+    base = plan.composition.compose({})
+    found = [
+        plan.composition.compose({"augment@dataset.augment": augment, "trainer": trainer})
+        for augment in ("none", "imagenet")
+        for trainer in ("default", "nanogpt")
+    ]
+    for config in found:
+        trained = teacher_content(config)
+        assert trained["dataset"]["augment"].pop("resized_crop", None) is None
+        assert trained["trainer"].pop("limit_train_batches", None) is None
+        assert trained == {**teacher_content(base), "teacher": trained["teacher"]}
+    assert "resized_crop" in found[2].dataset.augment
+    row = "+sweep.rows={a: {overrides: {trainer.precision: bf16-mixed}}, b: {overrides: {}}}"
+    rows = make_plan("sweep=rows", row)
+    clipped, plain = (rows.composition.compose({"row": label}) for label in "ab")
+    assert clipped.trainer.precision == "bf16-mixed"
+    assert teacher_content(clipped)["trainer"] == teacher_content(plain)["trainer"]
+    assert "note: trainer.precision is varied for the student alone" in rows.all_notes()[0]
+
+
+def test_a_teacher_follows_where_that_is_said_and_what_moves_both_is_told():
+    plan = make_plan(
+        "dataset.batch_size=32,128", "+teacher.dataset.batch_size=${dataset.batch_size}"
+    )
+    config = plan.composition.compose({"dataset.batch_size": 128})
+    assert teacher_content(config)["dataset"]["batch_size"] == 128
+    moved = "note: {} changes the teacher too: what it does to the student is also what it does"
+    assert plan.all_notes()[0].startswith(moved.format("dataset.batch_size"))
+    cut = make_plan("dataset.split_seed=0,1")  # a teacher of another cut has seen the test split
+    assert cut.all_notes()[0].startswith(moved.format("dataset.split_seed"))
 
 
 @pytest.mark.parametrize(
