@@ -94,17 +94,21 @@ def write_report(directory: Path) -> Summary:
     front = tables.to_csv(tables.front_rows(sweep))
     written("front.csv", lambda path: write_text(path, front))
     written("report.md", lambda path: write_text(path, text.to_markdown(sweep)))
-    written("report.html", lambda path: write_text(path, render(sweep)))
     written("summary.json", lambda path: write_json(path, found))
+    ledger = written("ledger.md", lambda _: write_ledger(sweep))
+    methods = written("methods.md", lambda _: write_methods(sweep))
+    answers = written("answers.md", lambda _: write_answers(sweep))
+    pages = [page for page in (methods, ledger, answers) if page]
+    written("report.html", lambda path: write_text(path, render(sweep, pages)))
     return Summary(
         sweep,
         found["counts"],
         found["hypervolume"],
         found["best"],
         directory / "report.html",
-        written("ledger.md", lambda _: write_ledger(sweep)),
-        written("methods.md", lambda _: write_methods(sweep)),
-        written("answers.md", lambda _: write_answers(sweep)),
+        ledger,
+        methods,
+        answers,
         tuple(unwritten),
     )
 

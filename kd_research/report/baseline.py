@@ -83,7 +83,8 @@ def _difference(name: str, first: Trial, plain: Trial) -> str | None:
     else:
         gap, width = found.mean, found.half_width
     scale, unit, digits = (100, " points", ".2f") if is_fraction(name) else (1, "", ".4g")
-    spread = "" if width is None else f" ± {scale * width:{digits}} (95 %)"
+    spread = "" if width is None else f" ± {scale * width:{digits}}"
+    unit += "" if width is None else " (95 %)"
     return f"{name} {scale * gap:+{digits}}{spread}{unit}"
 
 

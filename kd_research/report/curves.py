@@ -9,11 +9,17 @@ import math
 from statistics import fmean
 from typing import Any
 
-from kd_research.report.damage import is_number, read_evaluation, read_samples
+from kd_research.report.damage import (
+    is_number,
+    read_disagreements,
+    read_evaluation,
+    read_samples,
+)
 from kd_research.report.sweep import Sweep, Trial
 
 MAX_TRIALS = 40
 MAX_POINTS = 200
+MAX_PICTURED = 12  # trials whose images are in the page
 NOT_CURVES = ("epoch", "step", "time", "seconds")
 
 
@@ -39,7 +45,7 @@ def learning_curves(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def evaluations(sweep: Sweep) -> dict[int, dict[str, Any]]:
-    """Front trial -> {"student", "teacher", "intervals", "samples"} of its first seed.
+    """Front trial -> {"student", "teacher", "intervals", "samples", "disagreements"}: first seeds.
 
     Of the validation split: the reliability bins {"confidence", "accuracy", "count"} of both
     (Guo et al. 2017), the bootstrap intervals {metric: [low, high]}, and of language models what
@@ -55,6 +61,9 @@ def evaluations(sweep: Sweep) -> dict[int, dict[str, Any]]:
             known["samples"] = samples
         if known:
             found[trial.number] = known
+        differing = _disagreements(trial) if len(found) < MAX_PICTURED else []
+        if differing:
+            found.setdefault(trial.number, {})["disagreements"] = differing
     return found
 
 
@@ -79,6 +88,13 @@ def _evaluation(trial: Trial) -> dict[str, Any]:
 def _samples(trial: Trial) -> list[dict[str, Any]]:
     try:
         return read_samples(trial.runs[0].directory)
+    except ValueError:  # the report names it
+        return []
+
+
+def _disagreements(trial: Trial) -> list[dict[str, Any]]:
+    try:
+        return read_disagreements(trial.runs[0].directory)
     except ValueError:  # the report names it
         return []
 

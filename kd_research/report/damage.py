@@ -25,6 +25,8 @@ from kd_research.records.record import (
     read_text,
 )
 
+IMAGE = "data:image/png;base64,"
+
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of a metrics.jsonl, and what is wrong with it, a line each.
@@ -94,6 +96,28 @@ def read_samples(directory: Path) -> list[dict[str, str | None]]:
     return found
 
 
+def read_disagreements(directory: Path) -> list[dict[str, str | None]]:
+    """Examples on which student and teacher disagree; [] without any.
+
+    Raises:
+        ValueError: samples.json cannot be read, or holds something else.
+    """
+    path = directory / SAMPLES_NAME
+    try:
+        found = read_json(path).get("disagreements", [])
+    except FileNotFoundError:
+        return []
+    names = ("image", "text", "label", "student", "teacher")
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict)
+        and all(isinstance(each.get(n), str | None) for n in names)
+        and str(each.get("image") or IMAGE).startswith(IMAGE)
+        for each in found
+    ):
+        raise ValueError(f"{path} is damaged: it holds no disagreements")
+    return found
+
+
 def _is_lists_of_numbers(part: Any) -> bool:
     return isinstance(part, dict) and all(
         isinstance(values, list) and all(map(is_number, values)) for values in part.values()
@@ -135,12 +159,14 @@ def damage(directory: Path) -> Iterator[str]:
     """What cannot be read in a run's folder besides its record, a line each."""
     yield from read_rows(directory / METRICS_NAME)[1]
     reads: tuple[Callable[[Path], Any], ...]
-    reads = (read_evaluation, read_samples, read_exported, _check_predictions)
+    reads = (read_evaluation, read_samples, read_disagreements, read_exported, _check_predictions)
+    told: dict[str, None] = {}
     for read in reads:
         try:
             read(directory)
         except ValueError as error:
-            yield str(error)
+            told[str(error)] = None  # once, though two read the file
+    yield from told
 
 
 def _check_predictions(directory: Path) -> None:

@@ -63,6 +63,12 @@ def best_so_far(tuning: Sweep) -> list[float | None]:
     return found
 
 
+def tuning_curves(sweep: Sweep) -> dict[str, list[float | None]]:
+    """Of each method the best value after so many trials; {} where none are compared."""
+    tunings = {n: _tuning(sweep.directory / TUNING / n) for n in sweep.spec.get("methods") or {}}
+    return {name: best_so_far(tuning) for name, tuning in tunings.items() if tuning}
+
+
 def corrected_tests(
     values: Mapping[str, Mapping[int, float]], against: Sequence[str]
 ) -> dict[tuple[str, str], tuple[Difference, float | None]]:

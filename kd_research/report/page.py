@@ -17,20 +17,39 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from kd_research.report.baseline import baseline, gain
+from kd_research.report.blocks import blocks
 from kd_research.report.curves import evaluations, learning_curves
 from kd_research.report.importances import importances
+from kd_research.report.methods import tuning_curves
+from kd_research.report.setup import setup
 from kd_research.report.sweep import Sweep
 from kd_research.report.tables import best, rerun
 
-SCRIPTS = ("common.js", "page.js", "front.js", "charts.js", "samples.js", "table.js", "start.js")
+SCRIPTS = (
+    "common.js",
+    "page.js",
+    "front.js",
+    "charts.js",
+    "samples.js",
+    "said.js",
+    "table.js",
+    "start.js",
+)
 
 
-def render(sweep: Sweep) -> str:
-    """The page of a sweep, as text."""
-    return fill("page.html", sweep.name, page_data(sweep), SCRIPTS)
+def render(sweep: Sweep, pages: Sequence[Path] = ()) -> str:
+    """The page of a sweep, as text.
+
+    Args:
+        sweep: its trials.
+        pages: Markdown of what the sweep was made to say: a ledger, a comparison, answers.
+    """
+    content = {**page_data(sweep), "said": blocks(pages), "tuning": tuning_curves(sweep)}
+    return fill("page.html", sweep.name, content, SCRIPTS)
 
 
 def fill(template: str, title: str, content: dict[str, Any], scripts: Sequence[str]) -> str:
@@ -70,6 +89,11 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
         "counts": sweep.counts,
         "n_trials": sweep.n_trials,
         "hypervolume": sweep.hypervolume,
+        "hypervolume_share": sweep.hypervolume_share,
+        "setup": setup(sweep),
+        "searched": {
+            str(key).lstrip("+"): str(how) for key, how in (sweep.spec.get("space") or {}).items()
+        },
         "history": [short(value) for value in sweep.hypervolume_history or []],
         "importances": {name: asdict(found) for name, found in importances(sweep).items()},
         "curves": learning_curves(sweep),
@@ -89,6 +113,7 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
             "n": [len(trial.records) for trial in trials],
             "error": [trial.error for trial in trials],
             "rerun": [rerun(trial) for trial in trials],
+            "directory": [t.directory.relative_to(sweep.directory).as_posix() for t in trials],
             "params": {
                 name: [short(trial.params.get(name)) for trial in trials]
                 for name in sweep.param_names

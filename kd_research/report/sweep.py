@@ -194,6 +194,22 @@ class Sweep:
         history = self.hypervolume_history
         return None if history is None else (history[-1] if history else 0.0)
 
+    @property
+    def hypervolume_share(self) -> float | None:
+        """The hypervolume over that of the box from the reference point to what cannot be beaten.
+
+        That is 1 of a fraction and 0 of what is minimized; None where an objective has no end.
+        """
+        if self.hypervolume is None:
+            return None
+        box = 1.0
+        for name, direction in self.objectives.items():
+            if direction == "maximize" and not is_fraction(name):
+                return None
+            best = 1.0 if direction == "maximize" else 0.0
+            box *= abs(best - float(self.reference_point[name]))
+        return self.hypervolume / box if box else None
+
     @cached_property
     def counts(self) -> dict[str, int]:
         """How many trials are in each of STATES."""

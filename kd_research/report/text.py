@@ -99,7 +99,9 @@ def facts(sweep: Sweep) -> list[str]:
         lines.append("hypervolume: not computed, sweep.reference_point is not set")
     else:
         corner = ", ".join(f"{n} {show(n, v)}" for n, v in sweep.reference_point.items())
-        lines.append(f"hypervolume: {sweep.hypervolume:.6g} (reference point: {corner})")
+        share = sweep.hypervolume_share
+        of_box = "" if share is None else f", {100 * share:.1f} % of the reference box"
+        lines.append(f"hypervolume: {sweep.hypervolume:.6g}{of_box} (reference point: {corner})")
     if said := gain(sweep):
         lines.append(said)
     lines += [

@@ -30,6 +30,7 @@ from kd_research.configuration.environment import writable
 from kd_research.configuration.ranks import be_one_process, is_first_process, take_rank
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
+from kd_research.evaluation.disagreements import write_samples
 from kd_research.evaluation.generation import sample_texts
 from kd_research.records.outside import PUT_BACK, Held, OutsideError, trouble
 from kd_research.records.printable import printable
@@ -39,11 +40,9 @@ from kd_research.records.record import (
     CONFIG_NAME,
     METRICS_NAME,
     RECORD_NAME,
-    SAMPLES_NAME,
     STOP_NAME,
     RunRecord,
     stopped_record,
-    write_json,
     write_record,
 )
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
@@ -164,8 +163,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     evaluation = parts.evaluate()
     evaluation.write(directory)
     samples = sample_texts(parts.student, teacher, parts.data, config["seed"])
-    if samples:
-        write_json(directory / SAMPLES_NAME, {"samples": samples})
+    write_samples(samples, parts.data, evaluation.predictions, directory)
     metrics = dict(evaluation.metrics)
     for rule in reader:
         metrics |= rule.metrics()
@@ -187,6 +185,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         selection=selection.as_dict(),
         provenance={
             "data_fingerprint": parts.data.fingerprint(),
+            "split_sizes": {n: len(getattr(parts.data, n)) for n in ("train", "val", "test")},
             "teacher_fingerprint": parts.teacher.fingerprint if parts.teacher else None,
             "teacher_path": str(parts.teacher.path) if parts.teacher else None,
             "soft_targets": parts.module.cached.summary() if parts.module.cached else None,

@@ -68,7 +68,7 @@ def column(page, name):
     """The texts of a column of the table, by its header."""
     heads = [h.text.rstrip(" ▲▼") for h in page.find_elements("css selector", "#trials th")]
     place = heads.index(name) + 1
-    return [c.text for c in page.find_elements("css selector", f"#trials td:nth-child({place})")]
+    return [c.text for c in page.find_elements("css selector", f"#trials tbody td:nth-child({place})")]
 
 
 def head(page, name):
@@ -204,6 +204,56 @@ def test_seeds_are_error_bars(browser, tmp_path):
     assert bars["error_y"]["array"] == pytest.approx(expected, rel=1e-5)
     cells = column(browser, "val_accuracy")
     assert [" ± " in cell for cell in cells] == [spread[k] is not None for k in range(12)]
+
+
+@needs_browser
+def test_level_trials_are_one_point_and_a_point_links_to_its_folder(browser, tmp_path):
+    folder = make_sweep(tmp_path / "level")
+    best = load_sweep(folder).front[0]
+    record = (best.directory / "record.json").read_text()
+    others = [number for number in (0, 1) if number != best.number]
+    for number in others:
+        (folder / "trials" / f"{number:04d}" / "record.json").write_text(record)
+    write_report(folder)
+    open_page(browser, folder)
+    script = "return document.getElementById('front').data.find(t => t.name.includes('sweep'))"
+    trace = browser.execute_script(script)
+    count = f"×{1 + len(others)}"
+    assert trace["texttemplate"].count(count) == 1
+    assert len(trace["x"]) == len(set(zip(trace["x"], trace["y"], strict=True)))
+    assert "level with" in browser.find_element("id", "chosen-title").text
+    link = browser.find_element("id", "folder")
+    number = browser.find_element("id", "chosen-title").text.split()[1].rstrip(",")
+    assert link.get_attribute("href") == (folder / "trials" / f"{int(number):04d}").as_uri() + "/"
+
+
+@needs_browser
+def test_a_loss_has_no_si_prefix_and_few_examples_are_open_marks(page):
+    found = page.execute_script(
+        "return [tickFormat('val_nll', [0.05, 1.2]), tickFormat('num_params', [310, 85002]), "
+        "tickFormat('val_accuracy', [0.5])]"
+    )
+    assert found == [".4~g", "~s", ".1~%"]
+    page.execute_script("document.getElementById('reliability').scrollIntoView()")
+    wait_for(lambda: page.find_elements("css selector", "#reliability .main-svg"))
+    marks = page.execute_script(
+        "return document.getElementById('reliability').data[0].marker.symbol"
+        ".map((s, k) => [s, document.getElementById('reliability').data[0].customdata[k]])"
+    )
+    assert {symbol.endswith("-open") == (count < 10) for symbol, count in marks} == {True}
+
+
+@needs_browser
+def test_nothing_is_wider_than_a_telephone(browser, sweep, tmp_path):
+    frame = tmp_path / "frame.html"
+    page = (sweep.directory / "report.html").as_uri()
+    frame.write_text(f"<iframe src='{page}' style='width:375px;height:900px'></iframe>")
+    browser.get(frame.as_uri())
+    browser.switch_to.frame(browser.find_element("tag name", "iframe"))
+    ready = "return document.body.dataset.ready"
+    assert wait_for(lambda: browser.execute_script(ready)) == "true"
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 375
+    assert "command" in browser.find_element("id", "setup").text
 
 
 @needs_browser

@@ -8,10 +8,11 @@ const indexOf = new Map(trials.number.map((number, i) => [number, i]));
 
 function drawHistory() {
   const line = { color: colour("front"), width: 2, shape: "hv" };
-  const trace = { type: "scatter", mode: "lines", x: trials.number, y: data.history, line,
-    hovertemplate: "after trial %{x}: %{y:.6~g}<extra></extra>" };
+  const box = data.hypervolume_share ? data.hypervolume / data.hypervolume_share : null;
+  const trace = { type: "scatter", mode: "lines", x: trials.number, y: data.history.map((v) => (box ? v / box : v)), line,
+    hovertemplate: `after trial %{x}: %{y:${box ? ".2%" : ".6~g"}}<extra></extra>` };
   Plotly.react("history", [trace], chartLayout({ showlegend: false, xaxis: { title: { text: "trial" } },
-    yaxis: { title: { text: "hypervolume" }, tickformat: ".4~s" } }), chartConfig("hypervolume"));
+    yaxis: { title: { text: box ? "share of the reference box" : "hypervolume" }, tickformat: box ? ".1~%" : ".4~g" } }), chartConfig("hypervolume"));
 }
 
 function drawImportance() {
@@ -54,7 +55,18 @@ function drawCurves() {
   const shapes = teacher === undefined ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: teacher, y1: teacher,
     line: { color: colour("teacher"), width: 1.5, dash: "dash" } }];
   Plotly.react("curves", traces, chartLayout({ shapes, xaxis: { title: { text: "epoch" } }, legend: { font: { size: 11 } },
-    yaxis: { title: { text: metric }, tickformat: isFraction(metric) ? ".1~%" : ".3~s" } }), chartConfig("curves"));
+    yaxis: { title: { text: metric }, tickformat: tickFormat(metric, shown.flatMap((entry) => entry.curves[metric][1])) } }), chartConfig("curves"));
+}
+
+const FEW = 10; // examples of a bin: its accuracy is then off by a third as easily as not
+
+function drawTuning() {
+  const up = data.objectives[0][0];
+  const traces = Object.entries(data.tuning).map(([name, values], k) => ({ type: "scatter", mode: "lines", name, x: values.map((_, i) => i + 1), y: values,
+    line: { shape: "hv", width: 2, color: palette[k % 6], dash: ["solid", "dash", "dot", "dashdot"][Math.floor(k / 6) % 4] },
+    hovertemplate: `${escapeHtml(name)}, after %{x} trials: %{y${isFraction(up) ? ":.2%" : ":.4~g"}}<extra></extra>` }));
+  Plotly.react("tuning", traces, chartLayout({ xaxis: { title: { text: "tuning trials" } }, yaxis: { title: { text: "best " + up },
+    tickformat: tickFormat(up, Object.values(data.tuning).flat()) } }), chartConfig("tuning"));
 }
 
 function drawReliability() {
@@ -64,7 +76,7 @@ function drawReliability() {
   const traces = Object.entries(found).map(([who, bins]) => ({
     type: "scatter", mode: "lines+markers", name: who, x: bins.confidence, y: bins.accuracy, customdata: bins.count,
     line: { color: colour(who === "teacher" ? "teacher" : "front"), width: 1.5, dash: who === "teacher" ? "dash" : "solid" },
-    marker: { symbol: who === "teacher" ? "star" : "circle", size: bins.count.map((n) => 6 + 14 * Math.sqrt(n / most)) },
+    marker: { symbol: bins.count.map((n) => (who === "teacher" ? "star" : "circle") + (n < FEW ? "-open" : "")), size: bins.count.map((n) => 6 + 14 * Math.sqrt(n / most)) },
     hovertemplate: `${who}: confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata} examples<extra></extra>`,
   }));
   const axis = (text) => ({ title: { text }, range: [-0.03, 1.05], tickformat: ".0%" });
@@ -83,15 +95,18 @@ function parallelAxis(name) {
   }
   const distinct = [...new Set(known)].sort((a, b) => a - b);
   const [low, high] = [Math.min(...known), Math.max(...known)];
-  if (low > 0 && high / low > 8) {
+  const searched = data.params.includes(name) && data.searched[name] !== undefined;
+  if (low > 0 && high > low && (searched ? isLog(name) : high / low > 8)) {
     const ticks = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
       for (const step of [1, 2, 5]) ticks.push(step * 10 ** power);
     }
-    const inside = distinct.length <= 8 ? distinct : ticks.filter((tick) => tick >= low && tick <= high);
+    const apart = distinct.every((v, k) => k === 0 || Math.log(v / distinct[k - 1]) >= Math.log(high / low) / 16);
+    const inside = distinct.length <= 8 && apart ? distinct : ticks.filter((tick) => tick >= low && tick <= high);
     return { label, values: values.map(Math.log10), tickvals: inside.map(Math.log10), ticktext: inside.map((tick) => show(label, tick)) };
   }
-  const few = distinct.length <= 8 ? { tickvals: distinct, ticktext: distinct.map((v) => show(name, v)) } : {};
+  const apart = distinct.every((v, k) => k === 0 || v - distinct[k - 1] >= (high - low) / 16); // labels do not meet
+  const few = distinct.length <= 8 && apart ? { tickvals: distinct, ticktext: distinct.map((v) => show(name, v)) } : {};
   return { label, values, tickformat: isFraction(name) ? ".1~%" : ".3~g", ...few };
 }
 
@@ -137,6 +152,7 @@ function startCharts() {
   const withBins = Object.keys(data.evaluations).filter((number) => data.evaluations[number].student);
   for (const number of withBins) $("reliability-trial").append(new Option(number, number));
   if (withBins.includes(String(trials.number[chosen]))) $("reliability-trial").value = String(trials.number[chosen]);
+  startChart("tuning", Object.keys(data.tuning).length > 0, drawTuning);
   startChart("history", data.history.length > 1, drawHistory);
   startChart("importance", Object.keys(data.importances).length > 0, drawImportance);
   startChart("curves", metrics.length > 0, drawCurves);

@@ -8,12 +8,18 @@ const thousands = new Intl.NumberFormat("en");
 function show(name, value, std) {
   if (value === null || value === undefined || value === "") return "–";
   if (typeof value !== "number") return String(value);
-  const spread = std === null || std === undefined ? "" : " ± ";
+  const spread = std === null || std === undefined || (std === 0 && !isFraction(name)) ? "" : " ± ";
   if (isFraction(name)) {
     return (100 * value).toFixed(2) + (spread && spread + (100 * std).toFixed(2)) + "%";
   }
   const digits = Number.isInteger(value) ? thousands.format(value) : String(+value.toPrecision(4));
   return digits + (spread && spread + String(+std.toPrecision(2)));
+}
+
+// SI prefixes are for counts alone: a loss of 0.05 is not 50m.
+function tickFormat(name, values) {
+  if (isFraction(name)) return ".1~%";
+  return values.every((v) => typeof v !== "number" || v === 0 || Math.abs(v) >= 100) ? "~s" : ".4~g";
 }
 
 function element(tag, text, className) {
@@ -67,6 +73,6 @@ function chartLayout(more) {
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
   };
 }
-const chartConfig = (name) => ({ responsive: true, displaylogo: false,
+const chartConfig = (name) => ({ responsive: true, displaylogo: false, displayModeBar: innerWidth >= 600,
   modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d"],
   toImageButtonOptions: { format: "svg", filename: `${data.name}-${name}` } });

@@ -3,6 +3,8 @@ const numeric = [...data.values, ...data.params].filter((name) =>
   every.some((i) => typeof valueOf(name, i) === "number"));
 const wayOf = (name) => data.directions[name];
 
+const isLog = (name) => /\blog\b/.test(data.searched[name] || "");
+
 function fillAxes() {
   for (const id of ["x-axis", "y-axis"]) {
     for (const name of numeric) $(id).append(new Option(name, name));
@@ -19,6 +21,11 @@ function fillAxes() {
 // A logarithmic axis where the values are positive and span more than a factor of eight.
 function suggestLog(which) {
   const name = $(which + "-axis").value;
+  if (data.searched[name] !== undefined && data.params.includes(name)) { // as it was searched
+    $(which + "-log").checked = isLog(name);
+    $(which + "-log").disabled = !isLog(name) && every.some((i) => valueOf(name, i) <= 0 && valueOf(name, i) !== null);
+    return;
+  }
   const found = every.map((i) => valueOf(name, i)).filter((v) => typeof v === "number");
   const positive = found.length > 0 && Math.min(...found) > 0;
   $(which + "-log").checked = positive && Math.max(...found) / Math.min(...found) > 8;
@@ -47,7 +54,8 @@ function hoverText(i) {
     .map((name) => `${name}  <b>${show(name, valueOf(name, i), stdOf(name, i))}</b>`);
   const settings = data.params.map((name) => `${escapeHtml(name)} = ${escapeHtml(show("", trials.params[name][i]))}`);
   const seeds = trials.n[i] > 1 ? `mean of ${trials.n[i]} seeds<br>` : "";
-  return `<b>trial ${trials.number[i]}</b>${label}<br>${lines.join("<br>")}<br>${seeds}<br>${settings.join("<br>")}`;
+  const level = trials.front[i] ? ties(i).filter((other) => other !== i).map((other) => trials.number[other]) : [];
+  return `<b>trial ${trials.number[i]}</b>${label}${level.length ? ` (level with ${level.join(", ")})` : ""}<br>${lines.join("<br>")}<br>${seeds}<br>${settings.join("<br>")}`;
 }
 
 function frontTraces(x, y) {
@@ -73,8 +81,10 @@ function frontTraces(x, y) {
       line: { color: colour("front"), width: 2, shape: wayOf(x) === "maximize" ? "vh" : "hv" } });
   }
   const plain = shown.filter((i) => trials.undistilled[i] && ($("dominated").checked || trials.front[i]));
-  traces.push(trace("on the sweep's front", front.filter((i) => !trials.undistilled[i]),
-    { color: colour("front"), size: 11, line: { color: colour("ground"), width: 1 } }));
+  const single = front.filter((i) => !trials.undistilled[i] && ties(i)[0] === i);
+  traces.push(trace("on the sweep's front", single, { color: colour("front"), size: 11, line: { color: colour("ground"), width: 1 } },
+    { mode: "markers+text", textposition: "top left", textfont: { color: colour("front") },
+      texttemplate: single.map((i) => (ties(i).length > 1 ? `×${ties(i).length}` : "")) }));
   if (plain.length) {
     traces.push(trace("trial from labels alone", plain, { color: colour("plain"), size: 12, symbol: "diamond",
       opacity: plain.map((i) => (trials.front[i] ? 1 : 0.6)), line: { color: colour("ground"), width: 1 } }));
@@ -127,7 +137,7 @@ function drawFront() {
   const [x, y] = [$("x-axis").value, $("y-axis").value];
   const { traces, shapes } = teacherMarks(x, y);
   const axis = (which, name) => ({ title: { text: name + arrow(name) }, type: $(which + "-log").checked ? "log" : "linear",
-    tickformat: isFraction(name) ? ".1~%" : "~s", dtick: $(which + "-log").checked ? logTick(name) : undefined, exponentformat: "SI", zeroline: false });
+    tickformat: tickFormat(name, every.map((i) => valueOf(name, i))), dtick: $(which + "-log").checked ? logTick(name) : undefined, exponentformat: "power", zeroline: false });
   const layout = chartLayout({ xaxis: axis("x", x), yaxis: axis("y", y), shapes,
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, uirevision: [x, y, $("x-log").checked, $("y-log").checked].join() });
   Plotly.react("front", [...frontTraces(x, y), ...traces], layout, chartConfig("front"));
@@ -138,7 +148,8 @@ function drawFront() {
 // 1, 2, 5 a decade, or the decades alone where there are many of them.
 function logTick(name) {
   const found = every.map((i) => valueOf(name, i)).filter((v) => typeof v === "number");
-  return Math.max(...found) / Math.min(...found) > 1e4 ? 1 : "D2";
+  const most = innerWidth < 600 ? 8 : 1e4;
+  return Math.max(...found, ...data.teachers.map((t) => t[name] || 0)) / Math.min(...found) > most ? 1 : "D2";
 }
 const arrow = (name) => ({ maximize: "  (more is better)", minimize: "  (less is better)" })[wayOf(name)] || "";
 
@@ -146,10 +157,10 @@ const arrow = (name) => ({ maximize: "  (more is better)", minimize: "  (less is
 function walkFront(event) {
   const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
   const x = $("x-axis").value;
-  const members = every.filter((i) => trials.front[i]).sort((a, b) => valueOf(x, a) - valueOf(x, b) || a - b);
+  const members = every.filter((i) => trials.front[i] && ties(i)[0] === i).sort((a, b) => valueOf(x, a) - valueOf(x, b) || a - b);
   if (!step || !members.length) return;
   event.preventDefault();
-  const place = members.indexOf(chosen) + step;
+  const place = members.indexOf(trials.front[chosen] ? ties(chosen)[0] : chosen) + step;
   choose(members[Math.max(0, Math.min(members.length - 1, place))]);
 }
 

@@ -18,16 +18,29 @@ $("name").textContent = data.name;
 $("subtitle").textContent = data.objectives.map(([name, way]) => `${way} ${name}`).join(", ");
 $("made").textContent = data.made;
 $("gain").textContent = data.gain ? data.gain[0].toUpperCase() + data.gain.slice(1) + "." : "";
+for (const [name, value] of data.setup) {
+  const line = element("div");
+  line.append(element("dt", name), element("dd", value));
+  $("setup").append(line);
+}
+$("plus-minus").textContent = Object.keys(trials.std).length
+  ? "± and the bars are the standard deviation over the n seeds of a trial." : "One seed a trial: no value here has a spread over seeds.";
 const counts = Object.entries(data.counts).filter(([, number]) => number);
 card("trials", data.n_trials ? `${numTrials} of ${data.n_trials}` : String(numTrials),
   counts.map(([state, number]) => `${number} ${state}`).join(", ") || "none yet");
-card("on the front", String(trials.front.filter(Boolean).length), "non-dominated trials");
+// Trials of the front with the very same objectives, the trial itself among them.
+const placeOf = (i) => data.objectives.map(([name]) => valueOf(name, i)).join();
+const ties = (i) => every.filter((other) => trials.front[other] && placeOf(other) === placeOf(i));
+const members = every.filter((i) => trials.front[i]);
+const places = new Set(members.map(placeOf)).size;
+card("on the front", String(members.length), places < members.length ? `non-dominated trials, at ${places} places` : "non-dominated trials");
 for (const [name, entry] of Object.entries(data.best)) {
   card("best " + name, show(name, entry.value), "trial " + entry.trial);
 }
-card("hypervolume", data.hypervolume === null ? "–" : String(+data.hypervolume.toPrecision(5)),
-  data.hypervolume === null ? "sweep.reference_point is not set"
-    : "up to " + Object.entries(data.reference_point).map(([n, v]) => `${n} ${show(n, v)}`).join(", "));
+const share = data.hypervolume_share;
+card("hypervolume", data.hypervolume === null ? "–" : share === null ? String(+data.hypervolume.toPrecision(5)) : (100 * share).toFixed(1) + "%",
+  data.hypervolume === null ? "no reference point was set"
+    : (share === null ? "" : `of the reference box (${+data.hypervolume.toPrecision(5)}), `) + "up to " + Object.entries(data.reference_point).map(([n, v]) => `${n} ${show(n, v)}`).join(", "));
 if (data.baseline) {
   const [first, ...rest] = data.objectives.map(([name]) => name);
   const value = (name) => show(name, data.baseline.mean[name], data.baseline.std[name]);
@@ -48,7 +61,8 @@ function choose(index) {
   const names = data.values.filter((name) => valueOf(name, index) !== null);
   const main = [...data.objectives.map(([name]) => name), "test_accuracy", "teacher_agreement", "latency_ms"];
   $("chosen-title").textContent = `trial ${trials.number[index]}${trials.label[index] ? " " + trials.label[index] : ""}, `
-    + trials.state[index] + (trials.front[index] ? ", on the front" : "") + (trials.n[index] > 1 ? `, mean of ${trials.n[index]} seeds` : "");
+    + trials.state[index] + (trials.front[index] ? ", on the front" : "")
+    + (trials.front[index] && ties(index).length > 1 ? `, level with ${ties(index).filter((i) => i !== index).map((i) => trials.number[i]).join(", ")}` : "") + (trials.n[index] > 1 ? `, mean of ${trials.n[index]} seeds` : "");
   $("chosen-values").textContent = trials.error[index] || [...new Set(main)].filter((name) => names.includes(name))
     .map((name) => `${name} ${show(name, valueOf(name, index), stdOf(name, index))}`).join("   ");
   const intervals = Object.entries(data.evaluations[trials.number[index]]?.intervals || {});
@@ -56,6 +70,8 @@ function choose(index) {
     + intervals.map(([name, [low, high]]) => `${name} ${show(name, low)} to ${show(name, high)}`).join("   ") : "";
   $("chosen-settings").textContent = data.params.map((name) => `${name}=${trials.params[name][index]}`).join("  ");
   $("rerun").textContent = trials.rerun[index];
+  $("folder").textContent = trials.directory[index];
+  $("folder").href = trials.directory[index].split("/").map(encodeURIComponent).join("/") + "/";
   onChoose.forEach((listener) => listener(index));
 }
 $("sweep-command").hidden = !data.command;
