@@ -68,7 +68,9 @@ def column(page, name):
     """The texts of a column of the table, by its header."""
     heads = [h.text.rstrip(" ▲▼") for h in page.find_elements("css selector", "#trials th")]
     place = heads.index(name) + 1
-    return [c.text for c in page.find_elements("css selector", f"#trials tbody td:nth-child({place})")]
+    return [
+        c.text for c in page.find_elements("css selector", f"#trials tbody td:nth-child({place})")
+    ]
 
 
 def head(page, name):
