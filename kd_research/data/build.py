@@ -12,6 +12,7 @@ from typing import Any
 
 from kd_research.data import sources
 from kd_research.data.checks import are_numbers, is_whole
+from kd_research.data.cuts import TrainingPart
 from kd_research.data.hub import Source
 from kd_research.data.module import DataModule
 from kd_research.data.table import Table
@@ -128,7 +129,7 @@ def text(
         splits: train, validation, test -> the set's own names; a null leaves one out.
         input_column: of the sentences; None infers it.
         label_column: None infers it.
-        tokens: "word" or "bpe", made from the published training split, or "pretrained".
+        tokens: "word" or "bpe", made from the training part, or "pretrained".
         vocab_size: number of token ids, at most.
         max_length: longer sentences are cut.
         pretrained: a folder, file or Hub name of a Hugging Face tokenizer.
@@ -148,7 +149,7 @@ def text(
         root, path, config_name, dict(splits), input_column, label_column, bool(renumber)
     )
     description = Tokens(tokens, vocab_size, max_length, pretrained)
-    load = partial(sources.text, source, num_classes, description, Path(store))
+    load = partial(sources.text, source, num_classes, description, Path(store), _part(settings))
     return DataModule(source=load, num_classes=num_classes, **settings)
 
 
@@ -195,5 +196,9 @@ def table(
     shape = [input_shape[0]]
     columns = Table(None if input_columns is None else tuple(input_columns))
     source = Source(root, path, config_name, dict(splits), None, label_column, bool(renumber))
-    load = partial(sources.table, source, shape, num_classes, columns, Path(store))
+    load = partial(sources.table, source, shape, num_classes, columns, Path(store), _part(settings))
     return DataModule(source=load, input_shape=shape, num_classes=num_classes, **settings)
+
+
+def _part(settings: Mapping[str, Any]) -> TrainingPart:
+    return TrainingPart(*(settings[key] for key in ("val_fraction", "test_fraction", "split_seed")))

@@ -6,9 +6,12 @@ Stratified by the labels; at random where an example has many labelled positions
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from kd_research.data.checks import is_number, is_whole
@@ -64,6 +67,65 @@ def cut(
     )
     kept, taken = torch.from_numpy(kept).sort().values, torch.from_numpy(taken).sort().values
     return split.part(kept), split.part(taken)
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """What stays of the published training split where validation or test is cut off it.
+
+    Attributes:
+        val_fraction: of what is not test, where no validation split is published.
+        test_fraction: of all examples, where no test split is published.
+        split_seed: of the cuts.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    split_seed: int
+
+    def rows(self, labels: NDArray[np.int64], published: Container[str]) -> list[int]:
+        """Where the training part's examples are, by the cuts that the DataModule makes.
+
+        Args:
+            labels: (N,) of the published training split.
+            published: the names of the published splits.
+
+        Raises:
+            ValueError: it cannot be cut so.
+        """
+        split = Split(torch.arange(len(labels)), torch.from_numpy(labels))
+        if "test" not in published:
+            split, _ = cut(split, self.test_fraction, self.split_seed, "test_fraction")
+        if "validation" not in published:
+            split, _ = cut(split, self.val_fraction, self.split_seed)
+        rows: list[int] = split.take(torch.arange(len(split))).inputs.tolist()  # type: ignore[union-attr]
+        return rows
+
+
+def refuse_one_example(split: Split, name: str) -> None:
+    """Refuse a training split whose examples are all the same: nothing can be learnt from them.
+
+    Of images that are decoded as they are taken, the first 512 are looked at; of text with a label
+    a token, which a single period may make, none.
+
+    Raises:
+        ValueError: they are.
+    """
+    most = min(len(split), 512) if split.is_streamed else len(split)
+    if most < 2 or split.labels.ndim > 1:
+        return
+    start, size = 1, 8
+    while start < most:
+        index = torch.tensor([0, *range(start, min(start + size, most))])
+        inputs = split.take(index).inputs
+        parts = inputs.values() if isinstance(inputs, dict) else [inputs]
+        if any((part[1:] != part[:1]).any() for part in parts):
+            return
+        start, size = start + size, min(2 * size, 4096)
+    raise ValueError(
+        f"the first {most} training examples of {name!r} are equal, of {len(split)}: nothing can "
+        "be learnt from them; look at the files, and at the column that is read"
+    )
 
 
 def choose(

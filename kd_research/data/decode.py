@@ -40,6 +40,8 @@ from kd_research.records.record import write_json
 if TYPE_CHECKING:
     import datasets
 
+    from kd_research.data.cuts import TrainingPart
+
 VERSION = 3  # of what is in a decoded folder; a change makes every set anew
 _CHUNK = 512
 
@@ -52,6 +54,7 @@ def decoded(
     resize: bool = False,
     tokens: Tokens | None = None,
     table: Table | None = None,
+    part: TrainingPart | None = None,
 ) -> Path:
     """The folder of the decoded set, made first if it is not there.
 
@@ -64,6 +67,8 @@ def decoded(
         resize: bring images of other sizes to `input_shape` (shorter side, then the centre).
         tokens: how text is cut into tokens.
         table: which columns are the inputs, where it is a table.
+        part: what of the training split makes the tokens, and the values of a table's categories;
+            None is all of it.
 
     Raises:
         FileNotFoundError, ValueError, OSError: with what was found and what to type.
@@ -71,6 +76,8 @@ def decoded(
     shape = list(input_shape) if input_shape is not None else None
     cutting = [repr(tokens), tokens.content if tokens else None]
     cutting += [repr(table)] if table else []
+    made = part is not None and (tokens is None or tokens.pretrained is None)
+    cutting += [repr(part)] if made else []
     key = content_key([VERSION, fingerprint(source), num_classes, shape, resize, *cutting])
 
     def build(folder: Path) -> None:
@@ -81,9 +88,10 @@ def decoded(
         else:
             column, kind, label_column = find_columns(source, features)
         labels, names = read_labels(source, splits, label_column, num_classes)
+        rows = part.rows(labels["train"], splits) if made and part else None
         if table is not None:
             assert shape is not None
-            meta = encode_table(source, splits, table, shape[0], folder)
+            meta = encode_table(source, splits, table, shape[0], folder, rows)
         elif kind == "image":
             if shape is None:
                 raise ValueError(
@@ -98,7 +106,7 @@ def decoded(
                     "images; type dataset=hub_text, dataset=table for numbers and categories, or "
                     "dataset.input_column=NAME of an image column"
                 )
-            meta = encode_splits(splits, column, tokens, folder)
+            meta = encode_splits(splits, column, tokens, folder, rows)
         for split, array in labels.items():
             np.save(folder / f"{split}-labels.npy", array)
             meta["splits"][split]["labels"] = array_digest(array)

@@ -18,7 +18,7 @@ from kd_research.data import random_windows as anywhere
 from kd_research.data.augment import Augment
 from kd_research.data.batches import Batches
 from kd_research.data.crops import centre
-from kd_research.data.cuts import choose, cut
+from kd_research.data.cuts import choose, cut, refuse_one_example
 from kd_research.data.moments import check_moments, moments
 from kd_research.data.sources import Split, Splits
 from kd_research.interfaces import Batch
@@ -101,6 +101,7 @@ class DataModule(LightningDataModule):
             self.train, self.val = train, splits.val
         self.test = test
         self._check()
+        refuse_one_example(self.train, name)
         whole = self.train  # before a subset is taken: teacher and student share their inputs
         self.train = choose(
             self.train,

@@ -26,6 +26,8 @@ from kd_research.losses.positions import IGNORED
 if TYPE_CHECKING:
     import tokenizers
 
+    from kd_research.data.cuts import TrainingPart
+
 
 class Examples(NamedTuple):
     """Examples taken out of a split: inputs (B, ...), or a dict of such, and the labels."""
@@ -239,16 +241,28 @@ def stream(
     )
 
 
-def text(source: Source, num_classes: int, tokens: Tokens, store: Path) -> Splits:
+def text(
+    source: Source,
+    num_classes: int,
+    tokens: Tokens,
+    store: Path,
+    part: TrainingPart | None = None,
+) -> Splits:
     """A set of sentences as token ids, made once per machine in `store`."""
-    return _read(decoded(source, num_classes, store, tokens=tokens))
+    return _read(decoded(source, num_classes, store, tokens=tokens, part=part))
 
 
 def table(
-    source: Source, input_shape: Sequence[int], num_classes: int, columns: Table, store: Path
+    source: Source,
+    input_shape: Sequence[int],
+    num_classes: int,
+    columns: Table,
+    store: Path,
+    part: TrainingPart | None = None,
 ) -> Splits:
     """A table as rows of numbers, made once per machine in `store`."""
-    return _read(decoded(source, num_classes, store, input_shape=input_shape, table=columns))
+    folder = decoded(source, num_classes, store, input_shape=input_shape, table=columns, part=part)
+    return _read(folder)
 
 
 def _read(folder: Path) -> Splits:

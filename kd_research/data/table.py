@@ -1,7 +1,7 @@
 """A table of numbers and categories into one row of numbers an example.
 
-A number is itself; a category is one column a value that the training split has, 1 where the
-example has it (one-hot). A value that only another split has is 0 in all of them. Imports no torch.
+A number is itself; a category is one column a value that the training part has, 1 where the
+example has it (one-hot). A value that only another part has is 0 in all of them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def encode_table(
     table: Table,
     width: int,
     folder: Path,
+    learnt: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Write `SPLIT-inputs.npy`, (N, F) float32; the meta data.
 
@@ -80,6 +81,7 @@ def encode_table(
         table: which columns are the inputs.
         width: F, checked.
         folder: where the arrays go.
+        learnt: rows of the training split that make a category's values; None is all.
 
     Raises:
         ValueError: a value is missing or not finite, a category has too many values, or the
@@ -90,11 +92,13 @@ def encode_table(
     values: dict[str, list[str]] = {}  # of the categories
     for name in names:
         if is_text(train.features[name]):
-            values[name] = sorted({value for value in train[name][:] if value is not None})
+            cells = train[name][:]
+            seen = cells if learnt is None else [cells[row] for row in learnt]
+            values[name] = sorted({value for value in seen if value is not None})
             if len(values[name]) > MAX_VALUES:
                 raise ValueError(
                     f"{source}: column {name!r} has {len(values[name])} different texts in "
-                    f"{len(train)} rows, which is no category (at most {MAX_VALUES}); type "
+                    f"{len(seen)} training rows, which is no category (at most {MAX_VALUES}); type "
                     f"{_without(names, [name])}, or dataset=hub_text dataset.input_column={name} "
                     "for a model of text"
                 )

@@ -1,11 +1,11 @@
-"""Text into token ids: a vocabulary made from the training split, or someone's own tokenizer.
+"""Text into token ids: a vocabulary made from the training part, or someone's own tokenizer.
 
 Imports no torch, and `transformers` only where a pretrained tokenizer is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Tokens:
 
     Attributes:
         kind: "word" (split at white space and punctuation, lower case), "bpe" (byte-pair encoding,
-            Sennrich et al. 2016, arXiv:1508.07909), both made from the training split, or
+            Sennrich et al. 2016, arXiv:1508.07909), both made from the training part, or
             "pretrained".
         vocab_size: the number of ids, an upper bound for "word" and "bpe".
         max_length: longer sentences are cut.
@@ -70,7 +70,7 @@ def make_tokenizer(tokens: Tokens, texts: Iterator[list[str]]) -> tokenizers.Tok
 
     Args:
         tokens: the description.
-        texts: the training split's sentences, in batches.
+        texts: the training part's sentences, in batches.
 
     Raises:
         FileNotFoundError: the pretrained tokenizer is not there.
@@ -127,9 +127,15 @@ def open_pretrained(name: str) -> tokenizers.Tokenizer:
 
 
 def encode_splits(
-    splits: Mapping[str, datasets.Dataset], column: str, tokens: Tokens, folder: Path
+    splits: Mapping[str, datasets.Dataset],
+    column: str,
+    tokens: Tokens,
+    folder: Path,
+    rows: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Write `SPLIT-inputs.npy`, (N, L) int32 padded with 0, and `tokenizer.json`; the meta data.
+
+    The tokens are made from `rows` of the training split; None is all of it.
 
     A sentence without a token becomes one unknown token: no row is empty.
 
@@ -144,7 +150,7 @@ def encode_splits(
                 f"{len(missing)} rows of the split {split!r} have no text in column {column!r}, "
                 f"the first is row {missing[0]}; remove them"
             )
-    train = texts["train"]
+    train = texts["train"] if rows is None else [texts["train"][row] for row in rows]
     batches = (train[start : start + _BATCH] for start in range(0, len(train), _BATCH))
     tokenizer = make_tokenizer(tokens, batches)
     found = tokenizer.get_vocab_size()

@@ -147,7 +147,7 @@ def test_a_column_of_names_is_no_category(tmp_path):
     flowers(600).assign(name=names).to_csv(tmp_path / "f.csv", index=False)
     stated = ["dataset.label_column=species", "dataset.num_classes=3", "dataset.input_shape=[6]"]
     with pytest.raises(
-        Exception, match="'name' has 600 different texts in 600 rows, .*at most 256"
+        Exception, match="'name' has 432 different texts in 432 training rows, .*at most 256"
     ):
         make("table", tmp_path / "f.csv", *stated)
 
