@@ -23,6 +23,27 @@ MayChange = (  # libraries' own
 )
 
 
+class Told:
+    """Says at once which test failed: a suite that is cut off has no summary."""
+
+    def __init__(self, config: pytest.Config):
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            terminal = self.config.pluginmanager.getplugin("terminalreporter")
+            why = [line for line in str(report.longrepr).splitlines() if line.startswith("E ")]
+            said = " ".join(why[0][1:].split())[:300] if why else ""
+            terminal.write_line("")
+            terminal.write_line(f"FAILED {report.nodeid} ({report.when}): {said}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only where results come together, with several processes as well."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Told(config))
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """No test leaves environment variables or an initialised Hydra behind."""

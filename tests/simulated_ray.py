@@ -11,8 +11,11 @@ from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayError
 from sweep_commands import PATHS, folder, make_plan, records
 
+from kd_research.configuration.config import ConfigError
+from kd_research.pools import ray_cluster
 from kd_research.sweep import run as sweeper
 
 NOOP = ["pool=ray", "pool.program=ray_trial", "tracking=disabled", "sampler=random"]
@@ -20,8 +23,10 @@ NOOP += ["sweep.name=s", "sweep.baseline=false", "pool.gpus=0"]
 # Loopback; for 127.0.0.1 Ray takes the address that others reach the machine at.
 HERE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_log_monitor": False}
 
+SWEEP_SECONDS = 400  # for a sweep of runs that do nothing, on a busy machine
 
-def wait_for(condition, seconds=60):
+
+def wait_for(condition, seconds=200):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -38,6 +43,16 @@ class Nodes:
             head_node_args={**HERE, "num_cpus": 0, "include_dashboard": False},
         )
         self.nodes = {name: self.add(name) for name in ("a", "b")}
+
+    def answers(self, seconds=200):
+        """Whether its nodes run anything: Ray cannot work on every machine."""
+        try:
+            ray_cluster.connect(self.cluster.address, 1)
+            task = ray.remote(num_cpus=1)(lambda: ray.get_runtime_context().get_node_id())
+            ray.get([task.remote() for _ in range(4)], timeout=seconds)
+        except (ConfigError, RayError, OSError):
+            return False
+        return True
 
     def add(self, name, temporary=None, **resources):
         temporary = temporary or self.home / f"node-{name}"
@@ -105,13 +120,14 @@ def run(output_dir, base, *overrides, meanwhile=None):
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=go)
+    thread = threading.Thread(target=go, daemon=True)  # a sweep that hangs fails its test alone
     thread.start()
     try:
         if meanwhile:
             meanwhile()
     finally:
-        thread.join()
+        thread.join(SWEEP_SECONDS)
+    assert not thread.is_alive(), "the sweep does not end"
     if failed:
         raise failed[0]
 

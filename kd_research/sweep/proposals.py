@@ -104,13 +104,8 @@ class Proposals:
                 self.study.study.enqueue_trial(random.Random(trial.number).choice(untried))
         return None
 
-    def _counted(self) -> Iterator[FrozenTrial]:
-        for trial in self.study.study.get_trials(deepcopy=False):
-            if DISCARDED not in trial.user_attrs:
-                yield trial
-
     def _earlier(self, number: int, params: dict[str, Any]) -> FrozenTrial | None:
-        same = (one for one in self._counted() if one.number < number and one.params == params)
+        same = (one for one in self.study.counted() if one.number < number and one.params == params)
         return next(same, None)
 
     def _repeat(self, trial: Trial, known: FrozenTrial) -> None:
@@ -122,5 +117,5 @@ class Proposals:
         self.study.tell(trial, known.values if done else None)
 
     def _untried(self) -> Iterator[dict[str, Value]]:
-        tried = [trial.params for trial in self._counted()]
+        tried = [trial.params for trial in self.study.counted()]
         yield from (point for point in self.points or () if point not in tried)

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from optuna.trial import Trial
 
 from kd_research.configuration.config import ConfigError, save
+from kd_research.configuration.environment import writable
 from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
 from kd_research.records.record import (
@@ -186,9 +187,10 @@ class Sweep:
         identity.propose(self.folders.trial(number), identity.proposal(self.plan, number, params))
         try:
             for directory, config in self.folders.configs(number, params).items():
-                self.wanted[directory] = identity.run_digest(config)
+                plain = writable(config)
+                self.wanted[directory] = identity.run_digest(plain)
                 if not (directory / RECORD_NAME).exists():
-                    save(config, directory / CONFIG_NAME)
+                    save(plain, directory / CONFIG_NAME)
         except Exception as error:  # a proposal that does not compose is a failed trial
             self.held.check()
             if trouble(error, self.directory):
@@ -284,14 +286,13 @@ class Sweep:
         ended = any(record.status != "completed" for record in records)
         if number not in self.trials or (len(records) < len(folders) and not ended):
             return
-        identity.check_teachers(self.study.study.user_attrs, records, number)
-        trial = self.trials.pop(number)
         # The other seeds of an ended proposal are not worth their time.
         self.waiting = [path for path in self.waiting if path not in folders]
         flying = [self.running.pop(path) for path in folders if path in self.running]
         if flying:
             self.pool.kill(flying)
-        first, result = tell_result(self.study, trial, self.values, records)
+        first, result = tell_result(self.study, self.trials[number], self.values, records)
+        del self.trials[number]
         if first:
             self.told.append(number)
             self.study.refresh()

@@ -150,10 +150,13 @@ class SharedStudy:
         self.finished = finished
         self.running = [trial for trial in unfinished if trial.state == TrialState.RUNNING]
 
+    def counted(self) -> list[FrozenTrial]:
+        """The proposals that are trials, of all sweepers, when they were last read."""
+        return [trial for trial in self._trials if DISCARDED not in trial.user_attrs]
+
     def completed(self) -> list[FrozenTrial]:
         """The trials that have values, of all sweepers, when they were last read."""
-        done = [trial for trial in self._trials if trial.state == TrialState.COMPLETE]
-        return [trial for trial in done if DISCARDED not in trial.user_attrs]
+        return [trial for trial in self.counted() if trial.state == TrialState.COMPLETE]
 
     def best(self) -> float | None:
         """The best value of the first objective, as last read."""
@@ -172,6 +175,8 @@ class SharedStudy:
                 self.study.sampler, self._sampler = self._sampler, None
             trial = self.study.ask()
             trial.set_user_attr(OWNER, self.owner)
+            if trial.number < total:  # so many at most were before it
+                return trial
             self.refresh()
             before = self._trials[self._first_open : trial.number]
             rank = self._counted_before + sum(DISCARDED not in one.user_attrs for one in before)

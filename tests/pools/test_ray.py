@@ -13,6 +13,7 @@ from test_local import check_whole
 
 ray = pytest.importorskip("ray", reason="needs kd_research[ray]")
 pytestmark = [
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own, of what it starts
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
@@ -41,10 +42,16 @@ def cluster():
         before = dict(os.environ)
         os.environ |= {"RAY_TMPDIR": f"{home}/r", "RAY_USAGE_STATS_ENABLED": "0"}
         os.environ |= {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
-        nodes = Nodes(Path(home))
-        os.environ.clear()
-        os.environ.update(before)
         try:
+            nodes = Nodes(Path(home))
+        except Exception as error:  # Ray's own, of many kinds
+            pytest.skip(f"Ray starts no cluster here: {error}")
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        try:
+            if not nodes.answers():
+                pytest.skip("Ray's processes start here, and run nothing")
             yield nodes
         finally:
             ray.shutdown()
@@ -107,7 +114,7 @@ def test_a_sweeper_that_stops_or_is_killed_leaves_nothing_and_the_next_goes_on(
         process = start(tmp_path, base=arguments)
         wait_for(lambda before=before: num_starts(tmp_path) == before + 2)
         process.send_signal(number)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=200)
         if number == signal.SIGINT:
             assert process.returncode == 130, printed
             assert "the same command goes on from here" in printed
@@ -295,7 +302,7 @@ def test_the_head_goes_and_the_sweep_ends_in_a_line_and_goes_on_elsewhere(cluste
         (head,) = [i.process for i in cluster.cluster.head_node.all_processes["gcs_server"]]
         head.kill()
         head.wait()
-        printed, _ = process.communicate(timeout=100)
+        printed, _ = process.communicate(timeout=200)
     finally:
         process.kill()
     assert process.returncode == 75, printed
