@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,15 @@ from kd_research.records.record import write_json
 if TYPE_CHECKING:
     import datasets
 
-    from kd_research.data.cuts import TrainingPart
-
 VERSION = 3  # of what is in a decoded folder; a change makes every set anew
 _CHUNK = 512
+
+
+class Part(Protocol):
+    """What of the training split is learnt from: `cuts.TrainingPart`, which stands above."""
+
+    def rows(self, labels: NDArray[np.int64], published: Container[str]) -> list[int]:
+        """Where its examples are, of the labels of the training split and the splits' names."""
 
 
 def decoded(
@@ -54,7 +59,7 @@ def decoded(
     resize: bool = False,
     tokens: Tokens | None = None,
     table: Table | None = None,
-    part: TrainingPart | None = None,
+    part: Part | None = None,
 ) -> Path:
     """The folder of the decoded set, made first if it is not there.
 

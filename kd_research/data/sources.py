@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from kd_research.data.decode import decoded, read_meta
+from kd_research.data.decode import Part, decoded, read_meta
 from kd_research.data.hub import Source
 from kd_research.data.store import open_array
 from kd_research.data.stream import EncodedImages, open_stream
@@ -25,8 +25,6 @@ from kd_research.losses.positions import IGNORED
 
 if TYPE_CHECKING:
     import tokenizers
-
-    from kd_research.data.cuts import TrainingPart
 
 
 class Examples(NamedTuple):
@@ -246,7 +244,7 @@ def text(
     num_classes: int,
     tokens: Tokens,
     store: Path,
-    part: TrainingPart | None = None,
+    part: Part | None = None,
 ) -> Splits:
     """A set of sentences as token ids, made once per machine in `store`."""
     return _read(decoded(source, num_classes, store, tokens=tokens, part=part))
@@ -258,7 +256,7 @@ def table(
     num_classes: int,
     columns: Table,
     store: Path,
-    part: TrainingPart | None = None,
+    part: Part | None = None,
 ) -> Splits:
     """A table as rows of numbers, made once per machine in `store`."""
     folder = decoded(source, num_classes, store, input_shape=input_shape, table=columns, part=part)
