@@ -11,7 +11,7 @@ from typing import Any
 
 from kd_research.records.measures import COSTS
 from kd_research.report.by_seed import difference, values_by_seed
-from kd_research.report.sweep import Sweep, Trial, is_fraction
+from kd_research.report.sweep import Sweep, Trial, is_fraction, tie_break
 
 WHO = "labels alone"  # what its row is called
 
@@ -23,10 +23,17 @@ def quality(sweep: Sweep) -> str:
 
 
 def leader(sweep: Sweep) -> Trial | None:
-    """The trial of the front that is best in `quality`; None without a front."""
+    """The trial of the front that is best in `quality`; None without a front.
+
+    Of equals the one with the lowest `val_nll`, then the latest.
+    """
     name = quality(sweep)
     sign = -1 if sweep.objectives[name] == "maximize" else 1
-    return min(sweep.front, key=lambda trial: sign * (trial.mean(name) or 0.0), default=None)
+
+    def order(trial: Trial) -> tuple[float, tuple[float, int]]:
+        return sign * (trial.mean(name) or 0.0), tie_break(trial)
+
+    return min(sweep.front, key=order, default=None)
 
 
 def baseline(sweep: Sweep) -> Trial | None:

@@ -20,7 +20,7 @@ from kd_research.report.page import fill, made, short
 from kd_research.report.pareto import Point, hypervolume, pareto_front
 from kd_research.report.runs import flat
 from kd_research.report.sweep import Sweep, Trial
-from kd_research.report.tables import show
+from kd_research.report.tables import PLUS_MINUS, show
 from kd_research.report.text import last_word
 
 NUM_RESAMPLES = 1000
@@ -66,6 +66,7 @@ class Comparison:
             verdict = f"{names[low > 0]} dominates more"
         else:
             verdict = "the interval holds 0: these trials do not tell the two apart"
+        spread = any("±" in cell for row in self.table()[1] for cell in row)
         return [
             f"completed trials: {names[0]} {self.counts[0]}, {names[1]} {self.counts[1]}; "
             f"compared at the first {min(self.counts)} of each",
@@ -74,6 +75,7 @@ class Comparison:
             f"difference: {self.difference:+.4g}, 95 % interval {low:+.4g} to {high:+.4g} over "
             f"{NUM_RESAMPLES} resamples of the trials; {verdict}",
             f"front of both together: {share[0]} trials of {names[0]}, {share[1]} of {names[1]}",
+            *([f"in its table {PLUS_MINUS.rstrip('.')}"] if spread else []),
         ]
 
     def table(self) -> tuple[list[str], list[list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,12 @@ def larger_is_better(metric: str) -> bool:
 def is_fraction(metric: str) -> bool:
     """Whether people read a metric in percent."""
     return any(word in metric for word in ("accuracy", "agreement", "retention"))
+
+
+def tie_break(trial: Trial) -> tuple[float, int]:
+    """What orders trials of equal value, smaller first: the lower `val_nll`, then the later."""
+    nll = trial.mean("val_nll")
+    return math.inf if nll is None else nll, -trial.number
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from kd_research.records.measures import COSTS, METRICS, RATIOS, TEST_METRICS
 from kd_research.records.record import RunRecord
 from kd_research.report.baseline import summary as baseline_summary
-from kd_research.report.sweep import Sweep, Trial, is_fraction
+from kd_research.report.sweep import Sweep, Trial, is_fraction, tie_break
 
 # The columns of every table, measured or not; exports and other people's metrics follow them.
 VALUE_COLUMNS = (
@@ -21,6 +21,7 @@ VALUE_COLUMNS = (
     *COSTS,
     *(f"teacher_{name}" for name in COSTS if name not in RATIOS),
 )
+PLUS_MINUS = "± is the standard deviation over the n seeds of a trial."
 FIRST_COLUMNS = ("trial", "label", "seed", "state", "on_front")
 LAST_COLUMNS = ("error", "directory")
 
@@ -110,7 +111,10 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def best(sweep: Sweep) -> dict[str, dict[str, Any]]:
-    """Per objective the completed trial that is best in it, by the others among equals."""
+    """Per objective the completed trial that is best in it.
+
+    Of equals the one that is best in the others, then the lowest `val_nll`, then the latest.
+    """
     found: dict[str, dict[str, Any]] = {}
     signs = [-1 if direction == "maximize" else 1 for direction in sweep.directions]
     done = [
@@ -120,7 +124,7 @@ def best(sweep: Sweep) -> dict[str, dict[str, Any]]:
     ]
     for column, name in enumerate(sweep.objectives):
         if done:
-            _, trial = min(done, key=lambda entry: (entry[0][column], entry[0], entry[1].number))
+            _, trial = min(done, key=lambda one: (one[0][column], one[0], tie_break(one[1])))
             found[name] = {
                 "trial": trial.number,
                 "value": trial.mean(name),

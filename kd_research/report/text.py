@@ -10,10 +10,9 @@ from kd_research.report.baseline import WHO, baseline, gain
 from kd_research.report.curves import evaluations
 from kd_research.report.runs import ALWAYS
 from kd_research.report.sweep import Sweep, Trial
-from kd_research.report.tables import best, rerun, show
+from kd_research.report.tables import PLUS_MINUS, best, rerun, show
 from kd_research.report.terminal import print_table
 
-PLUS_MINUS = "± is the standard deviation over the n seeds of a trial."
 MAX_DAMAGED = 5  # files that are named
 MAX_RUNS = 50  # of a folder of single runs, the last
 USUAL = ("test_accuracy", "teacher_agreement")  # shown beside the objectives where there is room

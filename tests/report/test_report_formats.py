@@ -1,5 +1,6 @@
 """Parquet, LaTeX, Markdown and figures of one sweep, and two sweeps side by side."""
 
+import json
 import random
 import xml.etree.ElementTree as ElementTree
 
@@ -10,8 +11,10 @@ from sweep_folders import OBJECTIVES, make_sweep
 from kd_research.records.record import RunRecord, write_json, write_record
 from kd_research.report import compare_sweeps, load_sweep, write_report
 from kd_research.report.__main__ import main
-from kd_research.report.compare import compare
+from kd_research.report.baseline import leader
+from kd_research.report.compare import compare, to_markdown
 from kd_research.report.importances import importances
+from kd_research.report.tables import best
 
 
 def make_points(directory, points, settings=None):
@@ -88,6 +91,17 @@ def test_a_sweep_that_dominates_wins(tmp_path):
     back = compare(load_sweep(better), load_sweep(worse))
     assert back.difference == pytest.approx(-found.difference)
     assert back.interval[1] < 0
+
+
+def test_two_sweeps_say_what_their_spread_is(tmp_path):
+    spread = [make_sweep(tmp_path / name, num_trials=6, seeds=3) for name in ("a", "b")]
+    said = "in its table ± is the standard deviation over the n seeds of a trial"
+    found = compare(*map(load_sweep, spread))
+    assert any("±" in cell for row in found.table()[1] for cell in row)
+    assert found.facts()[-1] == said
+    assert said in to_markdown(found)
+    single = [make_sweep(tmp_path / name, num_trials=6) for name in ("c", "d")]
+    assert said not in compare(*map(load_sweep, single)).facts()
 
 
 def test_more_trials_of_the_same_are_no_win(tmp_path):
@@ -175,3 +189,16 @@ def test_importances_find_what_matters(tmp_path):
 
 def test_few_trials_have_no_importances(tmp_path):
     assert importances(load_sweep(make_points(tmp_path, [(0.1, 1), (0.2, 2)]))) == {}
+
+
+def test_of_equal_trials_the_lowest_nll_is_the_best_then_the_latest(tmp_path):
+    """A validation split of a few hundred examples gives many trials of equal accuracy."""
+    folder = make_points(tmp_path / "equal", [(0.9, 500)] * 4)
+    for number, nll in enumerate((0.4, 0.3, 0.3, 0.5)):
+        path = folder / "trials" / f"{number:04d}" / "record.json"
+        record = json.loads(path.read_text())
+        record["metrics"]["val_nll"] = nll
+        path.write_text(json.dumps(record))
+    sweep = load_sweep(folder)
+    assert best(sweep)["val_accuracy"]["trial"] == 2
+    assert leader(sweep).number == 2

@@ -206,6 +206,15 @@ def test_seeds_are_error_bars(browser, tmp_path):
     assert bars["error_y"]["array"] == pytest.approx(expected, rel=1e-5)
     cells = column(browser, "val_accuracy")
     assert [" ± " in cell for cell in cells] == [spread[k] is not None for k in range(12)]
+    said = browser.find_element("id", "plus-minus").text
+    assert (
+        said == "± and the bars are the standard deviation over the n seeds of a trial, n = 2 to 3."
+    )
+    plain = make_sweep(tmp_path / "one", num_trials=3)
+    write_report(plain)
+    open_page(browser, plain)
+    said = browser.find_element("id", "plus-minus").text
+    assert said == "One seed a trial: no value here has a spread over seeds."
 
 
 @needs_browser

@@ -23,8 +23,10 @@ for (const [name, value] of data.setup) {
   line.append(element("dt", name), element("dd", value));
   $("setup").append(line);
 }
+const seeds = trials.n.filter((n) => n > 1);
+const [fewest, most] = [Math.min(...seeds), Math.max(...seeds)];
 $("plus-minus").textContent = Object.keys(trials.std).length
-  ? "± and the bars are the standard deviation over the n seeds of a trial." : "One seed a trial: no value here has a spread over seeds.";
+  ? `± and the bars are the standard deviation over the n seeds of a trial, n = ${fewest < most ? fewest + " to " : ""}${most}.` : "One seed a trial: no value here has a spread over seeds.";
 const counts = Object.entries(data.counts).filter(([, number]) => number);
 card("trials", data.n_trials ? `${numTrials} of ${data.n_trials}` : String(numTrials),
   counts.map(([state, number]) => `${number} ${state}`).join(", ") || "none yet");
