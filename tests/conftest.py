@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,12 @@ class Told:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Only where results come together, with several processes as well."""
+    """Failures are told where results come together; Ctrl-C works also where a shell took it away.
+
+    What a shell starts in the background ignores it, and so would all that tests start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Told(config))
 
