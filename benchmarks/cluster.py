@@ -30,6 +30,7 @@ from kd_research.pools.local import LocalPool  # noqa: E402
 from kd_research.pools.ray_cluster import connect  # noqa: E402
 from kd_research.pools.ray_pool import RayPool  # noqa: E402
 from kd_research.sweep import run as sweeper  # noqa: E402
+from kd_research.sweep.study import SharedStudy  # noqa: E402
 
 LOOPBACK = {"node_ip_address": "127.0.0.2", "include_log_monitor": False}
 
@@ -93,13 +94,13 @@ def slots(chosen):
         overrides = [f"output_dir={output}", "sampler=random", "tracking=disabled"]
         overrides += ["pool=ray", "pool.gpus=0", "pool.program=noop_trial", "sweep.baseline=false"]
         overrides += [f"pool.address={address}", f"sweep.n_trials={chosen.trials}"]
-        plan, marks, tell = make_plan(*overrides), [], sweeper.SharedStudy.tell
+        plan, marks, tell = make_plan(*overrides), [], SharedStudy.tell
 
         def told(study, trial, values):
             marks.append((time.process_time(), time.perf_counter()))
             return tell(study, trial, values)
 
-        sweeper.SharedStudy.tell = told
+        SharedStudy.tell = told
         with redirect_stdout(io.StringIO()):
             sweeper.run_sweep(plan, quiet=True)
         load()
