@@ -207,6 +207,11 @@ class DataModule(LightningDataModule):
         other.__dict__.pop("augment", None)
         return other
 
+    @property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift on the CPU, per channel: prepared inputs are raw * scale + shift."""
+        return self._scale.cpu(), self._shift.cpu()
+
     def batches(self, split: Split) -> Batches:
         """`split` in order, in one process: for evaluation."""
         return Batches(split, self.batch_size)

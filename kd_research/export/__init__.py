@@ -4,17 +4,19 @@
 
 Writes RUN/export/student.onnx, its int8 twin, with --executorch a program for phones, and
 RUN/export.json, whose metrics and costs the report shows beside the record's: accuracy against
-the bytes that ship. The files take prepared inputs, normalised as the student saw them.
+the bytes that ship. The files take raw pixels, rows or token ids; the normalisation is in their
+graph, unless --normalised leaves it to the caller. RUN/export/val.npz has examples to try them on.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import nn
@@ -23,17 +25,29 @@ from kd_research.configuration import config as configs
 from kd_research.data.cuts import stratified
 from kd_research.data.module import DataModule
 from kd_research.evaluation.costs import latencies, measuring, model_bytes
-from kd_research.evaluation.quality import predict, scores
+from kd_research.evaluation.quality import predict
 from kd_research.export import executorch_form
 from kd_research.export.onnx_form import OnnxStudent, to_int8, to_onnx
+from kd_research.export.raw_inputs import (
+    OUTPUT,
+    RawStudent,
+    describe,
+    examples,
+    facts,
+    predict_raw,
+    raw_inputs,
+    take_raw,
+)
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
-from kd_research.records.record import CONFIG_NAME, EXPORT_NAME, write_json
+from kd_research.records.record import CONFIG_NAME, EXPORT_NAME, read_record, write_json
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.tracking import track_export
 from kd_research.trial.assembly import Parts
 
-__all__ = ["Export", "Form", "export_run"]
+__all__ = ["Export", "Form", "export_run", "snippet"]
+
+EXAMPLES_NAME = "val.npz"  # in the export's folder: inputs and labels of validation
 
 NUM_CALIBRATION = 512  # training examples whose activations give the ranges of int8
 
@@ -63,6 +77,7 @@ class Export:
     directory: Path
     forms: dict[str, Form]
     tolerance: float
+    num_val: int = 0  # examples of validation
 
     @property
     def problems(self) -> list[str]:
@@ -95,12 +110,15 @@ class Export:
         }
 
 
-def export_run(directory: Path, tolerance: float, executorch: bool = False) -> Export:
+def export_run(
+    directory: Path, tolerance: float, executorch: bool = False, normalised: bool = False
+) -> Export:
     """Export the student of a finished run, check it, and write export.json.
 
     Args:
         directory: the run's folder: config.yaml and weights.pt.
         tolerance: of the float32 forms' logits; the result says which exceed it.
+        normalised: whether the files take prepared inputs, not raw ones.
         executorch: also make a program for phones.
 
     Raises:
@@ -118,22 +136,36 @@ def export_run(directory: Path, tolerance: float, executorch: bool = False) -> E
     to_onnx(student, example, path)
     files = [path, folder / "student.int8.onnx"]
     to_int8(path, _calibration(parts.data), files[1])
+    raw = raw_inputs(parts.data)
+    preparing = None if normalised else raw
+    known = {**facts(parts.data, raw, normalised), **_numbers(directory)}
+    for file in files:
+        if preparing is not None:
+            take_raw(file, preparing)
+        describe(file, known)
+    _write_examples(folder / EXAMPLES_NAME, examples(parts.data, normalised))
+    if parts.data.tokenizer is not None:
+        parts.data.tokenizer.save(str(folder / "tokenizer.json"))
     made: dict[str, tuple[nn.Module, int]] = {"module": (student, model_bytes(student))}
     for name, file in zip(("onnx", "int8"), files, strict=True):
         made[name] = (OnnxStudent(file), file.stat().st_size)
     if executorch:
         file = folder / "student.pte"
-        executorch_form.to_executorch(student, example, file)
+        if preparing is None:
+            executorch_form.to_executorch(student, example, file)
+        else:
+            inputs = parts.data.train.take(torch.arange(2)).inputs
+            executorch_form.to_executorch(RawStudent(student, preparing), inputs, file)
         names = tuple(example) if isinstance(example, dict) else ()
         form = executorch_form.ExecutorchStudent(file, names)
         made["executorch"] = (form, file.stat().st_size)
         files.append(file)
     runs = int(config["efficiency"]["num_runs"])
     forms = {
-        name: _form(model, size, student, parts.data, parts.example(1).inputs, runs)
+        name: _form(model, size, student, parts, runs, preparing is not None and name != "module")
         for name, (model, size) in made.items()
     }
-    found = Export(directory, forms, tolerance)
+    found = Export(directory, forms, tolerance, len(parts.data.val))
     written = found.as_dict()
     write_json(directory / EXPORT_NAME, written)
     track_export(config, directory, files, {**written["metrics"], **written["costs"]})
@@ -153,16 +185,61 @@ def _calibration(data: DataModule) -> Iterator[Inputs]:
         yield data.prepare(Batch(split.inputs, split.labels, index)).inputs
 
 
+def _numbers(directory: Path) -> dict[str, Any]:
+    """What the run's record says of the student, for a file's metadata."""
+    try:
+        record = read_record(directory)
+    except (FileNotFoundError, ValueError):  # weights that were brought from elsewhere
+        return {}
+    names = ("val_accuracy", "test_accuracy", "teacher_agreement", "num_params")
+    commit = (record.provenance.get("git") or {}).get("commit")
+    return {**{name: record.value(name) for name in names}, "seed": record.seed, "commit": commit}
+
+
+def _write_examples(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as stream:
+        np.savez_compressed(stream, **content)
+    temporary.replace(path)
+
+
+def snippet(found: Export) -> str:
+    """Eight lines that run the file by ONNX Runtime alone, and give the recorded accuracy."""
+    folder = found.directory / "export"
+    with np.load(folder / EXAMPLES_NAME) as content:
+        count, whole = len(content["labels"]), found.num_val
+    accuracy = f"val_accuracy {found.forms['onnx'].accuracies['val']:.4f}"
+    said = accuracy if count == whole else f"of {count} of {whole} examples; {accuracy} of all"
+    return f"""\
+import numpy, onnxruntime
+val = dict(numpy.load({str(folder / EXAMPLES_NAME)!r}))
+labels, right = val.pop("labels"), 0
+session = onnxruntime.InferenceSession({str(folder / "student.onnx")!r})
+for k in range(0, len(labels), 256):
+    (logits,) = session.run(["{OUTPUT}"], {{name: rows[k : k + 256] for name, rows in val.items()}})
+    right += (logits.argmax(-1) == labels[k : k + 256]).sum()
+print(right / (labels >= 0).sum())  # {said}"""
+
+
+def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The share of right classes, of examples or of their labelled positions."""
+    labels = labels.cpu()
+    return float((logits.argmax(-1) == labels)[labels >= 0].float().mean())
+
+
 def _form(
-    model: nn.Module, size: int, student: nn.Module, data: DataModule, one: Inputs, runs: int
+    model: nn.Module, size: int, student: nn.Module, parts: Parts, runs: int, takes_raw: bool
 ) -> Form:
-    logits = predict(model, data, data.val)
+    data = parts.data
+    one = data.train.take(torch.arange(1)).inputs if takes_raw else parts.example(1).inputs
+    say = predict_raw if takes_raw else predict
+    logits = say(model, data, data.val)
     expected = predict(student, data, data.val)
     run = Capture(model)
     with measuring(), torch.no_grad():
         times = latencies(lambda: run(one), runs, torch.device("cpu"))
-    accuracies = {"val": scores(logits, data.val.labels)["accuracy"]}
-    accuracies["test"] = scores(predict(model, data, data.test), data.test.labels)["accuracy"]
+    accuracies = {"val": _accuracy(logits, data.val.labels)}
+    accuracies["test"] = _accuracy(say(model, data, data.test), data.test.labels)
     return Form(
         bytes=size,
         accuracies=accuracies,

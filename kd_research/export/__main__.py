@@ -6,21 +6,15 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-from rich.console import Console
-from rich.table import Table
-
-from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.ranks import be_one_process
 from kd_research.configuration.trust import FLAG, give
-from kd_research.export import Export, executorch_form, export_run
+from kd_research.export import Export, executorch_form, export_run, snippet
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME
-from kd_research.tracking import track_export
+from kd_research.report.terminal import print_table
 from kd_research.trial.run import quiet
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -28,11 +22,9 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 def show(found: Export) -> None:
     """Print the forms side by side."""
-    table = Table(title=str(found.directory / "export"), title_justify="left")
-    for name in ("form", "bytes", "val", "test", "latency ms", "p95 ms", "max difference"):
-        table.add_column(name, justify="left" if name == "form" else "right")
-    for name, form in found.forms.items():
-        table.add_row(
+    header = ["form", "bytes", "val", "test", "latency ms", "p95 ms", "max difference"]
+    rows = [
+        [
             name,
             f"{form.bytes:,}",
             f"{100 * form.accuracies['val']:.2f}%",
@@ -40,16 +32,10 @@ def show(found: Export) -> None:
             f"{form.latency_ms:.4g}",
             f"{form.latency_p95_ms:.4g}",
             f"{form.max_difference:.3g}",
-        )
-    Console().print(table)
-
-
-def track(found: Export) -> None:
-    """Show the export where the run was shown: its files, made from the run's student."""
-    config: Any = OmegaConf.to_container(configs.load(found.directory / CONFIG_NAME), resolve=True)
-    files = [path for path in sorted((found.directory / "export").iterdir()) if path.is_file()]
-    values = found.as_dict()
-    track_export(config, found.directory, files, {**values["metrics"], **values["costs"]})
+        ]
+        for name, form in found.forms.items()
+    ]
+    print_table(str(found.directory / "export"), header, rows, first_out=["p95 ms", "latency ms"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,6 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--executorch", action="store_true", help="also a program for phones (.pte)"
+    )
+    parser.add_argument(
+        "--normalised",
+        action="store_true",
+        help="the files take prepared inputs; without it raw pixels, normalised in their graph",
     )
     parser.add_argument(FLAG, action="store_true", help="run whatever code the folders name")
     given = parser.parse_args(arguments)
@@ -95,13 +86,15 @@ def main(arguments: list[str] | None = None) -> int:
     for folder in folders:
         try:
             refuse_foreign(folder)
-            found = export_run(folder.resolve(), given.tolerance, given.executorch)
+            found = export_run(
+                folder.resolve(), given.tolerance, given.executorch, given.normalised
+            )
         except (ConfigError, ValueError) as error:
             print(printable(f"{folder}: {error}"), file=sys.stderr)
             code = 1
             continue
         show(found)
-        track(found)
+        print(f"runs with onnxruntime and numpy alone:\n\n{snippet(found)}\n")
         for problem in found.problems:
             print(problem, file=sys.stderr)
             code = 1

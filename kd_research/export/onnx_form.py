@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_research.export.raw_inputs import OUTPUT, input_name
 from kd_research.interfaces import Inputs
 
 
@@ -48,6 +49,8 @@ class OnnxStudent(nn.Module):
 def to_onnx(student: nn.Module, example: Inputs, path: Path) -> None:
     """Write the student, in eval mode and on the processor, with a dynamic batch (and length).
 
+    Its inputs are image, features, or the tokens' own names; its output is logits.
+
     Args:
         student: inputs -> logits.
         example: two prepared examples or more; their number is not kept.
@@ -57,6 +60,7 @@ def to_onnx(student: nn.Module, example: Inputs, path: Path) -> None:
         ValueError: torch cannot export it; the message has its reason.
     """
     named = example if isinstance(example, dict) else {}
+    names = list(named) if isinstance(example, dict) else [input_name(example)]
     positional = () if isinstance(example, dict) else (example,)
     batch = torch.export.Dim("batch")
     shapes: Any = ({0: batch},)
@@ -65,7 +69,14 @@ def to_onnx(student: nn.Module, example: Inputs, path: Path) -> None:
     try:
         with _quiet():
             program = torch.onnx.export(
-                student, positional, kwargs=named, dynamic_shapes=shapes, dynamo=True, verbose=False
+                student,
+                positional,
+                kwargs=named,
+                input_names=names,
+                output_names=[OUTPUT],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error.__cause__ or error).splitlines()[0]

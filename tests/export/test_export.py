@@ -1,7 +1,11 @@
 """Exported students, read back by ONNX Runtime alone and compared with the module."""
 
+import io
 import json
+import shutil
+from contextlib import redirect_stdout
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -27,9 +31,10 @@ from kd_research.export import (  # noqa: E402
     onnx_form,
 )
 from kd_research.export.__main__ import main  # noqa: E402
+from kd_research.export.raw_inputs import RawInputs, RawStudent, take_raw  # noqa: E402
 from kd_research.models.text import BagOfEmbeddings, BiLSTM  # noqa: E402
 
-TRACKED = []
+TRACKED, PRINTED = [], []
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,10 @@ def run(tmp_path_factory):
     assert record.status == "completed"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kd_research.export.track_export", lambda *given: TRACKED.append(given))
-        return folder, main([str(folder), "--tolerance", "-1"])
+        with redirect_stdout(io.StringIO()) as printed:
+            code = main([str(folder), "--tolerance", "-1"])
+        PRINTED.append(printed.getvalue())
+        return folder, code
 
 
 def read_back(folder, name):
@@ -57,12 +65,14 @@ def test_the_files_say_what_the_module_says(run):
     load_weights(parts.student, folder / "weights.pt")
     split, student = parts.data.val, parts.student.eval()
     index = torch.arange(len(split))
-    inputs = parts.data.prepare(Batch(split.take(index).inputs, split.labels, index)).inputs
+    inputs = split.take(index).inputs  # raw: the normalisation is in the file
     with torch.no_grad():
-        expected = student(inputs)
+        expected = student(parts.data.prepare(Batch(inputs, split.labels, index)).inputs)
+    assert not torch.allclose(student(inputs.float()), expected, atol=0.1)
     found = json.loads((folder / "export.json").read_text())
     session = read_back(folder, "student.onnx")
     name = session.get_inputs()[0].name
+    assert (name, session.get_outputs()[0].name) == ("image", "logits")
     for size in (1, 7, len(split)):  # the batch is dynamic
         (logits,) = session.run(None, {name: inputs[:size].numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), expected[:size], rtol=0, atol=1e-4)
@@ -72,6 +82,65 @@ def test_the_files_say_what_the_module_says(run):
     assert found["metrics"]["int8_val_accuracy"] == pytest.approx(accuracy)
     assert found["max_difference"]["int8"] > found["max_difference"]["onnx"]
     assert found["costs"]["int8_bytes"] == (folder / "export" / "student.int8.onnx").stat().st_size
+
+
+def test_the_printed_snippet_gives_the_recorded_accuracy(run, capsys):
+    folder, _ = run
+    lines = PRINTED[0].split("alone:\n\n")[1].split("\n\n")[0].splitlines()
+    assert len(lines) <= 8
+    assert [line for line in lines if "import" in line] == ["import numpy, onnxruntime"]
+    exec("\n".join(lines), {})
+    accuracy = read_record(folder).metrics["val_accuracy"]
+    assert float(capsys.readouterr().out) == pytest.approx(accuracy)
+    assert lines[-1].endswith(f"# val_accuracy {accuracy:.4f}")
+
+
+def test_a_file_says_what_it_is(run):
+    folder, _ = run
+    record = read_record(folder)
+    for name in ("student.onnx", "student.int8.onnx"):
+        known = read_back(folder, name).get_modelmeta().custom_metadata_map
+        assert known["inputs"] == "raw"
+        assert json.loads(known["classes"]) == 10
+        assert json.loads(known["mean"]) == [0.305]
+        assert json.loads(known["deviation"]) == [0.376]
+        assert json.loads(known["resize"]) == [1, 8, 8]
+        assert float(known["val_accuracy"]) == record.metrics["val_accuracy"]
+        assert float(known["test_accuracy"]) == record.metrics["test_accuracy"]
+
+
+def test_normalised_files_take_what_the_student_saw(run, tmp_path, capsys):
+    for name in ("config.yaml", "weights.pt", "record.json"):
+        shutil.copy(run[0] / name, tmp_path)
+    assert main([str(tmp_path), "--normalised", "--tolerance", "1e-3"]) == 0
+    with np.load(tmp_path / "export" / "val.npz") as content:
+        given = {"image": content["image"]}
+    (logits,) = read_back(tmp_path, "student.onnx").run(["logits"], given)
+    raw = read_back(run[0], "student.onnx")
+    with np.load(run[0] / "export" / "val.npz") as content:
+        assert not np.allclose(content["image"], given["image"])
+        (expected,) = raw.run(["logits"], {"image": content["image"]})
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    known = read_back(tmp_path, "student.onnx").get_modelmeta().custom_metadata_map
+    assert known["inputs"] == "normalised"
+
+
+def test_bytes_are_cropped_and_normalised_in_the_graph(tmp_path):
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 3 * 4, 5)).eval()
+    scale = 1 / (255 * torch.tensor([0.2, 0.3]).view(2, 1, 1))
+    shift = -torch.tensor([0.5, 0.4]).view(2, 1, 1) / torch.tensor([0.2, 0.3]).view(2, 1, 1)
+    raw = RawInputs("image", torch.uint8, (2, 6, 7), (1, 2, 3, 4), scale, shift)
+    path = tmp_path / "student.onnx"
+    onnx_form.to_onnx(student, torch.rand(2, 2, 3, 4), path)
+    take_raw(path, raw)
+    pixels = torch.randint(0, 256, (3, 2, 6, 7), dtype=torch.uint8)
+    (logits,) = onnxruntime.InferenceSession(path).run(["logits"], {"image": pixels.numpy()})
+    cut = pixels[:, :, 1:4, 2:6].float() / 255
+    mean, deviation = torch.tensor([0.5, 0.4]), torch.tensor([0.2, 0.3])
+    with torch.no_grad():
+        expected = student((cut - mean.view(2, 1, 1)) / deviation.view(2, 1, 1))
+        torch.testing.assert_close(RawStudent(student, raw)(pixels), expected)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
 
 
 def test_int8_holds_eight_bit_weights(run):
@@ -139,6 +208,8 @@ def test_text_students_have_a_dynamic_length(tmp_path):
 
     onnx_form.to_onnx(student, tokens(2, 5), tmp_path / "student.onnx")
     exported = onnx_form.OnnxStudent(tmp_path / "student.onnx")
+    names = [each.name for each in exported._session.get_inputs()]
+    assert names == ["input_ids", "attention_mask"]
     for size, length in ((1, 3), (4, 9)):
         inputs = tokens(size, length)
         with torch.no_grad():
