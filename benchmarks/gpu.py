@@ -194,6 +194,13 @@ def run_part(bench: Bench) -> None:
     bench.tell("the part itself", round(taken, 1), "s", ok=not note, note=note)
 
 
+def here(bench: Bench) -> None:
+    """One part, in this process."""
+    sys.path.insert(0, str(ROOT))
+    module = importlib.import_module(PARTS[bench.part][1])
+    getattr(module, bench.part)(bench)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path)
@@ -207,10 +214,7 @@ def main() -> int:
     given = parser.parse_args()
     out, data = given.out.resolve(), given.data and given.data.resolve()
     if given.part:
-        sys.path.insert(0, str(ROOT))
-        module = importlib.import_module(PARTS[given.part][1])
-        left = given.ends - time.time()
-        getattr(module, given.part)(Bench(out, data, given.cpu, given.part, left))
+        here(Bench(out, data, given.cpu, given.part, given.ends - time.time()))
         return 0
     out.mkdir(parents=True, exist_ok=True)
     for name in ("results.jsonl", "log.txt", "table.md"):

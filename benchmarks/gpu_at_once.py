@@ -87,16 +87,16 @@ def mps() -> Iterator[dict[str, str] | None]:
 def measure(bench: Bench, name: str, variables: dict[str, str], until: float, meter: Meter) -> None:
     """Rows for 1, 2, 4, ... processes, of which as many as are asked for work at a time."""
     counts = (1, 2) if bench.cpu else (1, 2, 4, 8, 16)
-    seconds = 0.5 if bench.cpu else 1.5
-    spawn = multiprocessing.get_context("spawn")
+    seconds = 0.1 if bench.cpu else 1.5
+    context: Any = multiprocessing.get_context("fork" if bench.cpu else "spawn")
     before = {key: os.environ.get(key) for key in variables}
     os.environ.update(variables)  # what is spawned inherits it
     pipes: list[Connection] = []
     processes: list[Any] = []
     try:
         for _ in range(counts[-1]):
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=work, args=(bench.device, theirs), daemon=True)
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(bench.device, theirs), daemon=True)
             process.start()
             theirs.close()
             pipes.append(ours)

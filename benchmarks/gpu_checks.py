@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from kd_research.training.fit import fit
 from kd_research.trial.assembly import Parts
 
 STEPS = 20
+FEW = 2  # steps in miniature
 FORK_ERROR = "re-initialize CUDA"
 
 
@@ -35,7 +37,7 @@ def flat(module: torch.nn.Module) -> Tensor:
 
 def trained(bench: Bench, name: str, *overrides: str, **trainer: Any) -> tuple[Tensor, Tensor]:
     """The student's weights before and after one epoch, and nothing else of the run."""
-    config = composed(bench, *images(bench, (4 if bench.cpu else STEPS) * BATCH), *overrides)
+    config = composed(bench, *images(bench, (FEW if bench.cpu else STEPS) * BATCH), *overrides)
     random_teacher(bench, config)
     options = {**config["trainer"], "max_epochs": 1, "limit_val_batches": 1, **trainer}
     parts = Parts({**config, "trainer": options})
@@ -66,7 +68,7 @@ def correctness(bench: Bench) -> None:
     start, on_cpu = trained(bench, "cpu", *pair, live, accelerator="cpu")
     _, other_layout = trained(bench, "nchw", *pair, live, "channels_last=false", accelerator="cpu")
     rounding = distance(on_cpu, other_layout, start)
-    steps = 4 if bench.cpu else STEPS
+    steps = FEW if bench.cpu else STEPS
     bench.tell("resnet8: CPU, NCHW against channels_last: rounding alone", rounding, note=note)
     _, on_gpu = trained(bench, "gpu", *pair, live, accelerator=accelerator)
     apart = distance(on_cpu, on_gpu, start)
@@ -83,7 +85,7 @@ def correctness(bench: Bench) -> None:
 
 def cached_outputs(bench: Bench, pair: list[str]) -> None:
     """A store filled ahead on the GPU beside one of the CPU."""
-    config = composed(bench, *images(bench, 4 * BATCH if bench.cpu else 40 * BATCH), *pair)
+    config = composed(bench, *images(bench, BATCH if bench.cpu else 40 * BATCH), *pair)
     random_teacher(bench, config)
     found = {}
     for name, tf32 in (("cpu", False), ("float32", False), ("tf32", True)):
@@ -110,10 +112,10 @@ def server(bench: Bench) -> None:
     before, folder = meter.used_mib(), bench.outputs / "sweeps" / f"gpu-{os.getpid()}"
     overrides = [
         *common(bench),
-        *images(bench, 6 * BATCH if bench.cpu else 100 * BATCH),
+        *images(bench, 4 * BATCH if bench.cpu else 100 * BATCH),
         *pair_of(bench),
         "teacher.trainer.max_epochs=1",
-        f"trainer.max_epochs={2 if bench.cpu else 3}",
+        "trainer.max_epochs=3",
         *(["read_test=false", "+trainer.limit_val_batches=1"] if bench.cpu else []),
         f"sweep.name={folder.name}",
         f"sweep.workers={2 if bench.cpu else 4}",
@@ -187,7 +189,7 @@ def kill_one(folder: Path) -> int | None:
 
 def ranks(bench: Bench) -> None:
     """NCCL with one rank by the trial's own command; gloo with two ranks that share the GPU."""
-    small = [*images(bench, 8 * BATCH), *MLPS, "trainer.max_epochs=1"]
+    small = [*images(bench, (FEW if bench.cpu else 8) * BATCH), *MLPS, "trainer.max_epochs=1"]
     run = bench.outputs / "runs" / f"ddp-{os.getpid()}"
     command = [sys.executable, "-m", "kd_research.run", *common(bench), *small]
     command += ["teacher.trainer.max_epochs=1", "trainer.strategy=ddp", "trainer.devices=1"]
@@ -199,20 +201,18 @@ def ranks(bench: Bench) -> None:
     bench.tell("trainer.devices=1 trainer.strategy=ddp", status, ok=code == 0, note=note)
     start, alone = trained(bench, "one-rank", *MLPS)
     torch.save(start, bench.outputs / "start.pt")
-    port, script = (
-        free_port(),
-        f"import gpu_checks; gpu_checks.rank({bench.cpu}, {str(bench.out)!r}, {str(bench.data)!r})",
-    )
-    here = str(Path(__file__).parent)
-    processes = []
+    port, processes = free_port(), []
+    context: Any = multiprocessing.get_context("fork" if bench.cpu else "spawn")
     for rank_number in range(2):
         variables = {"NODE_RANK": str(rank_number), "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
         variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         variables["GLOO_SOCKET_IFNAME"] = "lo"  # a machine's own name may not resolve
-        environment = environ(bench.cpu, **variables)
-        environment["PYTHONPATH"] = f"{here}{os.pathsep}{environment['PYTHONPATH']}"
-        processes.append(subprocess.Popen([sys.executable, "-c", script], env=environment))
-    codes = [process.wait() for process in processes]
+        process = context.Process(target=rank, args=(bench, variables))
+        process.start()
+        processes.append(process)
+    for process in processes:
+        process.join()
+    codes = [process.exitcode for process in processes]
     if any(codes):
         bench.tell(
             "gloo, two ranks on one GPU", None, ok=False, note=f"exit codes {codes}, see log.txt"
@@ -230,10 +230,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def rank(cpu: bool, out: str, data: str) -> None:
+def rank(bench: Bench, variables: dict[str, str]) -> None:
     """One of two: Lightning takes each for a node with one device, which is the same."""
+    os.environ.update(variables)
     quiet()
-    bench = Bench(Path(out), None if data == "None" else Path(data), cpu, "ranks", 0)
     strategy = DDPStrategy(process_group_backend="gloo")
     _, after = trained(bench, "two-ranks", *MLPS, strategy=strategy, num_nodes=2, devices=1)
     if os.environ["NODE_RANK"] == "0":

@@ -220,7 +220,7 @@ def speed(bench: Bench) -> None:
     started, meter = time.monotonic(), Meter(not bench.cpu)
     best = rates(bench)
     if bench.cpu:
-        pairs, count, rounds = {"resnet14 -> resnet8": ("resnet14", "resnet8")}, 3 * BATCH, 1
+        pairs, count, rounds = {"resnet8 -> resnet8": ("resnet8", "resnet8")}, 2 * BATCH, 1
     else:
         pairs = {
             "resnet32x4 -> resnet8x4": ("resnet32x4", "resnet8x4"),

@@ -35,13 +35,13 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def pair(bench: Bench) -> None:
     """resnet32x4 -> resnet8x4 on all of CIFAR-100, thirty epochs; the teacher in fewer."""
-    epochs, teacher_epochs, batch = (2, 1, BATCH) if bench.cpu else (30, 15, 256)
-    models = ("resnet14", "resnet8") if bench.cpu else ("resnet32x4", "resnet8x4")
+    epochs, teacher_epochs, batch = (1, 1, BATCH) if bench.cpu else (30, 15, 256)
+    models = ("resnet8", "resnet8") if bench.cpu else ("resnet32x4", "resnet8x4")
     folder = bench.outputs / "runs" / f"pair-{os.getpid()}"
     line = command(
         bench,
         folder,
-        *images(bench, 4 * BATCH if bench.cpu else None),
+        *images(bench, BATCH if bench.cpu else None),
         f"dataset.batch_size={batch}",
         f"teacher={models[0]}",
         f"student={models[1]}",
@@ -77,10 +77,11 @@ def last_line(printed: str) -> str:
 def energy(bench: Bench) -> None:
     """Joules of training by NVML's counter, beside Zeus's; of inference by our own costs."""
     quiet()
-    meter, seconds = Meter(not bench.cpu), 0.5 if bench.cpu else 4.0
-    names = ["teacher=resnet14", "student=resnet8"]
+    meter, seconds = Meter(not bench.cpu), 0.1 if bench.cpu else 4.0
+    names = ["teacher=resnet8", "student=resnet8"]
     names = names if bench.cpu else ["teacher=resnet56", "student=resnet20"]
-    loop, inputs, labels = resident(bench, names, 8 * BATCH, True, not bench.cpu)
+    size = (1 if bench.cpu else 8) * BATCH
+    loop, inputs, labels = resident(bench, names, size, True, not bench.cpu)
     device, count = torch.device(bench.device), 0
     monitor = None
     if not bench.cpu and importlib.util.find_spec("zeus"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,14 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from tiny import TINY, Compose, composed
+
+# Minutes or half minutes each. They start first: what ends the suite should be short.
+LONG = (
+    *("test_ray.py", "test_local.py", "test_paper_sweeps.py", "test_anywhere.py"),
+    *("test_gpu.py", "test_sweep_run.py", "test_secrets.py", "test_store.py"),
+    *("test_launch_variables.py", "test_outside_trouble.py", "test_distill.py"),
+    *("test_trust.py", "test_hydra_launcher.py", "test_storages.py", "test_methods.py"),
+)
 
 MayChange = (  # libraries' own
     "PYTEST_CURRENT_TEST",
@@ -48,6 +57,17 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Told(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the files, which `--no-loadscope-reorder` hands out as it is."""
+    sizes = Counter(item.path for item in items)
+    items.sort(
+        key=lambda item: (
+            LONG.index(item.path.name) if item.path.name in LONG else len(LONG),
+            -sizes[item.path],
+        )
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -246,7 +246,7 @@ def test_a_real_command_line_says_the_same(command: str, expected: str, here: Pa
     before = sorted(here.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-m", "kd_research.run", *typed(command, here)],
-        capture_output=True, text=True, cwd=here, timeout=120,
+        capture_output=True, text=True, cwd=here, timeout=600,
     )  # fmt: skip
     assert done.returncode != 0
     assert expected.replace("HERE", str(here)) in done.stderr

@@ -38,7 +38,7 @@ def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"line 0")
         process.stdout.close()
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
     assert (tmp_path / "done").exists()
 
 
@@ -48,14 +48,14 @@ def test_a_terminal_that_is_closed_ends_nothing(tmp_path: Path) -> None:
     os.close(inside)
     assert os.read(terminal, 6) == b"line 0"
     os.close(terminal)
-    assert process.wait(60) == 0
+    assert process.wait(600) == 0
     assert (tmp_path / "done").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_behind_the_output_ends_nothing(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        assert start(tmp_path, stdout=full, stderr=full).wait(60) == 0
+        assert start(tmp_path, stdout=full, stderr=full).wait(600) == 0
     assert (tmp_path / "done").exists()
 
 

@@ -44,7 +44,7 @@ class Children:
 
 def run(process):
     children = Children(process)
-    printed, _ = process.communicate(timeout=240)
+    printed, _ = process.communicate(timeout=600)
     children.thread.join()
     return process.returncode, printed, children.seen
 
@@ -67,7 +67,7 @@ def look_at(output_dir, *module):
         text=True,
         env=environment,
         cwd=output_dir,
-        timeout=240,
+        timeout=600,
     )
     return done.returncode, done.stdout + done.stderr
 

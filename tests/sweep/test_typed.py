@@ -41,7 +41,7 @@ def test_another_sweeper_is_refused(override, message, tmp_path):
         + ["loss.temperature=1,2,3", override],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 1
     assert message in done.stderr

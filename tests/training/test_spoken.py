@@ -56,7 +56,7 @@ def test_a_run_speaks_and_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
             if line.startswith("train 2/"):
                 process.send_signal(signal.SIGINT)
                 lines += map(str.strip, process.stderr)
-        code = process.wait(120)
+        code = process.wait(600)
     spoken_lines = [line for line in lines if re.match(r"(teacher|train) \d", line)]
     assert re.fullmatch(r"teacher 1/2  loss \S+  val \S+ %  \d+ s left", spoken_lines[0])
     assert spoken_lines[1].startswith("teacher 2/2  loss ")

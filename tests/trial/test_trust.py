@@ -68,7 +68,7 @@ def call(module: str, *arguments: object, at: Path) -> tuple[int, str]:
         text=True,
         cwd=at,
         env=environment,
-        timeout=240,
+        timeout=600,
     )
     return done.returncode, done.stdout + done.stderr
 
