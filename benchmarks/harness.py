@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from optuna.trial import create_trial
 
 from kd_research import hydra_plugin
@@ -54,7 +55,8 @@ class NoProcesses:
         if action == "main":
             number = int(directory.name)
             metrics, costs = {"val_accuracy": number % 97 / 97}, {"num_params": number % 89 + 1}
-            write_record(RunRecord("completed", {}, 0, metrics, costs), directory)
+            config = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+            write_record(RunRecord("completed", config, config["seed"], metrics, costs), directory)
         self.not_ours += time.perf_counter() - start
         return Done(directory)
 

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from kd_research.records.record import RunRecord, write_record
 
 
@@ -59,12 +61,9 @@ def main(arguments):
         meet(Path(place), int(count))
     time.sleep(seconds)
     value = sum(item for item in params.values() if isinstance(item, int | float))
-    write_record(
-        RunRecord(
-            "completed", {}, 0, {"val_accuracy": 1 / (1 + value)}, {"num_params": round(value * 9)}
-        ),
-        directory,
-    )
+    config = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    metrics, costs = {"val_accuracy": 1 / (1 + value)}, {"num_params": round(value * 9)}
+    write_record(RunRecord("completed", config, config["seed"], metrics, costs), directory)
     return 0
 
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from kd_research import hydra_plugin
 from kd_research.configuration.config import register_resolvers
@@ -128,6 +130,9 @@ class EpochByEpoch:
 
     def submit(self, directory, action="main", processes=1):
         rows, record = self.run(directory) if action == "main" else ([], None)
+        if record and not record.config:
+            config = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+            record = replace(record, config=config)
         self.started += [directory] if record else []
         return Scripted(directory, list(rows), record)
 

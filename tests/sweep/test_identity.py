@@ -123,6 +123,18 @@ def test_a_proposal_that_was_renamed_or_lost_is_refused(tmp_path):
         assert told[0] == record.metrics["val_accuracy"]
 
 
+@pytest.mark.parametrize("config", [{}, {"seed": 0}])
+def test_a_result_without_a_configuration_is_nobodys(tmp_path, config):
+    """It was told to whatever trial had its number."""
+    make(tmp_path, slots=1, stop_after=2)
+    path = folder(tmp_path) / "trials" / "0001" / "record.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    kept = json.loads((folder(tmp_path) / "trials" / "0000" / "record.json").read_text())
+    path.write_text(json.dumps({**kept, **record, "config": config}))
+    with pytest.raises(ConfigError, match=r"0001/record.json was made by another configuration"):
+        make(tmp_path)
+
+
 def test_a_trial_of_another_sweep_is_refused(tmp_path):
     """Of the same space, but with other weights behind it."""
     make(tmp_path / "a", slots=1, stop_after=2)

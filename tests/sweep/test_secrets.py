@@ -7,8 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import optuna
 import pytest
-from sweep_commands import PATHS, TINY, folder, records, start
+from postgres import running
+from sweep_commands import NOOP, PATHS, TINY, folder, records, start
 
 MARK = "s3cr3t-MARKED-pa55"
 KEY = "abcdef0123456789abcdef0123456789MARKED00"  # as long as W&B's
@@ -59,8 +61,9 @@ def found_in(place):
     ]
 
 
-def look_at(output_dir, *module):
+def look_at(output_dir, *module, **more):
     environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": KEY}
+    environment |= more
     done = subprocess.run(
         [sys.executable, "-m", *map(str, module)],
         capture_output=True,
@@ -91,6 +94,13 @@ def test_a_password_stays_where_it_was(form, tmp_path):
     assert code == 0, report
     code, export = look_at(output_dir, "kd_research.export", trial)
     assert "KD_NOTE" in export, "the folder says what it needs, and does not have it"
+    if form == "environment":  # with it, to its end
+        pytest.importorskip("onnxruntime", reason="needs kd_research[export]")
+        code, more = look_at(output_dir, "kd_research.export", trial, "--trust", **environment)
+        assert code == 0, more
+        assert (trial / "export" / "student.int8.onnx").is_file()
+        assert list((output_dir / "wandb").glob("*export*"))
+        export += more
     assert len(children) > 1
     for text in (printed, report, export, *map(os.fsdecode, children)):
         assert MARK not in text
@@ -99,6 +109,29 @@ def test_a_password_stays_where_it_was(form, tmp_path):
     config = (trial / "config.yaml").read_text()
     assert "${oc.env:KD_NOTE}" in config
     assert ("${oc.env:KD_STORAGE}" if form == "environment" else "password=***") in config
+
+
+def test_the_password_of_a_postgresql_that_asks_for_it_stays_where_it_was(tmp_path):
+    with running(MARK) as database:
+        output_dir = tmp_path / "out"
+        overrides = [f"sweep.storage='{database.url}'", "tracking=offline", "sweep.n_trials=2"]
+        process = start(output_dir, *overrides, base=NOOP, environment={"WANDB_API_KEY": KEY})
+        code, printed, children = run(process)
+        assert code == 0, printed
+        assert optuna.load_study(study_name="s", storage=database.url).best_trials
+        wrong = database.url.replace(MARK, f"{MARK}-not")
+        process = start(output_dir, f"sweep.storage='{wrong}'", base=NOOP)
+        code, refused, more = run(process)
+        assert code != 0
+        assert "password authentication failed" in refused
+    assert list((output_dir / "wandb").glob("offline-run-*-s-sweep"))
+    code, report = look_at(output_dir, "kd_research.report", folder(output_dir))
+    assert code == 0, report
+    assert len(children) > 1
+    for text in (printed, refused, report, *map(os.fsdecode, children | more)):
+        assert MARK not in text
+    assert found_in(output_dir) == []
+    assert "postgres:***@127.0.0.1" in (folder(output_dir) / "sweep.yaml").read_text()
 
 
 def test_a_password_is_not_told_where_the_storage_fails(tmp_path):

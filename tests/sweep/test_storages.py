@@ -1,20 +1,14 @@
 """Sweepers that share a study through a server, as several machines do."""
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import optuna
 import pytest
-import sqlalchemy
-from sweep_commands import NOOP, PATHS, records, start
+from postgres import free_port, running, wait_for_port
+from sweep_commands import NOOP, PATHS, folder, records, start, sweep
 
 SERVE = """
 import sys
@@ -22,23 +16,6 @@ from optuna.storages import RDBStorage, run_grpc_proxy_server
 storage = RDBStorage(f"sqlite:///{sys.argv[1]}")
 run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_for_port(port, process):
-    deadline = time.monotonic() + 600
-    while True:
-        assert process.poll() is None, process.communicate()
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def sweep_together(storage, output_dirs, total):
@@ -77,76 +54,11 @@ def test_two_sweepers_through_optunas_proxy(tmp_path):
     check_study(f"sqlite:///{database}", 8)
 
 
-def find_postgres():
-    """The folder of Debian's programs, installed if that is possible."""
-
-    def found():
-        return sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-
-    if not found() and shutil.which("apt-get") and os.geteuid() == 0:
-        command = ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"]
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, capture_output=True, timeout=100, check=False)
-    if not found():
-        pytest.skip("no PostgreSQL: there is no /usr/lib/postgresql, and it cannot be installed")
-    return found()[0]
-
-
-def wait_until_it_answers(url):
-    deadline = time.monotonic() + 600
-    while True:
-        try:
-            sqlalchemy.create_engine(url).connect().close()
-        except sqlalchemy.exc.OperationalError:  # it is starting up
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        else:
-            return
-
-
-class Postgres:
-    """An empty database on loopback, which can be stopped and started."""
-
-    def __init__(self):
-        self.programs, self.home, self.port = find_postgres(), Path(tempfile.mkdtemp()), free_port()
-        self.user = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
-        if self.user:
-            shutil.chown(self.home, "postgres")
-        make = [self.programs / "initdb", "-D", self.home / "data", "-A", "trust", "-U", "postgres"]
-        self._call([*make, "--no-sync"])
-        self.url = f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
-        self.server = None
-
-    def _call(self, command):
-        subprocess.run(command, check=True, capture_output=True, cwd=self.home, **self.user)
-
-    def start(self):
-        options = ["-h", "127.0.0.1", "-p", str(self.port), "-c", "unix_socket_directories="]
-        command = [self.programs / "postgres", "-D", self.home / "data", *options]
-        self.server = subprocess.Popen(
-            command, stderr=subprocess.DEVNULL, cwd=self.home, **self.user
-        )
-        wait_for_port(self.port, self.server)
-        wait_until_it_answers(self.url)
-
-    def stop(self):
-        if self.server is not None:
-            self.server.send_signal(signal.SIGINT)  # does not wait for its clients to leave
-            self.server.wait(timeout=600)
-            self.server = None
-
-
 @pytest.fixture
 def database():
     """PostgreSQL, running; gone after the test."""
-    pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
-    made = Postgres()
-    try:
-        made.start()
+    with running() as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(made.home)
 
 
 @pytest.fixture
@@ -190,3 +102,29 @@ def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(database, tmp_path)
     assert "retry" not in printed
     assert len(records(tmp_path / "o")) == 8
     check_study(database.url, 8)
+
+
+def test_a_study_that_a_server_lost_is_rebuilt_there(postgres, tmp_path):
+    """And not where the server still has it: two studies of one name cannot be."""
+    overrides = (f"sweep.storage={postgres}", "sweep.workers=1")
+    assert sweep(tmp_path, *overrides, "sweep.n_trials=3", base=NOOP)[0] == 0
+    before = optuna.load_study(study_name="s", storage=postgres).trials
+    code, printed = sweep(tmp_path, *overrides, "sweep.rebuild=true", base=NOOP)
+    assert code == 1
+    assert "sweep.rebuild=true needs an empty study, and s has trials in its storage" in printed
+    optuna.delete_study(study_name="s", storage=postgres)
+    code, printed = sweep(tmp_path, *overrides, "sweep.n_trials=4", base=NOOP)
+    assert code == 1
+    assert "type sweep.rebuild=true" in printed
+    started = {path: path.read_text() for path in folder(tmp_path).glob("trials/*/starts")}
+    overrides += ("sweep.n_trials=4", "sweep.rebuild=true")
+    code, printed = sweep(tmp_path, *overrides, base=NOOP)
+    assert code == 0, printed
+    assert "study rebuilt: 3 trials, 3 of them finished" in printed
+    check_study(postgres, 4)
+    after = optuna.load_study(study_name="s", storage=postgres).trials
+    told = [
+        [(trial.number, trial.params, trial.values) for trial in those] for those in (before, after)
+    ]
+    assert told[1][:3] == told[0]
+    assert {path: path.read_text() for path in started} == started, "their runs were not made again"
