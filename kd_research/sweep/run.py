@@ -15,7 +15,7 @@ from kd_research.sweep.loop import Sweep as Sweep
 from kd_research.sweep.opened_pool import opened_pool
 from kd_research.sweep.opening import open_study
 from kd_research.sweep.plan import Plan
-from kd_research.tracking import track_sweep
+from kd_research.tracking import tell_offline, track_sweep
 
 
 def run_sweep(plan: Plan, quiet: bool = False) -> None:
@@ -39,9 +39,13 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
                 report.print()
             if report.unwritten:
                 raise OutsideError(report.unwritten[0])
+            tracking: Any = OmegaConf.to_container(plan.config.tracking, resolve=True)
+            output_dir = plan.config.output_dir
             if something_new:
-                tracking: Any = OmegaConf.to_container(plan.config.tracking, resolve=True)
-                track_sweep(plan.directory, {**tracking, "output_dir": plan.config.output_dir})
+                track_sweep(plan.directory, {**tracking, "output_dir": output_dir})
+            if not quiet:
+                own = {**tracking, "run_id": f"{plan.config.sweep.name}-sweep"}
+                tell_offline({"tracking": own, "output_dir": output_dir}, plan.directory)
     except Exception as error:
         if reason := trouble(error, plan.directory):
             raise OutsideError(reason) from error

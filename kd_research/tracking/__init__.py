@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.configuration.ranks import is_first_process
+from kd_research.records.printable import printable
 from kd_research.tracking.run import Tracker, WandbTracker, run_name
-from kd_research.tracking.session import wandb_session
+from kd_research.tracking.session import run_files, wandb_session
 
-__all__ = ["Tracker", "track", "track_export", "track_sweep"]
+__all__ = ["Tracker", "tell_offline", "track", "track_export", "track_sweep"]
+
+PART_OF_SWEEP = ("trial", "baseline")  # kinds of runs that their sweep tells of
 
 
 @contextmanager
@@ -70,6 +73,24 @@ def track_sweep(directory: Path, tracking: Mapping[str, Any]) -> None:
         from kd_research.tracking.sweep import log_sweep  # a trial needs no report
 
         log_sweep(directory, tracking)
+
+
+def tell_offline(config: Mapping[str, Any], directory: Path) -> None:
+    """Say where the offline files of a run or sweep are, and what uploads them, if there are any.
+
+    Args:
+        config: its `tracking` and `output_dir`; a sweep's `tracking.run_id` is its summary's.
+        directory: its folder.
+    """
+    tracking = config.get("tracking") or {}
+    if tracking.get("mode") not in ("offline", "online") or not is_first_process():
+        return
+    output_dir = Path(config["output_dir"])
+    run_id = tracking.get("run_id") or run_name(directory, output_dir)
+    if tracking.get("job_type") in PART_OF_SWEEP or not run_files(output_dir, run_id):
+        return
+    where, upload = output_dir / "wandb", f"python -m kd_research.tracking sync {directory}"
+    print(printable(f"W&B offline: the files are in {where}; this uploads them:\n  {upload}"))
 
 
 def track_export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from kd_research.records.record import CONFIG_NAME, SWEEP_NAME, read_record
 from kd_research.report.load import load_sweep
 from kd_research.tracking.export import export_id
 from kd_research.tracking.run import run_name, student_name, teacher_name
-from kd_research.tracking.session import run_files, safe_id
+from kd_research.tracking.session import run_files, safe_id, stop_service
 from kd_research.tracking.workspace import workspace
 
 CHUNK = 50  # run folders a command
@@ -102,6 +103,15 @@ def sync(directory: Path, dry_run: bool = False) -> int:
     if dry_run:
         print("\n".join(shlex.join(["wandb", "sync", *command]) for command in commands))
         return 0
+    owner = "WANDB_SERVICE" not in os.environ
+    try:
+        return _upload(commands) or _finish(directory, runs)
+    finally:
+        stop_service(owner)
+
+
+def _upload(commands: list[list[str]]) -> int:
+    """`wandb sync` of each list of folders, in order; 1 where one is not uploaded."""
     import wandb
 
     if not wandb.login(prompt=False, verify=False):
@@ -112,7 +122,7 @@ def sync(directory: Path, dry_run: bool = False) -> int:
         if code != 0:
             print(f"wandb sync ended with {code}; the same command again uploads what is left")
             return 1
-    return _finish(directory, runs)
+    return 0
 
 
 def _finish(directory: Path, runs: list[Run]) -> int:

@@ -81,7 +81,7 @@ def wandb_session(
         else:
             mirror.close(None)
         finally:
-            _stop_service(owner)
+            stop_service(owner)
             if len(run_files(output_dir, tracking["run_id"])) > len(earlier):
                 for file in earlier:
                     shutil.rmtree(file.parent, ignore_errors=True)
@@ -107,7 +107,7 @@ def _start(
                     "W&B is not reachable (%s); tracking offline, upload later with `wandb sync`",
                     _one_line(error),
                 )
-                _stop_service(owner)  # it still holds the run's id
+                stop_service(owner)  # it still holds the run's id
         return _init(tracking, "offline", output_dir, config)
     except Exception as error:
         log.warning("W&B did not start (%s); the run goes on without it", _one_line(error))
@@ -148,7 +148,7 @@ def _init(
     )
 
 
-def _stop_service(owner: bool) -> None:
+def stop_service(owner: bool) -> None:
     """Stop W&B's background process, if this run started it: forked workers run no atexit."""
     wandb = sys.modules.get("wandb")
     if owner and wandb is not None:

@@ -46,7 +46,7 @@ from kd_research.records.record import (
     write_record,
 )
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
-from kd_research.tracking import track
+from kd_research.tracking import tell_offline, track
 from kd_research.training.continuation import discard, identity, last_epoch, trim_rows
 from kd_research.training.cost import EpochTimes, step_bytes
 from kd_research.training.device import check_device, memory_problem
@@ -291,6 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     if is_first_process():
         failed = record.status != "completed"
         print(summary(record, directory), file=sys.stderr if failed else sys.stdout)
+        tell_offline(record.config, directory)
     return 0 if record.status == "completed" else 1
 
 
