@@ -3,9 +3,9 @@
     python benchmarks/chunked_memory.py [--positions 4096] [--vocabulary 50257]
 
 Each way runs in a process of its own. `rss` is the most resident memory during the second step
-beyond what the process had before it (weights, gradients and the optimizer's nothing are there by
-then), read every millisecond; `live` is the most bytes of live tensors beyond these, counted tensor
-by tensor, which is the same on every machine.
+beyond what the process had before it (weights and gradients are there by then, and freed memory is
+given back), read every millisecond; the step's seconds are of the processor. `live` is the most
+bytes of live tensors beyond these, counted tensor by tensor, which is the same on every machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def measure(way: str, positions: int, vocabulary: int, width: int) -> dict[str, 
     from kd_research.soft_targets.store import SoftTargets
     from kd_research.training import chunked_step
     from kd_research.training.distill import Distiller
+    from kd_research.training.memory import give_freed_back, keep_freed
 
+    keep_freed()  # as a run does
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows = positions // CONTEXT
@@ -65,6 +67,7 @@ def measure(way: str, positions: int, vocabulary: int, width: int) -> dict[str, 
             module.losses(batch)  # the outputs are on disk
         present = [*module.parameters(), *teacher.parameters(), *tree_leaves(tuple(batch))]
         present += [p.grad for p in module.parameters()]
+        give_freed_back()
         before, most, done = resident(), [0], threading.Event()
 
         def watch() -> None:
@@ -74,9 +77,9 @@ def measure(way: str, positions: int, vocabulary: int, width: int) -> dict[str, 
 
         thread = threading.Thread(target=watch)
         thread.start()
-        start = time.perf_counter()
+        start = time.process_time()
         module.losses(batch)[0].backward()
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         done.set()
         thread.join()
         live = LiveBytes(present)

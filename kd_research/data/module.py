@@ -171,6 +171,14 @@ class DataModule(LightningDataModule):
         return self.train.labels.ndim > 1
 
     @property
+    def reading(self) -> dict[str, int]:
+        """Of text whose tokens are labelled, how it is read: the perplexity depends on it."""
+        if self.train.labels.ndim != 2:
+            return {}
+        context = self.train.labels.shape[1]
+        return {"context": context, "stride": context}
+
+    @property
     def num_views(self) -> int | None:
         """How many different views the training examples have; None: one an epoch, without end."""
         return self.views if self.augment.changes or self.random_windows else 1

@@ -24,6 +24,7 @@ def chunked(
     teach: Teach | None,
     batch: Batch,
     size: int,
+    before: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What `objective` gives for all positions, a chunk at a time.
 
@@ -38,6 +39,7 @@ def chunked(
         teach: gives the teacher's logits; None where no term wants them.
         batch: labels (N,) and index (N,).
         size: positions of a chunk, >= 1.
+        before: called before each chunk, in the forward and in the backward pass.
 
     Returns:
         The objective, (), and its parts by name, unweighted and detached.
@@ -46,6 +48,7 @@ def chunked(
     names: list[str] = []
 
     def part(states: Tensor, rows: slice) -> Tensor:
+        before()
         teacher = None if teach is None else Output(teach(rows), {})
         own = batch._replace(labels=batch.labels[rows], index=batch.index[rows])
         total, parts = objective(Output(head(states), {}), teacher, own)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,6 +52,41 @@ def head_of(model: nn.Module) -> nn.Module | None:
     getter = getattr(model, "get_output_embeddings", None)
     found = getter() if callable(getter) else getattr(model, "head", None)
     return found if isinstance(found, nn.Module) else None
+
+
+def cut_vocabulary(model: nn.Module, num_tokens: int) -> int | None:
+    """Leave a decoder no logits but those of the tokens that the data have.
+
+    Pretrained models have more rows in their heads than their tokenizers have tokens, and not all
+    models of one tokenizer the same number. What is cut takes no part in any softmax.
+
+    Args:
+        model: one whose head is known; another stays as it is.
+        num_tokens: V of the data.
+
+    Returns:
+        How many logits it had, where some are cut; else None.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    head = head_of(model)
+    found = getattr(head, "out_features", None)
+    if head is None or not isinstance(found, int) or found == num_tokens:
+        return None
+    if found < num_tokens:
+        raise ValueError(
+            f"the model has {found} tokens, the data {num_tokens} (dataset.vocab_size); give both "
+            "one tokenizer: dataset.tokens=pretrained dataset.pretrained=NAME "
+            f"dataset.vocab_size={found} or less"
+        )
+    head.register_forward_hook(partial(_narrow, num_tokens))
+    return found
+
+
+def _narrow(num_tokens: int, module: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
+    passes_states_on = "forward" in vars(module)  # as `_passing` has it do
+    return logits if passes_states_on else logits[..., :num_tokens]
 
 
 @contextmanager

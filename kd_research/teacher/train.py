@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,15 @@ from kd_research.data.module import DataModule
 from kd_research.evaluation.positions import accuracy
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
+from kd_research.models.headless import cut_vocabulary
 from kd_research.records.record import METRICS_NAME, write_json
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights, save_weights
 from kd_research.training.continuation import discard, last_epoch, trim_rows
 from kd_research.training.distill import Distiller, OptimizerFactory, freeze
 from kd_research.training.fit import Row, fit
 from kd_research.training.groups import Groups, check_settings
+
+log = logging.getLogger(__name__)
 
 RECIPE_VERSION = 4  # raise it when a change of code changes the teacher that a recipe gives
 NOT_RECIPE = ("checkpoint", "members", "assistants", "min_accuracy", "run")  # change no weight
@@ -87,6 +91,24 @@ def optimizer_of(stated: Mapping[str, Any]) -> tuple[OptimizerFactory, Groups]:
     return factory, groups
 
 
+def to_vocabulary(who: str, module: nn.Module, data: DataModule) -> None:
+    """Cut what a decoder says of more tokens than the data have, and tell it.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    if data.train.labels.ndim != 2:
+        return
+    found = cut_vocabulary(module, data.num_classes)
+    if found is not None:
+        log.warning(
+            "the %s has %d tokens, the data %d: its other logits are left out",
+            who,
+            found,
+            data.num_classes,
+        )
+
+
 def example_batch(data: DataModule, size: int) -> Batch:
     """The first `size` training examples, prepared, on the CPU."""
     index = torch.arange(min(size, len(data.train)))
@@ -125,6 +147,7 @@ def obtain(
         data.channels_last = config["channels_last"]
     seed_everything(recipe["seed"], verbose=False)
     module: nn.Module = instantiate(recipe["model"])
+    to_vocabulary("teacher", module, data)
     if config["channels_last"]:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe["checkpoint"] is not None:
@@ -188,7 +211,7 @@ def _train(
     scheduler = recipe["scheduler"]
     optimizer, groups = optimizer_of(recipe["optimizer"])
     stage = Distiller(
-        module,
+        module.train(),  # what is loaded pretrained comes in eval mode, and would stay so
         objective_of(config["loss"]) if taught_by else Objective(terms={}, ce_weight=1.0),
         optimizer,
         instantiate(scheduler) if scheduler else None,

@@ -21,11 +21,13 @@ from kd_research.losses.objective import Objective
 from kd_research.losses.positions import IGNORED, position_index
 from kd_research.models.headless import Headless
 from kd_research.soft_targets.store import SoftTargets
+from kd_research.training.memory import give_freed_back
 
 log = logging.getLogger(__name__)
 
 WHOLE = 1 << 26  # logits of a batch up to which they are all there: 256 MB in float32
 CHUNK = 1 << 22  # logits of a chunk: 16 MB in float32, of which about ten live at once
+TIDY = 4  # chunks after which freed memory is given back
 
 
 class ChunkedStep:
@@ -39,6 +41,7 @@ class ChunkedStep:
 
     def __init__(self, student: Headless, teacher: Headless | None, num_classes: int):
         self.student, self.teacher, self.num_classes = student, teacher, num_classes
+        self._chunks = 0  # so far
 
     def wanted(self, batch: Batch) -> bool:
         """Whether the batch has so many logits."""
@@ -65,7 +68,14 @@ class ChunkedStep:
         teach = self._teach(batch, valid, cached, run_teacher) if objective.needs_teacher else None
         assert self.student.head is not None
         size = max(1, CHUNK // self.num_classes)
-        return chunked(objective, hidden, self.student.head, teach, chosen, size)
+        before = self._tidy if hidden.device.type == "cpu" else lambda: None
+        return chunked(objective, hidden, self.student.head, teach, chosen, size, before)
+
+    def _tidy(self) -> None:
+        """Every few chunks, give freed memory back: else it piles up beside what is in use."""
+        self._chunks += 1
+        if self._chunks % TIDY == 0:
+            give_freed_back()
 
     @torch.no_grad()
     def _teach(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from kd_research.teacher.checkpoint import load_weights
 from kd_research.teacher.inheritance import inherit
 from kd_research.training.distill import Distiller, OptimizerFactory, some
 from kd_research.training.groups import Groups, check_paths
+from kd_research.training.memory import keep_freed
 from kd_research.training.schedules import Schedule
 
 CPU = torch.device("cpu")
@@ -52,7 +51,7 @@ class Parts:
     def __init__(self, config: Mapping[str, Any], device: torch.device = CPU):
         self.config, self.device = config, device
         torch.set_num_threads(config["num_threads"])
-        _keep_freed_memory()
+        keep_freed()
         self.data: DataModule = _make(
             "dataset", lambda: instantiate(config["dataset"], seed=config["seed"])
         )
@@ -80,9 +79,10 @@ class Parts:
 
         def build() -> nn.Module:
             module: nn.Module = instantiate(own["model"])
+            teachers.to_vocabulary("student", module, self.data)
             if own.get("checkpoint") is not None:
                 load_weights(module, Path(own["checkpoint"]))
-            return module
+            return module.train()  # what is loaded pretrained comes in eval mode, and would stay so
 
         module: nn.Module = _make("student", build)
         return module
@@ -210,19 +210,6 @@ class Parts:
                 ]
             )
         return accuracy
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed, so that each step's activations are not faulted in anew.
-
-    Lightning's fit gave pages back and took them again a hundred thousand times in ten steps of
-    resnet56 -> resnet20, which cost 6 to 8 %. The two numbers are M_TRIM_THRESHOLD and
-    M_MMAP_THRESHOLD.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(-1, 2**31 - 1)
-        library.mallopt(-3, 2**30)
 
 
 def _make(part: str, build: Callable[[], Any]) -> Any:

@@ -189,7 +189,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
             "teacher_fingerprint": parts.teacher.fingerprint if parts.teacher else None,
             "teacher_path": str(parts.teacher.path) if parts.teacher else None,
             "soft_targets": parts.module.cached.summary() if parts.module.cached else None,
-            "measurement": how,
+            "measurement": {**how, **parts.data.reading},
         },
     )
 

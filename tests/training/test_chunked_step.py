@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from kd_research.losses.correlation import DIST
 from kd_research.losses.divergences import JensenShannon
 from kd_research.losses.logits import SoftTarget
 from kd_research.losses.objective import Objective
+from kd_research.losses.positions import count_valid
 from kd_research.models.headless import Headless
 from kd_research.soft_targets.store import SoftTargets
 from kd_research.training import chunked_step as steps
 from kd_research.training import distill
 from kd_research.training.distill import Distiller
+from kd_research.training.memory import give_freed_back, keep_freed
 from kd_research.trial.run import run
 
 
@@ -144,3 +147,30 @@ def test_a_run_in_chunks(tiny: Compose, tmp_path: Path, monkeypatch: pytest.Monk
     assert found.status == "completed", found.error
     assert found.metrics["val_nll"] == pytest.approx(whole.metrics["val_nll"], rel=1e-4)
     assert found.costs["train_step_bytes"] < whole.costs["train_step_bytes"]
+
+
+def test_freed_memory_is_given_back_every_few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[None] = []
+    monkeypatch.setattr(steps, "TIDY", 3)
+    monkeypatch.setattr(steps, "give_freed_back", lambda: times.append(None))
+    module, batch = module_of(monkeypatch, 5, SoftTarget(1.0)), batch_of()
+    gradients(module, batch)
+    chunks = -(-count_valid(batch.labels) // 5)
+    assert len(times) == 2 * chunks // 3, "in the forward and in the backward pass"
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr"), reason="no C library that can be asked")
+def test_freed_blocks_between_others_go_back_to_the_machine() -> None:
+    if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
+        pytest.skip("mallopt and malloc_trim are glibc's")
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    keep_freed()
+    blocks = [torch.ones(1 << 19) for _ in range(64)]  # 2 MB each
+    del blocks[::2]
+    before = resident()
+    give_freed_back()
+    assert before - resident() > 32 << 20  # of 64 MB
+    assert all(bool((block == 1).all()) for block in blocks)

@@ -89,8 +89,8 @@ def test_what_cannot_be_learnt_is_told_before_training(tiny: Compose) -> None:
     with pytest.raises(ConfigError, match=r"3 of 96 train examples of 'tokens' have nothing to"):
         Parts(plain(with_positions(tiny, barren=3)))
     config = plain(with_positions(tiny))
-    config["teacher"]["model"]["num_classes"] = VOCABULARY + 2
-    with pytest.raises(ConfigError, match=r"vocabularies of 11 and 13; a loss on logits needs one"):
+    config["teacher"]["model"]["num_classes"] = VOCABULARY - 2
+    with pytest.raises(ConfigError, match=r"teacher: the model has 9 tokens, the data 11 \("):
         Parts(config)
     wrong = plain(with_positions(tiny, "teacher.model=null", "loss=ce"))
     wrong["dataset"]["source"]["_target_"] = "positions_data.masks"
