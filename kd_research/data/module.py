@@ -173,10 +173,8 @@ class DataModule(LightningDataModule):
     @property
     def reading(self) -> dict[str, int]:
         """Of text whose tokens are labelled, how it is read: the perplexity depends on it."""
-        if self.train.labels.ndim != 2:
-            return {}
-        context = self.train.labels.shape[1]
-        return {"context": context, "stride": context}
+        shape = self.train.labels.shape
+        return {"context": shape[1], "stride": shape[1]} if len(shape) == 2 else {}
 
     @property
     def num_views(self) -> int | None:

@@ -44,6 +44,8 @@ def disagreements(data: DataModule, predictions: dict[str, Any]) -> list[dict[st
         Of each: "image" (a data URL of a PNG) or "text", and "label", "student" and "teacher",
         the classes by name; [] of other data.
     """
+    if "val_student" not in predictions:  # of many labelled positions an example
+        return []
     student, labels = predictions["val_student"], predictions["val_labels"]
     teacher = predictions.get("val_teacher")
     if np.ndim(labels) != 1:

@@ -26,7 +26,7 @@ from kd_research.training.memory import give_freed_back
 log = logging.getLogger(__name__)
 
 WHOLE = 1 << 26  # logits of a batch up to which they are all there: 256 MB in float32
-CHUNK = 1 << 22  # logits of a chunk: 16 MB in float32, of which about ten live at once
+CHUNK = 1 << 21  # logits of a chunk: 8 MB in float32, of which about ten live at once
 TIDY = 4  # chunks after which freed memory is given back
 
 
