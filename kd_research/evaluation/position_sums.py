@@ -87,22 +87,31 @@ class Sums:
             return None
         return float(self.by_example["nll"].sum() / (math.log(2) * num_bytes.double().sum()))
 
-    def intervals(self) -> dict[str, list[float]]:
+    def intervals(self, num_bytes: Tensor | None = None) -> dict[str, list[float]]:
         """95 % bootstrap interval of each mean, over whole examples; all from the same resamples.
 
+        Args:
+            num_bytes: (W,), of the text; None where it is none.
+
         Returns:
-            name -> [low, high].
+            name -> [low, high]; also of the perplexity, and of the bits per byte where there are.
         """
         names = [name for name in self.by_example if name not in ("count", "teacher_wrong")]
-        table = torch.stack([self.by_example[name] for name in ("count", *names)], dim=1)
+        sums = [self.by_example[name] for name in ("count", *names)]
+        of_text = num_bytes is not None and int(num_bytes.sum()) > 0
+        sums.append(num_bytes.double() if num_bytes is not None else sums[0])
+        table = torch.stack(sums, dim=1)
         generator = torch.Generator().manual_seed(0)
         means = []
         for _ in range(NUM_RESAMPLES):
             index = torch.randint(len(table), (len(table),), generator=generator)
             total = table[index].sum(0)
-            means.append(total[1:] / total[0].clamp_min(1))
+            bits = total[1 + names.index("nll")] / (math.log(2) * total[-1].clamp_min(1))
+            means.append(torch.cat([total[1:-1] / total[0].clamp_min(1), bits[None]]))
         ends = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975]).double(), dim=0)
-        return {name: ends[:, column].tolist() for column, name in enumerate(names)}
+        found = {name: ends[:, column].tolist() for column, name in enumerate(names)}
+        found["perplexity"] = [math.exp(min(end, 700.0)) for end in found["nll"]]
+        return found | ({"bits_per_byte": ends[:, -1].tolist()} if of_text else {})
 
     def ece(self) -> float:
         """Expected calibration error, 15 equal bins."""

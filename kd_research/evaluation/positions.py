@@ -116,7 +116,8 @@ def evaluate_positions(
         split = data.val if name == "val" else data.test
         found = stream(student, None if teach is None else teach(name), data, split)
         metrics |= _metrics(found, name, teach is not None, split.num_bytes)
-        details[name] = {"intervals": found.intervals(), "reliability": found.reliability()}
+        intervals = found.intervals(split.num_bytes)
+        details[name] = {"intervals": intervals, "reliability": found.reliability()}
         if found.num_classes <= MAX_CLASSES:
             details[name]["per_class_accuracy"] = found.per_class_accuracy()
         if found.confusion is not None:

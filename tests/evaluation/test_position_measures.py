@@ -175,3 +175,27 @@ def test_a_sweep_can_have_it_as_an_objective(tiny: Compose, name: str, way: str)
     config.sweep.objectives = {name + "s": way}
     with pytest.raises(ConfigError, match=name):
         check_sweep(config)
+
+
+def test_perplexity_and_bits_per_byte_have_intervals_over_windows(data: DataModule) -> None:
+    student, _ = nets()
+    sums = position_sums.Sums(len(data.val), VOCABULARY)
+    logits, labels, windows = rows(data, student)
+    sums.add(logits, None, labels, windows)
+    num_bytes = torch.arange(1, len(data.val) + 1)
+    found = sums.intervals(num_bytes)
+    assert found["perplexity"] == pytest.approx([math.exp(end) for end in found["nll"]])
+    low, high = found["bits_per_byte"]
+    value = sums.bits_per_byte(num_bytes)
+    assert value is not None
+    assert low < value < high
+    # By hand: each resample's bits over its own windows' bytes.
+    generator = torch.Generator().manual_seed(0)
+    nll, ratios = sums.by_example["nll"], []
+    for _ in range(position_sums.NUM_RESAMPLES):
+        index = torch.randint(len(nll), (len(nll),), generator=generator)
+        ratios.append(float(nll[index].sum() / num_bytes[index].sum()) / math.log(2))
+    assert [low, high] == pytest.approx(np.quantile(ratios, [0.025, 0.975]).tolist())
+    assert "bits_per_byte" not in sums.intervals(), "no text"
+    evaluation = positions.evaluate_positions(student, None, data, read_test=False)
+    assert "perplexity" in evaluation.details["val"]["intervals"]
