@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: help sweep test check format lock clean
+.PHONY: help sweep test check docs format lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,10 @@ check: $(DEV)  ## format, lint, types, tests
 	@$(RUN) mypy
 	@$(TESTS)
 
+docs: $(DEV)  ## the documentation as a site in site/, to open from disk
+	@$(RUN) mkdocs build --quiet
+	@echo "site/index.html"
+
 format: $(DEV)  ## bring the code into form
 	@$(RUN) ruff format .
 	@$(RUN) ruff check --fix .
@@ -48,4 +52,4 @@ lock:  ## write constraints.txt anew from what pyproject.toml admits today
 	rm -rf $(VENV)-lock
 
 clean:  ## remove the environment and the caches; outputs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache kd_research.egg-info
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache kd_research.egg-info

@@ -1,4 +1,4 @@
-"""What `pool=ray` costs, on a simulated cluster of this machine: docs/sweeps.md has its figures.
+"""What `pool=ray` costs, on a simulated cluster of one machine; figures: docs/how-to/ray.md.
 
 `noop`: milliseconds a trial that does nothing, two at a time, by pool=local and pool=ray in turns.
 `slots`: the sweeper's own CPU time a trial, in blocks, with few and with many slots.

@@ -1,7 +1,7 @@
 """What stopping early saves and costs: `python benchmarks/early_stopping.py [DIR]`.
 
 DIR is a sweep without stopping, best of a sampler that does not learn, so that its trials may come
-in any order; the one of docs/sweeps.md is made, in minutes, by
+in any order; the one of docs/explanation/early_stopping.md is made, in minutes, by
 
     python -m kd_research.run -m sampler=random sweep.n_trials=120 sweep.name=recorded
 

@@ -9,7 +9,7 @@ a package registry.
 
 Each part is a process of its own under its own limit: what hangs or dies costs its part alone.
 Results are in OUT as they come: results.jsonl (a line a figure), table.md, log.txt. What was run on
-a GPU, and what never was, stands in docs/gpu.md.
+a GPU, and what never was, stands in docs/how-to/gpus.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ranges in which losses say that they are worth searching, as a table for the documentation.
 
-    python -m kd_research.configuration.search_ranges > docs/search_ranges.md
+    python -m kd_research.configuration.search_ranges > docs/reference/search_ranges.md
 
 Read from conf/loss/*.yaml: the mapping `search`, whose comments name the source of each range.
 """
@@ -21,7 +21,7 @@ MOST = 4  # keys that one loss may search: its lambda, its temperature and two m
 INTRODUCTION = """\
 # What each loss searches
 
-<!-- python -m kd_research.configuration.search_ranges > docs/search_ranges.md -->
+<!-- python -m kd_research.configuration.search_ranges > docs/reference/search_ranges.md -->
 
 `python -m kd_research.run -m loss=NAME` searches the keys below, beside the student's width and
 depth. Each loss states them in `search` of its `conf/loss/NAME.yaml`, with the source of the range.

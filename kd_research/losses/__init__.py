@@ -1,7 +1,7 @@
 """Distillation losses: one family a file; `objective.py` adds them up.
 
 What is exported here may be relied on from outside, in anyone's loop, LightningModule or Trainer:
-see docs/library.md.
+see docs/how-to/own_loop.md.
 """
 
 from kd_research.losses.attention import (

@@ -129,7 +129,8 @@ class CurriculumTemperature(nn.Module):
 
     Args:
         warmup_epochs: epochs until the reversed gradient has full strength; the authors' 10.
-        minimum, span: T lies in (minimum, minimum + span); the authors' 1 and 20.
+        minimum: T lies above it; the authors' 1.
+        span: T lies below minimum + span; the authors' 20.
     """
 
     def __init__(self, warmup_epochs: int, minimum: float = 1.0, span: float = 20.0):

@@ -1,7 +1,7 @@
 """One fit: Lightning's Trainer, the validation-selected checkpoint, and the rows of metrics.jsonl.
 
-Lean on purpose: no sanity check, no summary, no per-step logging (the measured cost of these is
-in the README); what is logged is logged once an epoch.
+Lean on purpose: no sanity check, no summary, no per-step logging; what is logged is logged once an
+epoch.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ def test_a_loss_states_where_it_is_worth_searching(path: Path) -> None:
 
 
 def test_the_page_is_current() -> None:
-    page = (ROOT / "docs" / "search_ranges.md").read_text()
+    page = (ROOT / "docs" / "reference" / "search_ranges.md").read_text()
     assert page == table(), (
-        "python -m kd_research.configuration.search_ranges > docs/search_ranges.md"
+        "python -m kd_research.configuration.search_ranges > docs/reference/search_ranges.md"
     )
 
 

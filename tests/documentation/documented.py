@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from tiny import composed
 
 from kd_research import run
+from kd_research.configuration.config import ConfigError, check, settle
+from kd_research.configuration.own_folders import split
+from kd_research.configuration.syntax import syntax_problems
 from kd_research.trial import run as trial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,12 +43,12 @@ def blocks(text: str) -> list[Block]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of every command of a page's shell blocks, comments left out."""
+    """The words of every command of a page's shell blocks; no comments, no `$ ` with its answer."""
     for block in blocks(text):
         if block.language in ("", "bash", "sh"):
             for line in block.text.replace("\\\n", " ").splitlines():
-                words = shlex.split(line.removeprefix("$ "), comments=True)
-                if words:
+                words = shlex.split(line, comments=True)
+                if words and words[0] != "$":
                     yield words
 
 
@@ -72,6 +78,8 @@ def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
         raise Accepted
 
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("mine", None)  # another folder's
     monkeypatch.setattr(os, "execv", works)
     monkeypatch.setattr("kd_research.sweep.run.run_sweep", works)
     monkeypatch.setattr("kd_research.sweep.methods.Comparison.run", works)
@@ -88,6 +96,33 @@ def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     return ""  # as above, in Hydra's way
 
 
+def composed_problems(arguments: list[str]) -> list[str]:
+    """What is wrong with `python -m kd_research.run ARGUMENTS`, at the price of one composition.
+
+    Of a sweep, the settings that are not searched are composed, and the keys that are must exist.
+    """
+    _, overrides = split(arguments)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    swept = [item for item in parsed if item.is_sweep_override()]
+    groups = [item for item in swept if (ROOT / "conf" / item.key_or_group).is_dir()]
+    fixed = [item.input_line for item in parsed if not item.is_sweep_override()]
+    fixed += [f"{item.key_or_group}={[*item.sweep_string_iterator()][-1]}" for item in groups]
+    problems = syntax_problems(arguments)
+    config = composed(*fixed)
+    problems += [
+        f"unknown key {item.key_or_group}"
+        for item in swept
+        if item not in groups and OmegaConf.select(config, item.key_or_group) is None
+    ]
+    if arguments[:1] != ["-m"]:
+        try:
+            settle(config)
+            check(config)
+        except ConfigError as error:
+            problems += [each for each in error.problems if "install" not in each]
+    return problems
+
+
 def distil(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run `python -m kd_research.run ARGUMENTS` to its end, in this process."""
 
@@ -96,6 +131,8 @@ def distil(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert trial.main([directory]) == 0, directory
 
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("mine", None)  # another folder's
     monkeypatch.setattr(os, "execv", here)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run.main()

@@ -1,4 +1,4 @@
-"""The losses without Hydra and Lightning, as docs/library.md shows them."""
+"""The losses without Hydra and Lightning, as docs/how-to/own_loop.md shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 import kd_research.losses
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "library.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own_loop.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 

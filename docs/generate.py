@@ -1,0 +1,297 @@
+"""What of the reference is made from the code: mkdocs calls this file as a hook.
+
+A page says `<!-- generate NAME -->`; that line becomes what the function NAME of PARTS gives, in
+Markdown, while the site is built. Nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+MARK = re.compile(r"^<!-- generate ([\w/]+) -->$", re.MULTILINE)
+KEY = re.compile(r"^( *)([\w.@/-]+):(?: (.*))?$")
+GROUPS = (  # in the order in which an experiment is thought of
+    *("dataset", "augment", "teacher", "model", "loss", "layers", "optimizer", "scheduler"),
+    *("trainer", "tracking", "sweep", "sampler", "pool"),
+)
+
+
+class Key(NamedTuple):
+    """One key of a YAML file: its path, its value as written, its comment ("" without)."""
+
+    path: str
+    value: str
+    comment: str
+
+
+def first_line(path: Path) -> str:
+    """The comment that a YAML begins with, without its #."""
+    line = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return line.removeprefix("# ") if line.startswith("# ") else ""
+
+
+def keys(path: Path) -> Iterator[Key]:
+    """The keys of a YAML, with the comments beside them; `defaults` and `_target_` are left out."""
+    above: list[tuple[int, str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        found = KEY.match(line)
+        if not found:
+            continue
+        depth, name = len(found[1]), found[2]
+        while above and above[-1][0] >= depth:
+            above.pop()
+        above.append((depth, name))
+        value, _, comment = (found[3] or "").partition("# ")
+        names = [each for _, each in above]
+        if names[0] != "defaults" and not name.startswith("_") and "terms" not in names:
+            yield Key(".".join(names), value.strip(), comment.strip())
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` of a loaded YAML."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from targets(value)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A YAML, unresolved."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return dict(content)
+
+
+def docstring_arguments(target: str) -> dict[str, str]:
+    """What the docstring of a class or function of ours says of its arguments, by name."""
+    module, _, name = target.rpartition(".")
+    thing = getattr(importlib.import_module(module), name)
+    block = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(thing) or "", re.MULTILINE)
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", block[1] if block else "", re.MULTILINE)
+    return {name: " ".join(said.split()) for name, said in found}
+
+
+@functools.cache
+def meanings(group: str) -> dict[str, str]:
+    """Key -> what it is, of a group: a comment in any of its files, or an argument's docstring."""
+    said: dict[str, str] = {}
+    paths = sorted((CONF / group).glob("*.yaml"))
+    for key in (key for path in paths for key in keys(path)):
+        if key.comment:
+            said.setdefault(key.path, key.comment)
+    foreign: dict[str, str] = {}
+    for path in paths:
+        for target in targets(load(path)):
+            if target.startswith("kd_research."):
+                for name, text in docstring_arguments(target).items():
+                    said.setdefault(name, text)
+            else:
+                for key in keys(path):
+                    foreign.setdefault(key.path, f"an argument of `{target}`")
+    if group == "trainer":
+        for key in (key for path in paths for key in keys(path)):
+            foreign.setdefault(key.path, "an argument of Lightning's `Trainer`")
+    return {**foreign, **said}
+
+
+def meaning(path: str, said: dict[str, str]) -> str:
+    """What a key is; that of the mapping which it stands in, where it has none of its own."""
+    while path:
+        if path in said:
+            return said[path]
+        path = path.rpartition(".")[0]
+    return ""
+
+
+def undocumented() -> list[str]:
+    """Keys of conf/ that nothing explains, and files without a first line that does."""
+    missing = []
+    for group in GROUPS:
+        said = meanings(group)
+        for path in sorted((CONF / group).glob("*.yaml")):
+            missing += [] if first_line(path) else [f"conf/{group}/{path.name}: its first line"]
+            missing += [
+                f"conf/{group}/{path.name}: {key.path}"
+                for key in keys(path)
+                if not meaning(key.path, said)
+            ]
+    top = {key.path: key.comment for key in keys(CONF / "config.yaml") if key.comment}
+    return missing + [
+        f"conf/config.yaml: {key.path}"
+        for key in keys(CONF / "config.yaml")
+        if not meaning(key.path, top) and not key.path.startswith("hydra")
+    ]
+
+
+def cell(text: str) -> str:
+    """A text that may stand in a table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell(item) for item in line)} |" for line in lines) + "\n"
+
+
+def configuration() -> str:
+    """Every key: of config.yaml, then group by group with its choices."""
+    top = [key for key in keys(CONF / "config.yaml") if not key.path.startswith("hydra")]
+    said = {key.path: key.comment for key in top}
+    rows = [(f"`{key.path}`", f"`{key.value}`" if key.value else "", said[key.path]) for key in top]
+    parts = ["## Of a run\n", table(("key", "default", "what it is"), rows)]
+    for group in GROUPS:
+        paths = sorted((CONF / group).glob("*.yaml"))
+        parts.append(f"## {group}\n")
+        if group not in ("loss", "model"):  # which have pages of their own
+            choices = [(f"`{path.stem}`", first_line(path)) for path in paths]
+            parts.append(table(("choice", "what it is"), choices))
+        said, values = meanings(group), {}
+        for path in paths:
+            for key in keys(path):
+                values.setdefault(key.path, {}).setdefault(key.value, path.stem)
+        rows = []
+        for name, found in values.items():
+            shown = " or ".join(f"`{value}`" for value in found if value) if len(found) < 4 else ""
+            rows.append((f"`{name}`", shown or "by choice", meaning(name, said)))
+        parts.append(table(("key", "default", "what it is"), rows))
+    return "\n".join(parts)
+
+
+def paper_rows() -> dict[str, list[str]]:
+    """Loss -> the cells of its row in PAPERS.md."""
+    text = (ROOT / "PAPERS.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in text.splitlines():
+        found = re.match(r"\| `(\w+)`(?: \*batch\*)? \|", line)
+        if found:
+            rows[found[1]] = [item.strip() for item in re.split(r"(?<!\\)\|", line)[2:-1]]
+    return rows
+
+
+def losses() -> str:
+    """Every loss: its line, its formula, its keys, and the docstrings of its terms."""
+    parts, papers = [], paper_rows()
+    for path in sorted((CONF / "loss").glob("*.yaml")):
+        parts.append(f"## {path.stem}\n\n{first_line(path)}\n")
+        if path.stem in papers:
+            paper, formula, origin, ours = papers[path.stem]
+            parts.append(f"**Formula.** {formula}\n" if formula else "")
+            parts.append(f"**Defaults.** {origin}\n" if origin else "")
+            parts.append(f"**Not the paper's.** {ours}\n" if ours else "")
+        said = meanings("loss")
+        rows = [
+            (f"`loss.{key.path}`", f"`{key.value}`", key.comment or meaning(key.path, said))
+            for key in keys(path)
+            if not key.path.startswith("search")
+        ]
+        parts.append(table(("key", "default", "what it is"), rows) if rows else "")
+        named = dict.fromkeys(each for each in targets(load(path)) if "kd_research.losses" in each)
+        parts += [f"::: {target}\n    options: {{heading_level: 3}}\n" for target in named]
+    return "\n".join(parts)
+
+
+def papers() -> str:
+    """PAPERS.md, without its title."""
+    text = (ROOT / "PAPERS.md").read_text(encoding="utf-8")
+    return text.split("\n", 1)[1]
+
+
+def parameters(name: str, **dataset: Any) -> str:
+    """How many parameters conf/model/NAME.yaml makes; counted without memory for them."""
+    import torch
+    from hydra.utils import instantiate
+
+    from kd_research.configuration.config import register_resolvers
+
+    register_resolvers()
+    config = OmegaConf.create({"dataset": dataset, "model": load(CONF / "model" / f"{name}.yaml")})
+    while "defaults" in config.model:
+        base = load(CONF / "model" / f"{config.model.pop('defaults')[0]}.yaml")
+        config.model = OmegaConf.merge(base, config.model)
+    try:
+        with torch.device("meta"):
+            model = instantiate(config.model)
+    except Exception:  # a package that is not installed, a name that must be given
+        return "by its settings"
+    return f"{sum(value.numel() for value in model.parameters()):,}"
+
+
+def models() -> str:
+    """Every model with its parameters, at 100 classes of images, or of its own kind of data."""
+    shape = {"num_classes": 100, "input_shape": [3, 32, 32]}
+    text = {"num_classes": 2, "vocab_size": 10000, "length": 64, "context": 64}
+    rows = []
+    for path in sorted((CONF / "model").glob("*.yaml")):
+        content = path.read_text(encoding="utf-8")
+        of_text = "vocab_size" in content or path.stem.startswith("gpt")
+        count = parameters(path.stem, **(text if of_text else shape))
+        rows.append((f"`{path.stem}`", count, first_line(path)))
+    return table(("`student=`, `teacher=`", "parameters", "what it is"), rows)
+
+
+def samplers() -> str:
+    """The samplers, a line each."""
+    paths = sorted((CONF / "sampler").glob("*.yaml"))
+    return table(("`sampler=`", "what it is"), [(f"`{p.stem}`", first_line(p)) for p in paths])
+
+
+def sweeps() -> str:
+    """The named sweeps of sweeps/, with the first lines of each."""
+    rows = []
+    for path in sorted((ROOT / "sweeps").rglob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        said = [
+            line[2:] for line in lines[1:6] if line.startswith("# ") and "python -m" not in line
+        ]
+        name = path.relative_to(ROOT / "sweeps").with_suffix("")
+        rows.append((f"`+sweeps={name}`", " ".join(said)))
+    return table(("sweep", "what it is"), rows)
+
+
+def commands() -> str:
+    """The help of every command."""
+    from kd_research.commands import MODULES
+
+    parts = []
+    for word, (module, what) in MODULES.items():
+        parts.append(f"## kd {word}\n\n`python -m {module}`: {what}\n")
+        if word not in ("run", "trial"):  # whose help is Hydra's, and none
+            command = importlib.import_module(
+                f"{module}.__main__" if word != "remeasure" else module
+            )
+            with (
+                contextlib.redirect_stdout(io.StringIO()) as printed,
+                contextlib.suppress(SystemExit),
+            ):
+                command.main(["sync", "--help"] if word == "track" else ["--help"])
+            parts.append(f"```text\n{printed.getvalue().strip()}\n```\n")
+    return "\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    part.__name__: part
+    for part in (configuration, losses, papers, models, samplers, sweeps, commands)
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The hook of mkdocs: put what is generated in its place."""
+    return MARK.sub(lambda found: PARTS[found[1]](), markdown)
+
+
+if __name__ == "__main__":
+    print(PARTS[sys.argv[1]]())

@@ -1,0 +1,180 @@
+"""docs/: no link is dead, no key and no loss is undocumented, every command and example works."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+from documented import ROOT, blocks, commands, composed_problems, refused, write_files
+from PIL import Image
+from tiny import TINY, composed
+
+from kd_research.configuration.config import save
+from kd_research.records.measures import COSTS, METRICS, TRAINING_COSTS
+from kd_research.records.record import CONFIG_NAME
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+READABLE = [*PAGES, ROOT / "README.md", ROOT / "PAPERS.md", ROOT / "CHANGELOG.md"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def generator():  # type: ignore[no-untyped-def]
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    text = prose(page.read_text(encoding="utf-8"))
+    if "<!-- generate papers -->" in text:
+        text += (ROOT / "PAPERS.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", READABLE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_is_dead(page: Path) -> None:
+    for link in LINK.findall(prose(page.read_text(encoding="utf-8"))):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_contents() -> None:
+    listed = re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == [page.relative_to(DOCS).as_posix() for page in PAGES]
+
+
+def test_no_key_is_undocumented() -> None:
+    assert generator().undocumented() == []
+
+
+def test_every_loss_has_a_formula_and_a_docstring() -> None:
+    made = generator()
+    page = made.losses()
+    for path in sorted((ROOT / "conf" / "loss").glob("*.yaml")):
+        part = page.split(f"## {path.stem}\n")[1].split("\n## ")[0]
+        assert "**Formula.**" in part or path.stem == "kd_at", path.stem
+        assert "\n::: kd_research.losses." in part or "_target_" not in path.read_text(), path.stem
+
+
+def test_every_model_is_listed_with_its_parameters() -> None:
+    page = generator().models()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    assert set(rows) == {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")}
+    assert rows["resnet20"] == "278,324"
+    assert rows["wrn_40_2"] == "2,255,156"
+
+
+def test_every_metric_and_cost_is_explained() -> None:
+    text = (DOCS / "reference" / "metrics_and_costs.md").read_text(encoding="utf-8")
+    assert {
+        name for name in (*METRICS, *COSTS, *TRAINING_COSTS) if f"`{name}`" not in text
+    } == set()
+
+
+SHOWN = [page for page in PAGES if page.parent.name != "reproductions"]
+IN_README = {tuple(words) for words in commands((ROOT / "README.md").read_text(encoding="utf-8"))}
+TYPED = {  # every command of the pages, once
+    tuple(words): page
+    for page in SHOWN
+    for words in commands(page.read_text(encoding="utf-8"))
+    if tuple(words) not in IN_README
+}
+RUNS = [list(words[3:]) for words in TYPED if words[:3] == ("python", "-m", "kd_research.run")]
+FROM_OUTSIDE = ("hub_weights", "hydra/launcher", "--help")  # the Hub; a plugin; Hydra's own
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages' commands name."""
+    (tmp_path / "DIR").mkdir()
+    (tmp_path / "my" / "conf").mkdir(parents=True)
+    for name in ("my/teacher.pt", "my/start.pt", "my/resnet.pt", "iris.csv", "DIR/train-0.parquet"):
+        (tmp_path / name).touch()
+    language = ("dataset=tinyshakespeare", "student=gpt", "teacher=none", "loss=ce")
+    for name, overrides in {"DATE/TIME": TINY, "teacher": language}.items():
+        folder = tmp_path / "outputs" / "runs" / name
+        save(composed(*overrides), folder / CONFIG_NAME)
+        (folder / "weights.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_composes(here: Path) -> None:
+    outside = (*FROM_OUTSIDE, "--config-dir")  # the last: the next test
+    tried = [each for each in RUNS if not any(word in " ".join(each) for word in outside)]
+    wrong = {" ".join(each): found for each in tried if (found := composed_problems(each))}
+    assert wrong == {}
+    assert len(tried) > 30
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in SHOWN if "# my/" in page.read_text()], ids=lambda page: page.stem
+)
+def test_what_stands_in_a_folder_of_your_own_is_accepted(
+    page: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = page.read_text(encoding="utf-8")
+    write_files(text, here)
+    for tree in ("oak", "birch"):
+        (here / "leaves" / tree).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(here / "leaves" / tree / "001.png")
+    tried = [words[3:] for words in commands(text) if "--config-dir" in words]
+    assert tried
+    for arguments in tried:
+        assert refused(arguments, monkeypatch) == ""
+
+
+def test_python_examples_run(here: Path) -> None:
+    """Those of own_loop.md are run by tests/losses/test_library.py; the others here."""
+    shown = [
+        block
+        for page in SHOWN
+        if page.stem != "own_loop"
+        for block in blocks(page.read_text(encoding="utf-8"))
+        if block.language == "python"
+    ]
+    rows = {"on_front": [True], "trial": [0], "val_accuracy": [0.9], "num_params": [10]}
+    (here / "outputs" / "sweeps" / "digits").mkdir(parents=True)
+    pandas.DataFrame(rows).to_parquet(here / "outputs" / "sweeps" / "digits" / "trials.parquet")
+    assert shown
+    for block in shown:
+        exec(block.text, {"__name__": "example"})
+
+
+def test_what_a_wrong_command_says_is_what_the_page_shows(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed, said = blocks((DOCS / "how-to" / "troubleshooting.md").read_text(encoding="utf-8"))[:2]
+    arguments = typed.text.removeprefix("$ python -m kd_research.run").split()
+    assert refused(arguments, monkeypatch) == said.text.strip()
+
+
+def test_the_site_is_built_and_needs_no_network(tmp_path: Path) -> None:
+    pytest.importorskip("material")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(https?:[^\"]+)", text)
+        assert [url for url in loaded if "canonical" not in url] == [], page
+    losses = (tmp_path / "reference" / "losses.html").read_text(encoding="utf-8")
+    assert "Decoupled" in losses
