@@ -59,6 +59,14 @@ def test_every_model_is_a_teacher_and_a_student(who: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", names("sweep"))
+def test_every_kind_of_sweep_has_what_a_sweep_reads(name: str) -> None:
+    found = set(composed(f"sweep={name}").sweep)
+    lacking = set(composed().sweep) - found
+    of_a_search = {"constraints", "start_from", "space", "n_trials"}  # rows and methods have none
+    assert lacking <= (of_a_search if name in ("rows", "methods") else set())
+
+
 def test_the_default_is_right() -> None:
     config = composed()
     check(config)
