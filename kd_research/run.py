@@ -26,7 +26,7 @@ from kd_research.configuration.config import (
     save,
     settle,
 )
-from kd_research.configuration.overrides import explain
+from kd_research.configuration.overrides import explain, student_for
 from kd_research.configuration.syntax import syntax_problems
 from kd_research.configuration.trust import FLAG, take_flag
 from kd_research.records.printable import masked, printable
@@ -62,6 +62,14 @@ def main() -> None:
     sys.argv[1:] = arguments = take_flag(sys.argv[1:])
     problems = own_folders.take(arguments)
     hydra_plugin.register()
+    if student := student_for(own_folders.split(arguments)[1]):
+        print(
+            f"note: {student}, because this loss compares feature maps, which the default student "
+            "has not; student=NAME takes another",
+            file=sys.stderr,
+        )
+        arguments.append(student)
+        sys.argv[1:] = arguments
     problems = problems or syntax_problems(arguments) or explain(arguments)
     if problems:
         sys.exit(printable("\n".join(problems)))

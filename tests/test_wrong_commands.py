@@ -130,7 +130,7 @@ FILES = [
 ]
 TOGETHER = [
     ("teacher=none", "the loss's kd needs a teacher, got teacher=none; try teacher=cnn, or loss"),
-    ("loss=at", "which student=mlp has not; try student=cnn"),
+    ("loss=at student=mlp", "which student=mlp has not; try student=cnn"),
     ("loss=fitnet teacher=mlp student=cnn", "which teacher=mlp has not; try teacher=cnn"),
     ("dataset=sst2 dataset.root=null", "teacher: this model is for images, dataset sst2 is text"),
     ("dataset=sst2 teacher=bilstm", "try student=bag_of_embeddings (models of text: "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
 
+MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
 # With any other flag Hydra is left to speak for itself.
 FLAGS = {
     *("-m", "--multirun", "--run", "-r", "--cfg", "-c", "--resolve", "--package", "-p"),
@@ -74,6 +76,20 @@ def explain(arguments: Sequence[str]) -> list[str]:
     if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
         problems += _folder_problems(config)
     return problems
+
+
+def student_for(arguments: Sequence[str]) -> str | None:
+    """`student=cnn`, where the loss that is typed compares feature maps, which an MLP has not.
+
+    None where a student is typed, the loss's layers are, or a sweep that may choose them.
+    """
+    typed = {text.lstrip("+~").partition("=")[0]: text.partition("=")[2] for text in arguments}
+    chosen = ("student", "loss.student_layers", "sweeps", "sweep")
+    file = ROOT / "conf" / "loss" / f"{typed.get('loss')}.yaml"
+    if any(key in typed for key in chosen) or not file.is_file():
+        return None
+    on_maps = MAPS.search(file.read_text(encoding="utf-8"))
+    return "student=cnn" if on_maps else None
 
 
 def _folder_problems(config: DictConfig) -> Iterator[str]:

@@ -90,13 +90,18 @@ def _layer_problems(
 ) -> Iterator[str]:
     """Of a multilayer perceptron, which has no stages: feature maps are compared elsewhere."""
     for name, term in terms.items():
-        layers = (term.get("loss") or {}).get(f"{who}_layers") or ()
-        maps = [str(layer) for layer in layers if str(layer).startswith("stages")]
+        maps = maps_of(term, who)
         if maps and model.get("_target_") == MLP:
             yield (
                 f"the loss's {name} compares the layers {', '.join(maps)} of a convolutional net, "
                 f"which {who}=mlp has not; try {who}=cnn"
             )
+
+
+def maps_of(term: Mapping[str, Any], who: str = "student") -> list[str]:
+    """The layers with feature maps, `stages...`, that a term of a loss compares."""
+    layers = (term.get("loss") or {}).get(f"{who}_layers") or ()
+    return [str(layer) for layer in layers if str(layer).startswith("stages")]
 
 
 def _augment_problems(augment: Mapping[str, Any]) -> Iterator[str]:

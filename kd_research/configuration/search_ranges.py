@@ -23,10 +23,11 @@ INTRODUCTION = """\
 
 <!-- python -m kd_research.configuration.search_ranges > docs/reference/search_ranges.md -->
 
-`python -m kd_research.run -m loss=NAME` searches the keys below, beside the student's width and
-depth. Each loss states them in `search` of its `conf/loss/NAME.yaml`, with the source of the range.
-A key with one value on the command line is not searched, and `loss.lambda=interval(LOW,HIGH)`
-gives another range. Of several losses in one sweep (`loss=kd,dkd`) each has its own ranges.
+`python -m kd_research.run -m loss=NAME` searches the keys below, beside the student's width and,
+but for losses on feature maps, its depth. Each loss states them in `search` of its
+`conf/loss/NAME.yaml`, with the source of the range. A key with one value on the command line is not
+searched, and `loss.lambda=interval(LOW,HIGH)` gives another range. Of several losses in one sweep
+(`loss=kd,dkd`) each has its own ranges.
 
 | loss | key | default | range | source of the range |
 |---|---|---|---|---|

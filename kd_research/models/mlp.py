@@ -15,7 +15,8 @@ class MLP(nn.Module):
     The nets of Hinton, Vinyals, Dean 2015 (arXiv:1503.02531, section 3) are width 1200 or 800,
     depth 2; dropout and max-norm as in Srivastava et al. 2014 (JMLR 15, section 5.1 and A.1).
 
-    Layers: `layers.0` ... `layers.{depth-1}` (B, width), `head` (B, C).
+    Layers: `layers.0` ... `layers.{depth-1}` (B, width), `pool` (B, width), which is what the head
+    sees and has that name in all families, `head` (B, C).
 
     Args:
         input_shape: of one example; flattened.
@@ -57,6 +58,7 @@ class MLP(nn.Module):
             nn.Sequential(nn.Linear(fan_in, fan_out), nn.ReLU(), nn.Dropout(dropout))
             for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True)
         )
+        self.pool = nn.Identity()
         self.head = nn.Linear(sizes[-1], num_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class MLP(nn.Module):
         hidden = self.input_dropout(self.flatten(inputs))
         for layer in self.layers:
             hidden = layer(hidden)
-        logits: Tensor = self.head(hidden)
+        logits: Tensor = self.head(self.pool(hidden))
         return logits
 
     @torch.no_grad()

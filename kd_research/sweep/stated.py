@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_research.configuration.parts_checks import maps_of
 from kd_research.configuration.resolvers import ROOT
 from kd_research.sweep import space as spaces
 from kd_research.sweep.composition import Composition
@@ -19,6 +20,7 @@ from kd_research.sweep.probe import home
 from kd_research.sweep.space import Dimension, Value
 
 LOSS = "loss"  # the group whose choices state their own ranges
+DEPTH = "student.model.depth"
 
 
 def expressions(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,6 +80,9 @@ def _misfit(composition: Composition, item: Dimension) -> str | None:
         return None
     if home(composition, item) is None:
         return "this configuration has none"
+    terms = composition.config.loss.get("terms") or {}
+    if item.key == DEPTH and any(map(maps_of, terms.values())):
+        return f"the loss compares feature maps, whose sizes follow it; {DEPTH}=RANGE searches it"
     value = OmegaConf.select(composition.config, item.key, default=None)
     if value is None or not spaces.outside([{item.key: value}], [item]):
         return None
