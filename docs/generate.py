@@ -293,5 +293,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return MARK.sub(lambda found: PARTS[found[1]](), markdown)
 
 
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """The hook of mkdocs: what makes search work from disk is ours, not a server's."""
+    up = "../" * page.url.count("/")
+    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}javascripts/worker.js")
+
+
 if __name__ == "__main__":
     print(PARTS[sys.argv[1]]())

@@ -22,8 +22,9 @@ PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 0; display: flex; gap: 16px; background: #fff; padding: 8px; }}
 pre {{ margin: 0; padding: 14px; background: #14181d; color: #e6e6e6; border-radius: 8px;
       white-space: pre-wrap; font: 11.2px/1.3 "DejaVu Sans Mono", monospace; width: 700px;
-      height: 1016px; overflow: hidden; }}
-iframe {{ border: 1px solid #ccc; border-radius: 8px; width: 880px; height: 1042px; }}
+      height: 1016px; overflow: hidden; flex: none; }}
+iframe {{ border: 1px solid #ccc; border-radius: 8px; width: 1100px; height: 1302px;
+         transform: scale(0.8); transform-origin: 0 0; flex: none; }}
 </style><pre>$ python -m kd_research.run -m
 {text}</pre><iframe src="{page}"></iframe>"""
 

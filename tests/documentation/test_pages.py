@@ -176,5 +176,6 @@ def test_the_site_is_built_and_needs_no_network(tmp_path: Path) -> None:
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(https?:[^\"]+)", text)
         assert [url for url in loaded if "canonical" not in url] == [], page
+    assert (tmp_path / "javascripts" / "worker.js").is_file()  # search, from disk
     losses = (tmp_path / "reference" / "losses.html").read_text(encoding="utf-8")
     assert "Decoupled" in losses
