@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 MARK = re.compile(r"^<!-- generate ([\w/]+) -->$", re.MULTILINE)
 KEY = re.compile(r"^( *)([\w.@/-]+):(?: (.*))?$")
+WORKER = "https://unpkg.com/iframe-worker/shim"  # what Material would load instead
 GROUPS = (  # in the order in which an experiment is thought of
     *("dataset", "augment", "teacher", "model", "loss", "layers", "optimizer", "scheduler"),
     *("trainer", "tracking", "sweep", "sampler", "pool"),
@@ -295,8 +296,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """The hook of mkdocs: what makes search work from disk is ours, not a server's."""
-    up = "../" * page.url.count("/")
-    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}javascripts/worker.js")
+    return output.replace(WORKER, "../" * page.url.count("/") + "javascripts/worker.js")
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The hook of mkdocs for 404.html: the same."""
+    return output_content.replace(WORKER, "javascripts/worker.js")
 
 
 if __name__ == "__main__":
