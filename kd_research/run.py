@@ -26,7 +26,7 @@ from kd_research.configuration.config import (
     save,
     settle,
 )
-from kd_research.configuration.overrides import explain, student_for
+from kd_research.configuration.overrides import as_whole, explain, student_for
 from kd_research.configuration.syntax import syntax_problems
 from kd_research.configuration.trust import FLAG, take_flag
 from kd_research.records.printable import masked, printable
@@ -70,7 +70,9 @@ def main() -> None:
         )
         arguments.append(student)
         sys.argv[1:] = arguments
-    problems = problems or syntax_problems(arguments) or explain(arguments)
+    problems = problems or syntax_problems(arguments)
+    sys.argv[1:] = arguments = as_whole(arguments)
+    problems = problems or explain(arguments)
     if problems:
         sys.exit(printable("\n".join(problems)))
     flags, overrides = own_folders.split(arguments)

@@ -21,6 +21,7 @@ from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
 
+WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
 # With any other flag Hydra is left to speak for itself.
 FLAGS = {
@@ -76,6 +77,17 @@ def explain(arguments: Sequence[str]) -> list[str]:
     if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
         problems += _folder_problems(config)
     return problems
+
+
+def as_whole(arguments: Sequence[str]) -> list[str]:
+    """The arguments, where a mapping of the sweep may have keys that the default's has not.
+
+    `sweep.space={optimizer.lr: ...}` is taken whole, as it was typed; Hydra would only merge it.
+    """
+    return [
+        f"++{text}" if text.startswith(tuple(f"{key}={{" for key in WHOLE)) else text
+        for text in arguments
+    ]
 
 
 def student_for(arguments: Sequence[str]) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,7 +27,7 @@ from kd_research.report import load_sweep
 from kd_research.report.methods import TUNING
 from kd_research.report.tables import VALUE_COLUMNS, best
 from kd_research.sweep import space as spaces
-from kd_research.sweep.plan import Plan
+from kd_research.sweep.plan import Plan, take_whole
 from kd_research.sweep.run import run_sweep
 
 KEYS = ("overrides", "space")
@@ -67,6 +68,8 @@ class Comparison:
     def __init__(self, loader: Any, config: DictConfig, arguments: list[str]):
         self.loader, self.master, self.arguments = loader, config, arguments
         self.fixed = spaces.fixed(arguments)
+        self._typed = OverridesParser.create().parse_overrides(arguments)
+        take_whole(config, self._typed, set())
         self.directory = Path(config.hydra.sweep.dir)
         self.methods, problems = read(config)
         problems += _clashes(self.methods, arguments)
@@ -153,6 +156,7 @@ class Comparison:
                 keys[key] = value
         try:
             config = self.loader.load_sweep_config(self.master, [*self.fixed, *groups])
+            take_whole(config, self._typed, set())
             rows.apply(config, keys)
             before = self.loader.load_sweep_config(self.master, self.fixed)
             keys |= held(config, before, list(method.overrides))  # as the final row does

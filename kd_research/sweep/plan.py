@@ -20,6 +20,7 @@ from kd_research.configuration import constraints
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
 from kd_research.configuration.environment import writable
+from kd_research.configuration.overrides import WHOLE
 from kd_research.data.files import missing_files
 from kd_research.pools import ray_settings
 from kd_research.records.record import SWEEP_NAME, write_text
@@ -31,7 +32,6 @@ from kd_research.sweep.probe import notes, open_parts, space_problems
 SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "import_from", "tracking", "num_threads", "pool")
-WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 FREE_SWEEP_KEYS = (
     "rebuild",
     "baseline",
@@ -79,7 +79,7 @@ class Plan:
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {spaces.full_name(item) for item in overrides if not item.is_sweep_override()}
-        _take_whole(self.config, overrides, set(besides))
+        take_whole(self.config, overrides, set(besides))
         nested, own = stated.expressions(self.config)
         expressions = {k: v for k, v in {**nested, **own}.items() if k not in self.taken}
         for item in overrides:
@@ -219,7 +219,7 @@ class Plan:
         )
 
 
-def _take_whole(config: DictConfig, overrides: Sequence[Override], besides: set[str]) -> None:
+def take_whole(config: DictConfig, overrides: Sequence[Override], besides: set[str]) -> None:
     """Take the sweep's mappings as they were typed; Hydra merges them into the default ones.
 
     The space stays where `besides` states it: a tuning adds the method's to what was typed, and

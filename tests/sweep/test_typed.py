@@ -7,6 +7,9 @@ import pytest
 from sweep_commands import make_plan
 from tiny import TINY
 
+from kd_research.configuration.overrides import as_whole
+from kd_research.sweep.methods import Comparison
+
 BASE = ["sweep.name=s", "tracking=disabled", "sampler=random"]
 
 
@@ -15,6 +18,26 @@ def test_objectives_are_those_that_were_typed(tmp_path):
     plan = make_plan(*BASE, f"output_dir={tmp_path}", "sweep.objectives={val_accuracy: maximize}")
     assert plan.objectives == {"val_accuracy": "maximize"}
     assert plan.config.sweep.reference_point == {"val_accuracy": 0.8}
+
+
+def test_a_space_may_have_keys_that_the_default_has_not(tmp_path):
+    """It was refused, key by key, though it is taken whole."""
+    typed = ["sweep.space={optimizer.lr: 'interval(0.001,0.1)', seed: 'range(3)'}"]
+    typed += ["sweep.objectives={val_nll: minimize}", f"output_dir={tmp_path}"]
+    plan = make_plan(*BASE, *as_whole(typed))
+    assert [item.key for item in plan.space] == ["optimizer.lr", "seed"]
+    assert plan.objectives == {"val_nll": "minimize"}
+
+
+def test_methods_are_tuned_for_the_objective_that_was_typed(tmp_path):
+    """It was merged with val_accuracy, and refused as two."""
+    given = ["sweep=methods", "+sweep.methods.kd.overrides={loss: kd}", "sweep.against=[]"]
+    given += ["+sweep.methods.kd.space={loss.temperature: 'interval(1,20)'}"]
+    typed = as_whole(["sweep.objectives={val_nll: minimize}"])
+    comparison = make_plan(*BASE, *given, *typed, f"output_dir={tmp_path}", kind=Comparison)
+    plans = [*comparison.tunings.values(), comparison.final({"kd": {}})]
+    assert [plan.objectives for plan in plans] == [{"val_nll": "minimize"}] * 2
+    assert plans[0].composition.compose({}).sweep.objectives == {"val_nll": "minimize"}
 
 
 def test_a_group_is_swept_where_it_goes(tmp_path):
