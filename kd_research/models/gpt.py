@@ -48,7 +48,7 @@ class Attention(nn.Module):
             value,
             attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and x.shape[1] > 1,
+            is_causal=mask is None and past is None,
         )
         return self.out(mixed.transpose(1, 2).flatten(2)), (key, value)
 

@@ -32,6 +32,7 @@ from kd_research.export import (  # noqa: E402
 )
 from kd_research.export.__main__ import main  # noqa: E402
 from kd_research.export.raw_inputs import RawInputs, RawStudent, take_raw  # noqa: E402
+from kd_research.models.gpt import GPT  # noqa: E402
 from kd_research.models.text import BagOfEmbeddings, BiLSTM  # noqa: E402
 
 TRACKED, PRINTED = [], []
@@ -214,6 +215,16 @@ def test_text_students_have_a_dynamic_length(tmp_path):
         inputs = tokens(size, length)
         with torch.no_grad():
             torch.testing.assert_close(exported(**inputs), student(**inputs))
+
+
+def test_a_language_model_takes_token_ids_of_any_length(tmp_path):
+    student = GPT(vocab_size=20, context=12, depth=1, width=8, heads=2).eval()
+    onnx_form.to_onnx(student, {"input_ids": torch.arange(10).view(2, 5)}, tmp_path / "s.onnx")
+    exported = onnx_form.OnnxStudent(tmp_path / "s.onnx")
+    for size, length in ((1, 3), (3, 9)):
+        tokens = torch.arange(size * length).view(size, length) % 20
+        found, expected = exported(input_ids=tokens), student(tokens)
+        torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=0)
 
 
 def test_what_torch_cannot_export_is_told(tmp_path):

@@ -173,7 +173,7 @@ def test_a_wrong_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("key", "value", "message"),
     [
         ("student.model._target_", "kd_research.models.mlp.Nope", "student: "),
-        ("optimizer._target_", "torch.optim.Nope", "loss: "),
+        ("optimizer._target_", "torch.optim.Nope", "optimizer: "),
         ("dataset.input_shape", [3, 8, 8], r"try dataset.input_shape=\[1, 8, 8\]"),
         ("dataset.num_classes", 4, "labels of 'digits' run from 0 to 9"),
         ("trainer.devices", 0, "^trainer: "),
