@@ -22,13 +22,20 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
-def break_in_mid_sweep(output_dir, action):
-    """Do something to a sweep that has two trials done; what it gave back, and its last words."""
-    process = start(
-        output_dir, TOTAL, "sweep.workers=2", base=NOOP, environment={"NOOP_SECONDS": "1"}
-    )
-    wait_for(lambda: len(records(output_dir)) >= 2, process)
+def break_in_mid_sweep(output_dir, action, done=None):
+    """Do something to a sweep that has two trials done; what it gave back, and its last words.
+
+    The others do not end before that, however slow the machine; then `done` is made, and they do,
+    or without it never.
+    """
+    held = {"NOOP_HOLD": str(done or output_dir / "never")}
+    process = start(output_dir, TOTAL, "sweep.workers=2", base=NOOP, environment=held)
+    starts = folder(output_dir) / "trials"
+    wait_for(lambda: len(records(output_dir)) == 2, process)
+    wait_for(lambda: len(list(starts.glob("*/starts"))) == 4, process)
     found = action()
+    if done:
+        done.touch()
     printed, _ = process.communicate()
     assert process.returncode == PUT_BACK, printed
     assert "Traceback" not in printed
@@ -52,8 +59,9 @@ def test_a_disk_that_is_full_in_mid_sweep(exhaust, tmp_path):
     options = ("size=64m", "nr_inodes=600") if exhaust is fill_inodes else ("size=8m",)
     with small_disk(tmp_path / "disk", *options) as disk:
         output_dir = disk / "outputs"
-        ballast, line = break_in_mid_sweep(output_dir, lambda: exhaust(disk))
-        assert "no room on the disk" in line or "does not" in line or "disk" in line
+        ballast, line = break_in_mid_sweep(output_dir, lambda: exhaust(disk), tmp_path / "done")
+        # whichever notices first: the sweep's write, its storage, or the end of a trial
+        assert any(said in line for said in ("disk", "does not", " MB, ")), line
         code, printed = sweep(output_dir, TOTAL, base=NOOP)
         assert code == PUT_BACK, "there is still no room"
         assert "Traceback" not in printed
@@ -75,7 +83,7 @@ def test_a_trials_folder_that_is_removed_is_told(tmp_path):
         done = min(records(output_dir))
         shutil.rmtree(folder(output_dir) / "trials" / f"{done:04d}")
 
-    _, line = break_in_mid_sweep(output_dir, remove)
+    _, line = break_in_mid_sweep(output_dir, remove, tmp_path / "done")
     assert "the folders of finished trials were removed: [" in line
 
 

@@ -79,15 +79,20 @@ def test_three_sweepers_on_postgresql_without_a_common_disk(postgres, tmp_path):
 
 def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(database, tmp_path):
     overrides = (f"sweep.storage={database.url}", "sweep.n_trials=8", "sweep.workers=2")
-    log = tmp_path / "printed"
+    log, away = tmp_path / "printed", tmp_path / "away"
     with log.open("w") as stream:
         process = start(
-            tmp_path / "o", *overrides, base=NOOP, environment={"NOOP_SECONDS": "1"}, stdout=stream
+            tmp_path / "o",
+            *overrides,
+            base=NOOP,
+            environment={"NOOP_HOLD": str(away)},
+            stdout=stream,
         )
         while len(records(tmp_path / "o")) < 2:
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
         database.stop()
+        away.touch()
         while "the study's storage does not answer" not in log.read_text():
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)

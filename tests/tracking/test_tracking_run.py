@@ -228,7 +228,15 @@ def test_online_that_is_not_possible_is_offline(config, tmp_path, monkeypatch, c
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
     if reason == "no server":
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.setattr(session, "INIT_SECONDS", 1)
+        start = session._init
+
+        def impatient(tracking, mode, *rest):  # towards the server alone
+            with monkeypatch.context() as patch:
+                if mode == "online":
+                    patch.setattr(session, "INIT_SECONDS", 1)
+                return start(tracking, mode, *rest)
+
+        monkeypatch.setattr(session, "_init", impatient)
     with track(config, tmp_path) as tracker:
         tracker.log(ROWS[0])
         tracker.finish(record_of(config))
