@@ -81,11 +81,12 @@ def _slow_reader(root, folder, results):
     results.put(read(root, folder).content)
 
 
-@pytest.mark.slow  # two interpreters
 def test_a_second_process_waits_for_the_first(parquet, tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    results = spawn.Queue()
-    readers = [spawn.Process(target=_slow_reader, args=(parquet, tmp_path, results)) for _ in "ab"]
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    readers = [
+        context.Process(target=_slow_reader, args=(parquet, tmp_path, results)) for _ in "ab"
+    ]
     for reader in readers:
         reader.start()
     found = sorted(results.get(timeout=600) for _ in range(3))

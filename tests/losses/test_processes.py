@@ -31,9 +31,8 @@ def gradients(setting):
     return [p.grad for p in setting.parameters() if p.requires_grad]
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    register_resolvers()
+def alone():
+    """Every setting, and what one process makes of the whole batch."""
     expected, settings = {}, {}
     for name in NAMES:
         settings[name] = prepared(name)
@@ -43,6 +42,11 @@ def work(rank, folder):
         after = copy.deepcopy(whole.objective.state_dict())
         whole.objective.load_state_dict(state)
         expected[name] += [value for value in after.values() if value.is_floating_point()]
+    return expected, settings
+
+
+def work(rank, folder, expected, settings):
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     wrong = []
     for name in NAMES:
@@ -66,6 +70,8 @@ def work(rank, folder):
 
 
 def test_two_processes_give_the_gradient_of_one(tmp_path):
-    multiprocessing.spawn(work, args=(tmp_path,), nprocs=2)
+    register_resolvers()
+    arguments = (tmp_path, *alone())
+    multiprocessing.start_processes(work, args=arguments, nprocs=2, start_method="fork")
     assert (tmp_path / "wrong-0").read_text() == ""
     assert (tmp_path / "wrong-1").read_text() == ""

@@ -150,13 +150,12 @@ def _fill(config, folder, kill_after=None):
     trial.run(config, folder)
 
 
-@pytest.mark.slow  # starts interpreters
 def test_two_processes_fill_one_store(tmp_path):
     config = resolved(tmp_path, *AUGMENTED)
     Parts(config)  # the teacher
-    spawn = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which has imported torch
     fillers = [
-        spawn.Process(
+        context.Process(
             target=_fill, args=(resolved(tmp_path, *AUGMENTED, f"loss.temperature={t}"), path)
         )
         for t, path in ((4, tmp_path / "a"), (2, tmp_path / "b"))
@@ -172,11 +171,10 @@ def test_two_processes_fill_one_store(tmp_path):
     torch.testing.assert_close(from_store, live, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow  # starts an interpreter
 def test_a_process_killed_in_a_write_spoils_nothing(tmp_path):
     config = resolved(tmp_path, *AUGMENTED)
     Parts(config)
-    victim = multiprocessing.get_context("spawn").Process(
+    victim = multiprocessing.get_context("fork").Process(
         target=_fill, args=(config, tmp_path / "victim", 4)
     )
     victim.start()
