@@ -22,6 +22,7 @@ from kd_research.configuration.ranks import (
     take_rank,
 )
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
+from kd_research.trial import run as trial
 
 LEFT_OVER = [
     {"RANK": "0", "LOCAL_RANK": "0"},
@@ -170,18 +171,23 @@ def test_a_run_and_a_sweep_ignore_what_is_left_over(tmp_path: Path) -> None:
     assert [read_record(path).status for path in found] == ["completed"] * 2
 
 
-def test_torchrun_starts_a_folder(tiny: object, tmp_path: Path) -> None:
-    """Two processes, as the configuration says; with one process too few it is refused."""
+def test_torchrun_starts_a_folder(
+    tiny: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two processes, as the configuration says; one of three is refused."""
     config = tiny(  # type: ignore[operator]
         "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"
     )
     save(config, tmp_path / CONFIG_NAME)
     module = ["-m", "kd_research.trial", str(tmp_path)]
-    code, out, err = start(
-        "torch.distributed.run", "--standalone", "--nproc-per-node=3", *module, at=tmp_path, said={}
-    )
-    assert code != 0
-    assert "trainer.devices=2 asks for 2: start that many" in err
+    with monkeypatch.context() as patch:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+        said({"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "3", **meeting}, patch)
+        assert trial.main([str(tmp_path)]) == 2
+    assert "trainer.devices=2 asks for 2: start that many" in capsys.readouterr().err
     assert not (tmp_path / RECORD_NAME).exists()
     code, out, err = start(
         "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module, at=tmp_path, said={}

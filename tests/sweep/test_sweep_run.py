@@ -5,6 +5,7 @@ import time
 
 import pytest
 from sweep_commands import (
+    NOOP,
     TINY,
     folder,
     make_plan,
@@ -114,7 +115,9 @@ def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path):
 
 
 def test_a_sweep_of_failures_ends_as_one(tmp_path):
-    code, printed = sweep(tmp_path, "sweep.n_trials=2", "sweep.trial_timeout=1e-6")
+    overrides = ("sweep.n_trials=2", "sweep.trial_timeout=1e-6")
+    environment = {"NOOP_HOLD": str(tmp_path / "never"), "NOOP_SECONDS": "600"}
+    code, printed = sweep(tmp_path, *overrides, base=NOOP, environment=environment)
     assert code != 0, printed
     assert printed.strip().splitlines()[-1].startswith("no trial was completed; the logs in ")
     assert {record["status"] for record in records(tmp_path).values()} == {"failed"}

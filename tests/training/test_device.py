@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
-from sweep_commands import TINY, records, sweep
+from sweep_commands import TINY, make_plan, records
 from tiny import Compose
 
 from kd_research.configuration.config import ConfigError, save
 from kd_research.records.record import CONFIG_NAME, read_record
+from kd_research.sweep.run import run_sweep
 from kd_research.training import device as devices
 from kd_research.training.device import check_device, memory_problem
 from kd_research.trial import run as trial
@@ -136,15 +137,17 @@ def test_out_of_memory_in_training_is_recorded_without_a_trace(
 
 def test_a_sweep_goes_on_after_a_student_that_no_machine_holds(tmp_path: Path) -> None:
     """The machine's own refusal, of 256 TB; nothing is pretended."""
-    code, printed = sweep(
-        tmp_path,
-        "student.model.width=choice(1000000000000,8)",
-        "loss.temperature=4",
-        "sampler=brute_force",
-        "sweep.n_trials=2",
-        base=[item for item in TINY if not item.startswith(("loss.temperature", "sampler"))],
+    run_sweep(
+        make_plan(
+            *(item for item in TINY if not item.startswith(("loss.temperature", "sampler"))),
+            f"output_dir={tmp_path}",
+            "student.model.width=choice(1000000000000,8)",
+            "loss.temperature=4",
+            "sampler=brute_force",
+            "sweep.n_trials=2",
+            "pool._target_=in_process.HerePool",
+        )
     )
-    assert code == 0, printed
     found = {
         record["config"]["student"]["model"]["width"]: record
         for record in records(tmp_path).values()

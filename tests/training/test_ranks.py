@@ -1,14 +1,12 @@
 """Several processes a trial, inside a sweep."""
 
-import pytest
 from sweep_commands import folder, processes_of, proposals, records, sweep
 
 
-@pytest.mark.slow  # ten trials of two processes
-def test_ten_trials_of_two_processes_one_of_which_fails(tmp_path):
+def test_four_trials_of_two_processes_one_of_which_fails(tmp_path):
     code, printed = sweep(
         tmp_path,
-        "sweep.n_trials=10",
+        "sweep.n_trials=4",
         "trainer.devices=2",
         "trainer.strategy=ddp",
         "trainer.accelerator=cpu",
@@ -18,7 +16,7 @@ def test_ten_trials_of_two_processes_one_of_which_fails(tmp_path):
     )
     assert code == 0, printed
     found, asked = records(tmp_path), proposals(tmp_path)
-    assert sorted(found) == list(range(10))
+    assert sorted(found) == list(range(4))
     for number, record in found.items():
         failed = asked[number]["student.model.on"] == 1
         assert record["status"] == ("failed" if failed else "completed"), record["error"]
