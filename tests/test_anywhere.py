@@ -88,15 +88,13 @@ def test_own_parts_are_choices_by_name(installed: Path, tmp_path: Path, by: str)
         flags = ["--config-dir", "own/conf"]
     else:
         flags = [f"hydra.searchpath=[file://{folder}/conf]"]
-    done = run([kd, "run", CHOSEN[0], *flags, *CHOSEN[1:], *SHORT], tmp_path)
-    assert done.returncode == 0, done.stderr
-    (record,) = (tmp_path / "outputs" / "runs").glob("*/*/record.json")
-    config = read_record(record.parent).config
-    assert config["student"]["model"]["_target_"] == "mine.Tiny"
-    rerun = [kd, "trial", str(record.parent)]
-    assert run(rerun, Path("/")).returncode == 2, "a received folder runs nothing unknown"
-    again = run([*rerun, "--trust"], Path("/"))
-    assert again.returncode == 0, again.stderr
+    one = [kd, "run", CHOSEN[0], *flags, *CHOSEN[1:], *SHORT]
+    if by == "--config-dir":
+        check_a_run_and_its_repetition(kd, one, tmp_path)
+    else:  # it composes the same; its sweep trains
+        shown = run([*one, "--cfg", "job"], tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert "_target_: mine.Tiny" in shown.stdout
     sweep = ["+sweeps=mine", "-m", *SHORT, "sweep.n_trials=2", "sweep.workers=1"]
     done = run([kd, "run", *flags, *sweep], tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -105,6 +103,18 @@ def test_own_parts_are_choices_by_name(installed: Path, tmp_path: Path, by: str)
     for hint in ("did you mean loss=mine?", "did you mean student=tiny?", "dataset=mine?"):
         assert hint in wrong.stderr
     assert wrong.returncode == 1
+
+
+def check_a_run_and_its_repetition(kd: str, command: list[str], tmp_path: Path) -> None:
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = (tmp_path / "outputs" / "runs").glob("*/*/record.json")
+    config = read_record(record.parent).config
+    assert config["student"]["model"]["_target_"] == "mine.Tiny"
+    rerun = [kd, "trial", str(record.parent)]
+    assert run(rerun, Path("/")).returncode == 2, "a received folder runs nothing unknown"
+    again = run([*rerun, "--trust"], Path("/"))
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_folder_that_is_not_there_is_told(installed: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -29,7 +31,12 @@ hydra_plugin.register()
 
 
 def composed(*overrides: str) -> DictConfig:
-    """The real configuration with overrides, as `run.py` would compose it."""
+    """The real configuration with overrides, as `run.py` would compose it; the caller's own."""
+    return copy.deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 
