@@ -77,15 +77,16 @@ class Sums:
         """The mean of `name` over all valid positions."""
         return float(self.by_example[name].sum() / self.by_example["count"].sum())
 
-    def bits_per_byte(self, num_bytes: Tensor | None) -> float | None:
+    def bits_per_byte(self, num_bytes: Tensor | None, name: str = "nll") -> float | None:
         """Bits of NLL for each byte of the text that the labels are.
 
         Args:
             num_bytes: (W,), the text's bytes, counted from the text; None where it is none.
+            name: "nll", or "teacher_nll".
         """
         if num_bytes is None or not int(num_bytes.sum()):
             return None
-        return float(self.by_example["nll"].sum() / (math.log(2) * num_bytes.double().sum()))
+        return float(self.by_example[name].sum() / (math.log(2) * num_bytes.double().sum()))
 
     def intervals(self, num_bytes: Tensor | None = None) -> dict[str, list[float]]:
         """95 % bootstrap interval of each mean, over whole examples; all from the same resamples.
@@ -110,8 +111,22 @@ class Sums:
             means.append(torch.cat([total[1:-1] / total[0].clamp_min(1), bits[None]]))
         ends = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975]).double(), dim=0)
         found = {name: ends[:, column].tolist() for column, name in enumerate(names)}
+        if "copied_errors" in found:  # of the teacher's errors, as the metric
+            del found["copied_errors"]
+            found["copied_error_share"] = self._copied(table.shape[0])
         found["perplexity"] = [math.exp(min(end, 700.0)) for end in found["nll"]]
         return found | ({"bits_per_byte": ends[:, -1].tolist()} if of_text else {})
+
+    def _copied(self, num: int) -> list[float]:
+        """The interval of the share of the teacher's errors that the student makes too."""
+        wrong, copied = self.by_example["teacher_wrong"], self.by_example["copied_errors"]
+        generator = torch.Generator().manual_seed(0)
+        shares = []
+        for _ in range(NUM_RESAMPLES):
+            index = torch.randint(num, (num,), generator=generator)
+            shares.append(copied[index].sum() / wrong[index].sum().clamp_min(1))
+        ends = torch.quantile(torch.stack(shares), torch.tensor([0.025, 0.975]).double())
+        return [float(end) for end in ends]
 
     def ece(self) -> float:
         """Expected calibration error, 15 equal bins."""

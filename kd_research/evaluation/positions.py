@@ -105,7 +105,7 @@ def evaluate_positions(
     * acceptance_rate: the mean of sum min(p, q) over classes, the share of this student's drafts
       that its teacher accepts in speculative decoding (Leviathan et al. 2023, arXiv:2211.17192,
       corollary 3.6);
-    * teacher_val_nll.
+    * teacher_val_nll, teacher_val_perplexity and teacher_val_bits_per_byte.
 
     The predictions are sums of each example: val_count, val_nll, val_accuracy.
     """
@@ -151,7 +151,9 @@ def _metrics(
         wrong = float(found.by_example["teacher_wrong"].sum())
         copied = float(found.by_example["copied_errors"].sum())
         metrics[f"{prefix}copied_error_share"] = copied / wrong if wrong else None
-        metrics[f"teacher_{name}_nll"] = found.mean("teacher_nll")
+        metrics[f"teacher_{name}_nll"] = taught = found.mean("teacher_nll")
+        metrics[f"teacher_{name}_perplexity"] = math.exp(min(taught, 700.0))
+        metrics[f"teacher_{name}_bits_per_byte"] = found.bits_per_byte(num_bytes, "teacher_nll")
         metrics[f"teacher_{name}_accuracy"] = own = found.mean("teacher_accuracy")
         if own > 0:
             metrics[f"{prefix}accuracy_retention"] = found.mean("accuracy") / own

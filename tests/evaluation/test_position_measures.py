@@ -199,3 +199,21 @@ def test_perplexity_and_bits_per_byte_have_intervals_over_windows(data: DataModu
     assert "bits_per_byte" not in sums.intervals(), "no text"
     evaluation = positions.evaluate_positions(student, None, data, read_test=False)
     assert "perplexity" in evaluation.details["val"]["intervals"]
+
+
+def test_the_teacher_is_measured_as_the_student_is(data: DataModule) -> None:
+    student, teacher = nets()
+
+    def teach(name: str) -> positions.Teach:
+        return lambda batch: teacher(**batch.inputs)
+
+    found = positions.evaluate_positions(student, teach, data)
+    alone = positions.evaluate_positions(teacher, None, data)
+    for name in ("val_perplexity", "test_perplexity", "val_nll", "val_accuracy"):
+        assert found.metrics[f"teacher_{name}"] == pytest.approx(alone.metrics[name])
+        assert unknown(f"teacher_{name}") is None
+    share = found.metrics["copied_error_share"]
+    low, high = found.details["val"]["intervals"]["copied_error_share"]
+    assert share is not None
+    assert low < share < high
+    assert "copied_errors" not in found.details["val"]["intervals"]
