@@ -168,6 +168,7 @@ SYNTAX = [
     ("dataset.root=/data/a=b", "type \"dataset.root='/data/a=b'\""),
     ("dataset.root=/data/é", "type \"dataset.root='/data/é'\""),
     ("loss.temperature=choice(1", "loss.temperature=choice(1: "),
+    ("-m ~sweep.space.student.model.width", "student.model.width=VALUE takes it out"),
     ("-m sweep.objectives={val_acc:maximize}", "unknown objective val_acc; did you mean val_acc"),
 ]
 COMMANDS = [*TYPOS, *TYPES, *RANGES, *TRAINING, *FILES, *TOGETHER, *SYNTAX]

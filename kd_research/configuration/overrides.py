@@ -163,6 +163,10 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     if key in RENAMED:
         yield f"{key} is called {RENAMED[key]} today; type {RENAMED[key]}={override.value()}"
         return
+    searched = key.removeprefix("sweep.space.")
+    if override.is_delete() and searched in (OmegaConf.select(config, "sweep.space") or ()):
+        yield f"~{key} is none for Hydra, whose dots are levels; {searched}=VALUE takes it out"
+        return
     known = [f"{at}" for at in _keys(config)]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     hint = f"did you mean {close[0]}? " if close else ""

@@ -21,6 +21,7 @@ from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
 from torch import nn
 
+from kd_research.configuration.teacher_content import INHERITED
 from kd_research.configuration.trainer_checks import option_defaults
 from kd_research.data.module import DataModule
 from kd_research.evaluation.positions import accuracy
@@ -159,7 +160,7 @@ def obtain(
     content = {
         "version": RECIPE_VERSION,
         "recipe": {
-            key: value for key, value in recipe.items() if key not in (*NOT_RECIPE, "trainer")
+            key: value for key, value in recipe.items() if key not in (*NOT_RECIPE, *INHERITED)
         },
         "trainer": {  # what says no more than Lightning's default is as if it were not there
             key: value

@@ -59,9 +59,17 @@ def test_content_decides_which_teacher(
             "trainer.enable_progress_bar=null",
             "trainer.accelerator=cpu",
         )
-        again = Parts(plain(other_student)).teacher
-        assert again is not None
-        assert again.fingerprint == first.fingerprint
+        held = tiny(  # as in a sweep over these
+            here,
+            "dataset.batch_size=32",
+            "+trainer.accumulate_grad_batches=2",
+            "+teacher.dataset.batch_size=64",
+            "+teacher.trainer.accumulate_grad_batches=1",
+        )
+        for same in (other_student, held):
+            again = Parts(plain(same)).teacher
+            assert again is not None
+            assert again.fingerprint == first.fingerprint
     others = (
         "teacher.seed=1",
         "teacher.model.width=5",
