@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 MARK = re.compile(r"^<!-- generate ([\w/]+) -->$", re.MULTILINE)
 KEY = re.compile(r"^( *)([\w.@/-]+):(?: (.*))?$")
+PAGES = {"loss": "losses.md", "model": "models.md"}
 WORKER = "https://unpkg.com/iframe-worker/shim"  # what Material would load instead
 GROUPS = (  # in the order in which an experiment is thought of
     *("dataset", "augment", "teacher", "model", "loss", "layers", "optimizer", "scheduler"),
@@ -108,6 +109,25 @@ def meanings(group: str) -> dict[str, str]:
     return {**foreign, **said}
 
 
+EVERY_LOSS = {
+    "lambda": "the weight of the distillation term",
+    "temperature": "T > 0, of the softmaxes",
+    "ce_weight": "of the cross-entropy with the labels",
+    "student_layers": "of the student, by module path",
+    "teacher_layers": "of the teacher, by module path",
+}
+
+
+def own_meanings(path: Path) -> dict[str, str]:
+    """Key -> what it is in this file: its comment, or what the docstring of its `_target_` says."""
+    said = {key.path: key.comment for key in keys(path) if key.comment}
+    for target in targets(load(path)):
+        if target.startswith("kd_research."):
+            for name, text in docstring_arguments(target).items():
+                said.setdefault(name, text)
+    return {**EVERY_LOSS, **said} if path.parent.name == "loss" else said
+
+
 def meaning(path: str, said: dict[str, str]) -> str:
     """What a key is; that of the mapping which it stands in, where it has none of its own."""
     while path:
@@ -123,6 +143,7 @@ def undocumented() -> list[str]:
     for group in GROUPS:
         said = meanings(group)
         for path in sorted((CONF / group).glob("*.yaml")):
+            said = own_meanings(path) if group == "loss" else said
             missing += [] if first_line(path) else [f"conf/{group}/{path.name}: its first line"]
             missing += [
                 f"conf/{group}/{path.name}: {key.path}"
@@ -157,9 +178,11 @@ def configuration() -> str:
     for group in GROUPS:
         paths = sorted((CONF / group).glob("*.yaml"))
         parts.append(f"## {group}\n")
-        if group not in ("loss", "model"):  # which have pages of their own
-            choices = [(f"`{path.stem}`", first_line(path)) for path in paths]
-            parts.append(table(("choice", "what it is"), choices))
+        if group in ("loss", "model"):
+            parts.append(f"They have a page of their own: [{group}]({PAGES[group]}).\n")
+            continue
+        choices = [(f"`{path.stem}`", first_line(path)) for path in paths]
+        parts.append(table(("choice", "what it is"), choices))
         said, values = meanings(group), {}
         for path in paths:
             for key in keys(path):
@@ -193,9 +216,9 @@ def losses() -> str:
             parts.append(f"**Formula.** {formula}\n" if formula else "")
             parts.append(f"**Defaults.** {origin}\n" if origin else "")
             parts.append(f"**Not the paper's.** {ours}\n" if ours else "")
-        said = meanings("loss")
+        said = own_meanings(path)
         rows = [
-            (f"`loss.{key.path}`", f"`{key.value}`", key.comment or meaning(key.path, said))
+            (f"`loss.{key.path}`", f"`{key.value}`", meaning(key.path, said))
             for key in keys(path)
             if not key.path.startswith("search")
         ]
@@ -241,7 +264,14 @@ def models() -> str:
         of_text = "vocab_size" in content or path.stem.startswith("gpt")
         count = parameters(path.stem, **(text if of_text else shape))
         rows.append((f"`{path.stem}`", count, first_line(path)))
-    return table(("`student=`, `teacher=`", "parameters", "what it is"), rows)
+    found = [
+        (f"`{path.stem}`", f"`{key.path}`", f"`{key.value}`", own_meanings(path).get(key.path, ""))
+        for path in sorted((CONF / "model").glob("*.yaml"))
+        for key in keys(path)
+        if "${dataset" not in key.value
+    ]
+    counts = table(("`student=`, `teacher=`", "parameters", "what it is"), rows)
+    return f"{counts}\n## Keys\n\n{table(('model', 'key', 'default', 'what it is'), found)}"
 
 
 def samplers() -> str:
