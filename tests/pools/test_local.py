@@ -88,10 +88,10 @@ def test_a_lost_process_costs_its_trial_alone(
 
 
 def test_a_hanging_trial_is_stopped_with_all_that_it_started(tmp_path):
-    code, printed = noop(tmp_path, "sweep.n_trials=4", "sweep.trial_timeout=4", trouble="hangs")
+    code, printed = noop(tmp_path, "sweep.n_trials=4", "sweep.trial_timeout=10", trouble="hangs")
     assert code == 0, printed
     error = records(tmp_path)[1]["error"]
-    assert error == "it ran longer than sweep.trial_timeout=4 seconds"
+    assert error == "it ran longer than sweep.trial_timeout=10 seconds"
     assert len(starts(tmp_path, 1)) == 1
     check_whole(tmp_path, 4)
 

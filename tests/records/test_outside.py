@@ -87,7 +87,7 @@ def test_a_network_that_is_away_is_known(tmp_path):
     code = (
         "import requests\nfrom pathlib import Path\n"
         "from kd_research.records.outside import trouble\n"
-        "try: requests.get('http://127.0.0.1:9', timeout=1)\n"
+        "try: requests.get('http://127.0.0.1:9', timeout=600)\n"
         "except Exception as error: print(trouble(error, Path()))"
     )
     pytest.importorskip("requests")
