@@ -21,6 +21,7 @@ LONG = (
     *("test_trust.py", "test_hydra_launcher.py", "test_storages.py", "test_methods.py"),
 )
 
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MayChange = (  # libraries' own
     "PYTEST_CURRENT_TEST",
     "PL_GLOBAL_SEED",
@@ -72,9 +73,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """No test leaves environment variables or an initialised Hydra behind."""
+    """No test leaves environment variables or an initialised Hydra behind.
+
+    A command that runs in process sets handlers of signals, as it would in its own.
+    """
     before = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     after = dict(os.environ)
     changed = [
         name
