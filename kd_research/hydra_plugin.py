@@ -26,7 +26,7 @@ from kd_research.configuration.own_folders import conf_folders
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
 from kd_research.data.files import missing_files
 from kd_research.records.outside import PUT_BACK, OutsideError
-from kd_research.records.printable import printable
+from kd_research.records.printable import printable, typed
 from kd_research.records.record import RECORD_NAME
 
 
@@ -55,7 +55,7 @@ class CheckFirst(Callback):
         if (directory / RECORD_NAME).exists():
             problems.append(
                 f"{directory} already holds a run; choose another hydra.run.dir, or rerun it with "
-                f"python -m kd_research.trial {directory}"
+                f"python -m kd_research.trial {typed(directory)}"
             )
         if problems:
             sys.exit("\n".join(problems))

@@ -8,6 +8,8 @@ environment, whose values are never written (`configuration/environment.py`).
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 MASK = "***"
 # In an address; the last @ before the host ends the password, which may hold others.
@@ -39,6 +41,11 @@ def masked(text: str) -> str:
 def printable(text: object) -> str:
     """The text for a terminal: masked, and control characters spelled out, not executed."""
     return _CONTROL.sub(_spelled, masked(str(text)))
+
+
+def typed(path: Path) -> str:
+    """The path as it is typed in a shell: quoted where it has a space or another such character."""
+    return shlex.quote(str(path))
 
 
 def _spelled(found: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_research.records.printable import masked, printable
+from kd_research.records.printable import masked, printable, typed
 
 SCHEMA = 1
 STATUSES = ("completed", "failed", "pruned")
@@ -180,7 +180,7 @@ def read_record(path: Path) -> RunRecord:
     if data["schema"] != SCHEMA:
         raise ValueError(
             f"{path} has record schema {data['schema']}, this version reads {SCHEMA}; "
-            f"rerun it with `python -m kd_research.trial {path.parent}`"
+            f"rerun it with `python -m kd_research.trial {typed(path.parent)}`"
         )
     try:
         shown = (

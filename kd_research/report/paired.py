@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_research.records.printable import typed
 from kd_research.records.record import PREDICTIONS_NAME
 
 NUM_RESAMPLES = 10_000
@@ -106,7 +107,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; run the folder again with "
-            f"`python -m kd_research.trial {folder}`"
+            f"`python -m kd_research.trial {typed(folder)}`"
         )
     with np.load(path, allow_pickle=False) as content:
         return dict(content)

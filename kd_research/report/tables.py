@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.records.measures import COSTS, METRICS, RATIOS, TEST_METRICS
+from kd_research.records.printable import typed
 from kd_research.records.record import RunRecord
 from kd_research.report.baseline import summary as baseline_summary
 from kd_research.report.sweep import Sweep, Trial, is_fraction, tie_break
@@ -72,8 +73,10 @@ def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
 def rerun(trial: Trial) -> str:
     """The command that runs a trial again, all its seeds."""
     if len(trial.runs) == 1:
-        return f"python -m kd_research.trial {trial.runs[0].directory}"
-    return f'for seed in {trial.directory}/seed-*; do python -m kd_research.trial "$seed"; done'
+        return f"python -m kd_research.trial {typed(trial.runs[0].directory)}"
+    return (
+        f'for seed in {typed(trial.directory)}/seed-*; do python -m kd_research.trial "$seed"; done'
+    )
 
 
 def _state(trial: Trial, record: RunRecord | None) -> str:

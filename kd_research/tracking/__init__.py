@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.configuration.ranks import is_first_process
-from kd_research.records.printable import printable
+from kd_research.records.printable import printable, typed
 from kd_research.tracking.run import Tracker, WandbTracker, run_name
 from kd_research.tracking.session import run_files, wandb_session
 
@@ -89,7 +89,8 @@ def tell_offline(config: Mapping[str, Any], directory: Path) -> None:
     run_id = tracking.get("run_id") or run_name(directory, output_dir)
     if tracking.get("job_type") in PART_OF_SWEEP or not run_files(output_dir, run_id):
         return
-    where, upload = output_dir / "wandb", f"python -m kd_research.tracking sync {directory}"
+    where = output_dir / "wandb"
+    upload = f"python -m kd_research.tracking sync {typed(directory)}"
     print(printable(f"W&B offline: the files are in {where}; this uploads them:\n  {upload}"))
 
 

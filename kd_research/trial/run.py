@@ -33,7 +33,7 @@ from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluation.disagreements import write_samples
 from kd_research.evaluation.generation import sample_texts
 from kd_research.records.outside import PUT_BACK, Held, OutsideError, trouble
-from kd_research.records.printable import printable
+from kd_research.records.printable import printable, typed
 from kd_research.records.printing import print_safely
 from kd_research.records.provenance import provenance
 from kd_research.records.record import (
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
         return PUT_BACK
     except SystemExit as ended:
         if ended.code == INTERRUPTED and is_first_process():
-            again = f"python -m kd_research.trial {directory}"
+            again = f"python -m kd_research.trial {typed(directory)}"
             print(f"\nstopped; this goes on after the last saved epoch: {again}", file=sys.stderr)
         raise
     finally:

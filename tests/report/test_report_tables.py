@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -157,17 +158,18 @@ def test_undistilled_students_are_known(sweep_folder):
     assert [t.number for t in sweep.trials if t.undistilled] == [4, 13, 22]
 
 
-def test_a_trial_of_seeds_is_run_again_with_all_of_them(seeds_folder):
-    first, *_ = load_sweep(seeds_folder).trials
+def test_a_trial_of_seeds_is_run_again_with_all_of_them(seeds_folder, tmp_path):
+    spaced = shutil.copytree(seeds_folder, tmp_path / "my sweep")
+    first, *_ = load_sweep(spaced).trials
     command = rerun(first)
-    folders = sorted(seeds_folder.glob("trials/0000/seed-*"))
+    folders = sorted(spaced.glob("trials/0000/seed-*"))
     done = subprocess.run(
         ["bash", "-c", command.replace("python -m kd_research.trial", "echo")],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [str(folder) for folder in folders]
+    assert done.stdout.splitlines() == [str(folder) for folder in folders]
 
 
 def test_many_teachers_do_not_flood_the_tables(sweep_folder):

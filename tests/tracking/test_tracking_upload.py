@@ -1,6 +1,7 @@
 """What `sync` posts of a sweep of four trials, as a server on loopback receives it."""
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -87,7 +88,7 @@ def test_an_upload_has_the_runs_their_tables_files_and_links(posted):
 
 
 def test_after_an_offline_run_a_person_knows_what_uploads_it(config, tmp_path, capsys):
-    folder = tmp_path / "outputs" / "runs" / "one"
+    folder = tmp_path / "outputs" / "runs" / "my run"
     own = {**config, "tracking": {**config["tracking"], "job_type": "run", "run_id": None}}
     tell_offline(own, folder)
     assert capsys.readouterr().out == "", "nothing was tracked"
@@ -98,9 +99,9 @@ def test_after_an_offline_run_a_person_knows_what_uploads_it(config, tmp_path, c
     tell_offline(own, folder)
     said, command = capsys.readouterr().out.splitlines()
     assert str(tmp_path / "outputs" / "wandb") in said
-    assert command == f"  python -m kd_research.tracking sync {folder}"
+    assert command == f"  python -m kd_research.tracking sync '{folder}'"
     write_text(folder / "config.yaml", yaml.safe_dump(own))
-    assert main([*command.split()[3:], "--dry-run"]) == 0
+    assert main([*shlex.split(command)[3:], "--dry-run"]) == 0
     assert "wandb sync" in capsys.readouterr().out
 
 
