@@ -5,7 +5,7 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := $(VENV)/bin/python -m
-TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile \
+TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
 	--no-loadscope-reorder
 
 .PHONY: help sweep test check docs format lock clean
