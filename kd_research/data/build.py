@@ -60,6 +60,29 @@ def images(
         ValueError: `input_shape` is none of an image, a number is not whole, or `decode_size` is
             without `resize` or below the sides of `input_shape`.
     """
+    _check_images(input_shape, resize, stream_workers, decode_size)
+    shape = [input_shape[0], decode_size, decode_size] if decode_size else list(input_shape)
+    source = Source(
+        root, path, config_name, dict(splits), input_column, label_column, bool(renumber)
+    )
+    load = partial(sources.images, source, shape, num_classes, resize, Path(store))
+    if stream_workers:
+        load = partial(
+            sources.stream, source, shape, num_classes, resize, Path(store), stream_workers
+        )
+    return DataModule(
+        source=load,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        decoded_shape=shape,
+        **settings,
+    )
+
+
+def _check_images(
+    input_shape: Sequence[int], resize: bool, stream_workers: int, decode_size: int | None
+) -> None:
+    """Refuse numbers that no set of images has, each with what to type."""
     given = list(input_shape) if isinstance(input_shape, Sequence) else input_shape
     if not are_numbers(given, 3) or not all(is_whole(side, 1) for side in given):
         raise ValueError(
@@ -86,22 +109,6 @@ def images(
             f"dataset.decode_size={decode_size} needs dataset.resize=true and no less than the "
             f"sides of dataset.input_shape={[*input_shape]}; try dataset.decode_size=null"
         )
-    shape = [input_shape[0], decode_size, decode_size] if decode_size else list(input_shape)
-    source = Source(
-        root, path, config_name, dict(splits), input_column, label_column, bool(renumber)
-    )
-    load = partial(sources.images, source, shape, num_classes, resize, Path(store))
-    if stream_workers:
-        load = partial(
-            sources.stream, source, shape, num_classes, resize, Path(store), stream_workers
-        )
-    return DataModule(
-        source=load,
-        input_shape=input_shape,
-        num_classes=num_classes,
-        decoded_shape=shape,
-        **settings,
-    )
 
 
 def text(

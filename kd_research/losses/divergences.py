@@ -15,6 +15,7 @@ distribution, q the student's.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def kl_to_mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
     return -(log_a.exp() * relative).sum(1)
 
 
-class _Divergence(nn.Module):
+class _Divergence(nn.Module, ABC):
     """What is common: the temperature, and the mean over rows."""
 
     def __init__(self, temperature: float):
@@ -64,9 +65,9 @@ class _Divergence(nn.Module):
         log_p, log_q = distributions(student.logits, teacher.logits, self.temperature)
         return self.temperature**2 * self.rows(log_p, log_q).mean()
 
+    @abstractmethod
     def rows(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         """The divergence of each row, (N,)."""
-        raise NotImplementedError
 
 
 class ReverseKL(_Divergence):
