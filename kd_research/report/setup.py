@@ -17,6 +17,7 @@ MAX_NAMED = 4  # values of one line
 def setup(sweep: Sweep) -> list[tuple[str, str]]:
     """Name and value of each line; those that nothing is known of are left out."""
     records = [record for trial in sweep.trials for record in trial.records if record.config]
+    seeds = sorted({record.seed for record in records})
     found = {
         "data": _named(_data(record.config) for record in records),
         "examples": _examples(sweep, records),
@@ -24,7 +25,7 @@ def setup(sweep: Sweep) -> list[tuple[str, str]]:
         "student": _named(part_name(record.config.get("student")) for record in records),
         "loss": _named(loss_name(record.config) for record in records),
         "epochs": _named(_of(record.config, "trainer", "max_epochs") for record in records),
-        "seeds": _named(sorted({record.seed for record in records})),
+        "seeds": f"{len(seeds)} ({_named(seeds)})" if seeds else "",
         "commit": _named(_commit(record) for record in records),
         "device": _named(record.provenance.get("device") for record in records),
         "command": sweep.command or "",

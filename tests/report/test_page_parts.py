@@ -40,7 +40,7 @@ def test_the_strip_says_what_was_run(sweep_folder):
         "student": "MLP",
         "loss": "kd",
         "epochs": "30",
-        "seeds": "0",
+        "seeds": "1 (0)",
         "commit": "55bec5cf3a with changes",
         "device": "a processor",
         "command": "python -m kd_research.run -m sweep.name=digits-kd",
