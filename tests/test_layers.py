@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # circle. What stands beside another room on one floor does not know it.
 FLOORS = (
     ("records", "interfaces"),
-    ("losses", "models", "configuration"),
+    ("losses", "models", "generation", "configuration"),
     ("pools", "report"),
     ("data", "tracking"),
     ("soft_targets", "evaluation", "sweep"),
@@ -116,7 +116,7 @@ def test_only_these_import(package: str, allowed: set[str]) -> None:
     assert users <= allowed
 
 
-@pytest.mark.parametrize("folder", ["losses", "models"])
+@pytest.mark.parametrize("folder", ["losses", "models", "generation"])
 def test_losses_and_models_stand_alone(folder: str) -> None:
     for path in (PACKAGE / folder).glob("*.py"):
         for name in imports(path):

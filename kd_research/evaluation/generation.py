@@ -8,7 +8,6 @@ Shapes: B rows of text, T positions, V tokens of the vocabulary.
 
 from __future__ import annotations
 
-import inspect
 import statistics
 import time
 from typing import Any
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from kd_research.data.module import DataModule
+from kd_research.generation.decode import generate, keeps_a_cache
+from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Inputs
 
 NUM_STEPS = 32  # tokens of one timed decoding
@@ -30,14 +31,6 @@ SPEEDS = (
     "batch_decode_tokens_per_second",
     "kv_bytes_per_token",
 )
-
-
-def keeps_a_cache(model: nn.Module, inputs: Inputs) -> bool:
-    """Whether `model` decodes token by token with a cache of keys and values."""
-    if not isinstance(inputs, dict) or "input_ids" not in inputs:
-        return False
-    known = inspect.signature(model.forward).parameters
-    return {"input_ids", "use_cache", "past_key_values"} <= known.keys()
 
 
 @torch.no_grad()
@@ -55,9 +48,8 @@ def speeds(model: nn.Module, one: Inputs, batch_size: int) -> dict[str, float | 
         rows of a batch together; each from the median of its passes. kv_bytes_per_token: of the
         cache, 2 * layers * kv heads * head size * bytes, as it is measured.
     """
-    if not keeps_a_cache(model, one):
+    if not isinstance(one, dict) or "input_ids" not in one or not keeps_a_cache(model):
         return dict.fromkeys(SPEEDS)
-    assert isinstance(one, dict)
     tokens = one["input_ids"][:1]
     length = tokens.shape[1]
     if length < 4:
@@ -158,15 +150,4 @@ def sample_texts(
 
 def continued(model: nn.Module, prompt: Tensor, num: int, seed: int) -> Tensor:
     """(B, num) token ids that `model` writes after a prompt (B, T), drawn at T = 1."""
-    was_training = model.training
-    model.eval()
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    tokens = prompt.to(device)
-    for step in range(num):
-        found = model(input_ids=tokens)
-        logits = (found if isinstance(found, Tensor) else found["logits"])[:, -1].float().cpu()
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        drawn = torch.multinomial(logits.softmax(1), 1, generator=generator)
-        tokens = torch.cat([tokens, drawn.to(device)], dim=1)
-    model.train(was_training)
-    return tokens[:, prompt.shape[1] :].cpu()
+    return generate(model, prompt, GenerationConfig(max_new_tokens=num), seed=seed).tokens.cpu()

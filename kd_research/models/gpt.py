@@ -127,15 +127,19 @@ class GPT(nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: KeyValues | None = None,
         use_cache: bool = False,
+        attention_mask: Tensor | None = None,
     ) -> Tensor | dict[str, Any]:
         """(B, T) -> logits (B, T, V), called as Hugging Face's decoders are.
 
         Args:
             input_ids: (B, T) token ids.
             position_ids: (B, T), 0 at the start of each document that is packed into a row: no
-                position sees another document. None is one document a row.
+                position sees another document. None is one document a row. With an attention
+                mask a row is one document, and these are its positions.
             past_key_values: what an earlier call gave for the positions before these.
             use_cache: also give the keys and values: {"logits", "past_key_values"}.
+            attention_mask: (B, positions before these + T), 0 at the padding, which is on the left:
+                positions count what is not padding. None: there is none.
 
         Raises:
             ValueError: more than `context` positions, or packed documents with a cache.
@@ -147,16 +151,23 @@ class GPT(nn.Module):
                 f"{done + length} positions are more than the model's context of {self.context}; "
                 "cut the text, or make the model with a larger context"
             )
-        if done and position_ids is not None:
+        if done and position_ids is not None and attention_mask is None:
             raise ValueError("a cache holds one document a row: give no position_ids with it")
+        if attention_mask is not None and position_ids is None:
+            position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, done:]
         if position_ids is None:
             where = self.positions.weight[done : done + length]
         else:
             where = self.positions(position_ids)
-        mask = None if position_ids is None else same_document(position_ids)
-        if done and length > 1:  # is_causal would count from the first key
+        mask = None
+        if attention_mask is not None or (done and length > 1):
             shape = (length, done + length)
             mask = torch.ones(shape, dtype=torch.bool, device=input_ids.device).tril(done)
+            if attention_mask is not None:  # padding sees itself: a row of nothing would be NaN
+                own = torch.eye(*shape, dtype=torch.bool, device=mask.device).roll(done, 1)
+                mask = (mask & attention_mask[:, None, None, :].bool()) | own
+        elif position_ids is not None:
+            mask = same_document(position_ids)
         x = self.dropout(self.embedding(input_ids) + where)
         presents: KeyValues = []
         for number, stage in enumerate(self.stages):
