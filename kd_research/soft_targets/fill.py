@@ -1,4 +1,4 @@
-"""What is cached of a run's teacher: a store for each split, and filling it ahead of the fit.
+"""What is cached of a run's teacher: a store for each split, and what fills it.
 
 Shapes: N examples of the split, M of them, C classes.
 """
@@ -6,22 +6,23 @@ Shapes: N examples of the split, M of them, C classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
+from kd_research.data.sources import Split
 from kd_research.interfaces import Batch, Inputs, Output
 from kd_research.soft_targets.store import LOGITS, SoftTargets, TooLargeError
+from kd_research.soft_targets.together import fill_view
 
 log = logging.getLogger(__name__)
 LARGE_VOCABULARY = 2048  # tokens: above, top_k=auto keeps these most probable ones, and the tail
 TOKENS_TOP_K = 50
+MANY_LOGITS = 1 << 24  # of examples that the teacher is asked together: 64 MB in float32
 
 
 def cache(
@@ -177,6 +178,7 @@ def evaluation_logits(
     except TooLargeError:
         return predict(every)
     cached.start_epoch(0)
+    fill_view(cached, lambda rows: Output(predict(rows), {}), examples_at_once(data))
     return cached.outputs(every, lambda rows: Output(predict(rows), {})).logits
 
 
@@ -185,29 +187,53 @@ def fill(
     data: DataModule,
     teach: Callable[[Inputs], Output],
     device: torch.device,
-    views: int | None = None,
+    views: Iterable[int],
 ) -> None:
-    """Compute all that is missing, ahead of the fit; a second process waits, then finds it done.
+    """Compute all that is missing of these views of the training split, beside whoever else does.
 
     Args:
         cached: the store.
         data: the data.
         teach: prepared inputs -> the teacher's output, both on `device`.
         device: the teacher's.
-        views: how many, from the first; None is all.
+        views: which; the store is left at the last one.
     """
-    with filelock.FileLock(cached.directory / "fill.lock"):
-        for view in range(views or cached.num_views):
-            cached.start_epoch(view)
-            missing = cached.missing()
-            for start in range(0, len(missing), data.batch_size):
-                index = missing[start : start + data.batch_size]
-                examples = data.train.take(index)
-                batch = Batch(examples.inputs, examples.labels, index)
-                batch = data.transfer_batch_to_device(batch, device, 0)
-                inputs = data.prepare(batch, data.view(view)).inputs
-                cached.outputs(batch.index, partial(_all, teach, inputs))
+    for view in views:
+        cached.start_epoch(view)
+        fill_split(cached, data, data.train, teach, device, data.view(view))
 
 
-def _all(teach: Callable[[Inputs], Output], inputs: Inputs, rows: Tensor) -> Output:
-    return teach(inputs)  # every row is missing
+def fill_split(
+    cached: SoftTargets,
+    data: DataModule,
+    split: Split,
+    teach: Callable[[Inputs], Output],
+    device: torch.device,
+    view: int | None = None,
+) -> None:
+    """Compute all that is missing of a split in the view that `cached` is at.
+
+    Args:
+        cached: the store.
+        data: the data.
+        split: of them.
+        teach: prepared inputs -> the teacher's output, both on `device`.
+        device: the teacher's.
+        view: of the augmentation; None leaves the examples as they are.
+    """
+
+    def compute(index: Tensor) -> Output:
+        examples = split.take(index.to(split.labels.device))
+        batch = Batch(examples.inputs, examples.labels, index)
+        batch = data.transfer_batch_to_device(batch, device, 0)
+        return teach(data.prepare(batch, view).inputs)
+
+    fill_view(cached, compute, examples_at_once(data))
+
+
+def examples_at_once(data: DataModule) -> int:
+    """How many examples the teacher is asked together: a batch, or of text what memory holds."""
+    if not data.has_positions:
+        return data.batch_size
+    logits = data.train.labels[0].numel() * data.num_classes
+    return max(1, min(data.batch_size, MANY_LOGITS // logits))

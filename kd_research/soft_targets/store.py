@@ -81,6 +81,7 @@ class SoftTargets:
         self._whole: Tensor | None = None
         self.view = 0
         self.computed = 0
+        self.filling_seconds = 0.0  # processor time of this process's latest `fill_view`
         self.directory.mkdir(parents=True, exist_ok=True)
         if not (self.directory / "key.json").exists():
             write_json(self.directory / "key.json", described)
@@ -107,10 +108,17 @@ class SoftTargets:
         self.view = view
         self._whole = self._file.rows if self._file.missing().numel() == 0 else None
 
-    def missing(self) -> Tensor:
-        """(M,) int64: the examples that are not there, or damaged, in the epoch's view."""
+    def missing(self, index: Tensor | None = None) -> Tensor:
+        """(M,) int64: the examples that are not there, or damaged, in the epoch's view.
+
+        Args:
+            index: of these, (B,) int64; None: of all.
+        """
         assert self._file is not None
-        return self._file.missing()
+        if index is None:
+            return self._file.missing()
+        _, whole = self._file.read(index)
+        return index[~whole]
 
     def outputs(self, index: Tensor, compute: Callable[[Tensor], Output]) -> Output:
         """The teacher's outputs for these examples in the epoch's view, on `index`'s device.

@@ -29,6 +29,7 @@ class EpochTimes(PerEpoch, Callback):
     def __init__(self) -> None:
         self._times: list[tuple[float, float]] = []
         self._taught: list[bool] = []  # of each epoch: the teacher ran in it
+        self._rest: list[float] = []  # processor seconds of teacher outputs that others computed
         self._start = self._now = (0.0, 0.0)
         self._computed = 0
 
@@ -47,20 +48,26 @@ class EpochTimes(PerEpoch, Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the epoch's."""
         assert isinstance(pl_module, Distiller)
-        if pl_module.cached:
-            self._taught.append(pl_module.cached.computed > self._computed)
+        cached, rest = pl_module.cached, 0.0
+        if cached:
+            computed = cached.computed - self._computed
+            self._taught.append(computed > 0)
+            if computed:  # the others' share of the view, had the teacher been this process's alone
+                rest = cached.filling_seconds * (cached.num_examples / computed - 1)
         else:
             self._taught.append(pl_module.objective.needs_teacher)
+        self._rest.append(rest)
         self._times.append((self._now[0] - self._start[0], self._now[1] - self._start[1]))
 
     def state_dict(self) -> dict[str, Any]:
         """For a fit that goes on after it was cut off."""
-        return {"times": self._times, "taught": self._taught}
+        return {"times": self._times, "taught": self._taught, "rest": self._rest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The epochs before the cut."""
         self._times = [(wall, cpu) for wall, cpu in state_dict["times"]]
         self._taught = list(state_dict["taught"])
+        self._rest = list(state_dict.get("rest", [0.0] * len(self._times)))
 
     def costs(self) -> dict[str, float | None]:
         """Medians over the epochs: of all, and of those with a live teacher and without one.
@@ -68,13 +75,18 @@ class EpochTimes(PerEpoch, Callback):
         train_epoch_seconds and train_epoch_cpu_seconds are of what the run happened to do: the
         first run with some outputs computes them, the others find them. The first epoch counts
         only where it is the only one. live_teacher_epoch_cpu_seconds is of the epochs in which
-        teacher outputs were computed, cached_teacher_epoch_cpu_seconds of the others; None where
-        there was none.
+        teacher outputs were computed, with what of them other processes computed at the price of
+        this one's; cached_teacher_epoch_cpu_seconds is of the others; None where there was none.
         """
         seen = self._times[1:] or self._times
         taught = self._taught[1:] or self._taught
+        rest = self._rest[1:] or self._rest
         by_teacher = {
-            name: [cpu for (_, cpu), ran in zip(seen, taught, strict=True) if ran == live]
+            name: [
+                cpu + more
+                for (_, cpu), ran, more in zip(seen, taught, rest, strict=True)
+                if ran == live
+            ]
             for name, live in (("live", True), ("cached", False))
         }
         groups = {

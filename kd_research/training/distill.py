@@ -11,6 +11,7 @@ saves it, wraps it in DDP or shows it to the optimizer. `freeze` makes it unable
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +83,6 @@ class Distiller(LightningModule):
         self.objective = objective
         self._factories, self._groups = (optimizer, scheduler), groups or {}
         self._dot: DOT | None = None  # the optimizer, if it wants the labels' gradient apart
-        self._distilled: list[bool] | None = None  # of its parameters: the terms move it
         self._student = Capture(student, objective.layers("student"))
         self._teacher = (
             Capture(freeze(teacher), objective.layers("teacher"))
@@ -96,6 +96,7 @@ class Distiller(LightningModule):
         self.teacher_shapes: dict[str, tuple[int, ...]] = {}  # of one example's outputs
         self._chunked: ChunkedStep | None = None
         self.cached: SoftTargets | None = None  # where the outputs for the training split are
+        self.fill: Callable[[torch.device, Sequence[int]], None] | None = None  # views of it
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; Lightning sets this one forty times a step, which Module makes slow."""
@@ -143,6 +144,16 @@ class Distiller(LightningModule):
         self.objective.set_epoch(self.current_epoch, self.trainer.max_epochs or 1)
         if self.cached is not None:
             self.cached.start_epoch(self.current_epoch)
+            if self.fill is not None and self._is_whole_epoch():
+                self.fill(self.device, [self.current_epoch])
+
+    def _is_whole_epoch(self) -> bool:
+        """Whether the epoch sees every example: of a part of one, the teacher is asked as it goes.
+
+        A fit that goes on within an epoch, or stops in one, sees less too: at most by that epoch.
+        """
+        trainer = self.trainer
+        return trainer.limit_train_batches == 1.0 and trainer.max_steps == -1
 
     def teach(self, batch: Batch) -> Output | None:
         """The teacher's output for the batch, without gradient; None where nobody asks for it."""
@@ -175,7 +186,8 @@ class Distiller(LightningModule):
             student = self._student(batch.inputs)
             labels, rest, parts = self.objective.apart(student, self.teach(batch), batch)
             loss = labels if rest is None else labels + rest
-            self._give_label_gradients(self._dot, share * labels, rest)
+            reduce = partial(self.trainer.strategy.reduce, reduce_op="mean")
+            self._dot.differentiate_labels(share * labels, rest, reduce)
         self._losses.append((count, {"loss": loss.detach(), **parts}))
         return loss if share == 1 else loss * share
 
@@ -198,24 +210,6 @@ class Distiller(LightningModule):
         parts: dict[str, Tensor]
         total, parts = self.objective(student, taught or self.teach(batch), batch)
         return total, parts
-
-    def _give_label_gradients(self, optimizer: DOT, labels: Tensor, rest: Tensor | None) -> None:
-        """Differentiate the labels' term alone, and mean it over the processes."""
-        parameters = optimizer.parameters
-        if self._distilled is None:  # which of the two moves what does not change in a fit
-            found: Sequence[Tensor | None] = [None] * len(parameters)
-            if rest is not None:
-                found = torch.autograd.grad(rest, parameters, retain_graph=True, allow_unused=True)
-            self._distilled = [gradient is not None for gradient in found]
-        gradients = torch.autograd.grad(labels, parameters, retain_graph=True, allow_unused=True)
-        labelled = [gradient for gradient in gradients if gradient is not None]
-        flat = torch.cat([gradient.flatten() for gradient in labelled])
-        flat = self.trainer.strategy.reduce(flat, reduce_op="mean")
-        pieces = iter(flat.split([gradient.numel() for gradient in labelled]))
-        optimizer.take_label_gradients(
-            [None if each is None else next(pieces).view_as(each) for each in gradients],
-            self._distilled,
-        )
 
     def _share(self, count: int, batch_idx: int) -> float:
         """What makes Lightning's means the mean over the labels of the whole optimizer step.

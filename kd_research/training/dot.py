@@ -20,8 +20,8 @@ class DOT(torch.optim.Optimizer):
     alone move, or the distillation terms alone (a connector), has one buffer with the momentum m
     and all of the weight decay, as in the authors' code (mdistiller, `engine/dot.py`).
 
-    `Distiller` gives the labels' gradient by `take_label_gradients` before each step; the rest is
-    what `grad` holds beyond it. That costs a second backward pass through the student.
+    `Distiller` asks for the labels' gradient by `differentiate_labels` before each step; the rest
+    is what `grad` holds beyond it. That costs a second backward pass through the student.
 
     Args:
         params: as for every optimizer.
@@ -57,12 +57,38 @@ class DOT(torch.optim.Optimizer):
             "weight_decay": weight_decay,
         }
         super().__init__(params, settings)
+        self._distilled: list[bool] | None = None  # of `parameters`: the terms move it
         self._given: tuple[Sequence[Tensor | None], Sequence[bool]] | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that it moves, in order."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def differentiate_labels(
+        self, labels: Tensor, rest: Tensor | None, mean: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Differentiate the labels' term alone, for the next step; both graphs stay.
+
+        Args:
+            labels: (), the labels' term.
+            rest: (), the distillation terms; None where there are none.
+            mean: over the processes, of a flat tensor.
+        """
+        parameters = self.parameters
+        if self._distilled is None:  # which of the two moves what does not change in a fit
+            moved: Sequence[Tensor | None] = [None] * len(parameters)
+            if rest is not None:
+                moved = torch.autograd.grad(rest, parameters, retain_graph=True, allow_unused=True)
+            self._distilled = [gradient is not None for gradient in moved]
+        gradients = torch.autograd.grad(labels, parameters, retain_graph=True, allow_unused=True)
+        found = [gradient for gradient in gradients if gradient is not None]
+        flat = mean(torch.cat([gradient.flatten() for gradient in found]))
+        pieces = iter(torch.split(flat, [gradient.numel() for gradient in found]))
+        self.take_label_gradients(
+            [None if each is None else next(pieces).view_as(each) for each in gradients],
+            self._distilled,
+        )
 
     def take_label_gradients(
         self, gradients: Sequence[Tensor | None], distilled: Sequence[bool]

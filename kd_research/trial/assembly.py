@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kd_research.soft_targets.fill import (
     evaluation_logits,
     evaluation_store,
     fill,
+    fill_split,
 )
 from kd_research.teacher import chain
 from kd_research.teacher import train as teachers
@@ -128,8 +130,11 @@ class Parts:
             key = self.teacher.key
             module.cached = cache(self.config, self.data, key, module.teacher_shapes)
             check_draws(module.cached, module.objective.terms)
-        if module.cached and self.config["soft_targets"]["fill"] == "ahead":
-            fill(module.cached, self.data, module.run_teacher, self.device)
+        if module.cached:
+            to_fill = partial(fill, module.cached, self.data, module.run_teacher)
+            if self.config["soft_targets"]["fill"] == "ahead":
+                to_fill(self.device, range(module.cached.num_views))
+            module.fill = to_fill
         return module
 
     def example(self, size: int) -> Batch:
@@ -183,7 +188,8 @@ class Parts:
             cached = evaluation_store(self.config, self.data, self.teacher.key, split_name, num)
         if cached is None:
             return lambda batch: run(batch.inputs).logits
-        store = cached
+        store, device = cached, next(self.teacher.module.parameters()).device
+        fill_split(store, self.data, getattr(self.data, split_name), run, device)
         return lambda batch: (
             store.outputs(batch.index, lambda rows: run(some(batch.inputs, rows))).logits
         )

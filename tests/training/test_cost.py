@@ -43,7 +43,7 @@ def test_epochs_that_asked_the_teacher_are_told_apart() -> None:
     assert set(times.costs().values()) == {None}
     module = Distiller.__new__(Distiller)
     torch.nn.Module.__init__(module)
-    cache = SimpleNamespace(computed=0)
+    cache = SimpleNamespace(computed=0, num_examples=8, filling_seconds=2.0)
     module.__dict__["cached"] = cache
     for wall, processor, computed in [(9.0, 5.0, 8), (2.0, 1.0, 0), (4.0, 3.0, 0), (6.0, 7.0, 8)]:
         times.on_train_epoch_start(None, module)  # type: ignore[arg-type]

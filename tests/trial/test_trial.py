@@ -130,19 +130,30 @@ def test_selection_is_on_validation_and_test_is_read_once(
 ) -> None:
     """The test split is asked for after the fit alone: for the student and for the teacher."""
     from kd_research.data.module import DataModule
+    from kd_research.data.sources import Split
     from kd_research.evaluation import quality as evaluate
 
-    asked: list[str] = []
-    original = DataModule.batches
+    asked, parts, sizes = [], [], []
+    batches, part = DataModule.batches, Split.part
 
-    def watch(self: DataModule, split: object) -> object:
-        asked.append("test" if split is self.test else "other")
-        assert "test" not in asked[:-1] or (tmp_path / "weights.pt").exists()
-        return original(self, split)  # type: ignore[arg-type]
+    def watch(self: DataModule, split: Split) -> object:
+        is_test = split is self.test or any(
+            split is made and whole is self.test for whole, made in parts
+        )
+        if is_test:
+            assert (tmp_path / "weights.pt").exists()
+            sizes.append(len(self.test))
+            asked.append(len(split))
+        return batches(self, split)
+
+    def watch_part(self: Split, index: torch.Tensor) -> Split:
+        parts.append((self, part(self, index)))
+        return parts[-1][1]
 
     monkeypatch.setattr(DataModule, "batches", watch)
+    monkeypatch.setattr(Split, "part", watch_part)
     trial.run(tiny("trainer.max_epochs=3", f"output_dir={tmp_path / 'outputs'}"), tmp_path)
-    assert asked.count("test") == 2
+    assert sum(asked) == 2 * sizes[0]  # the student's pass, and the teacher's in parts
     assert evaluate.ECE_BINS == 15
 
 
