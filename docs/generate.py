@@ -302,7 +302,7 @@ def commands() -> str:
         parts.append(f"## kd {word}\n\n`python -m {module}`: {what}\n")
         if word not in ("run", "trial"):  # whose help is Hydra's, and none
             command = importlib.import_module(
-                f"{module}.__main__" if word != "remeasure" else module
+                module if word in ("remeasure", "generate") else f"{module}.__main__"
             )
             with (
                 contextlib.redirect_stdout(io.StringIO()) as printed,

@@ -14,6 +14,7 @@ MODULES = {  # word -> the module that it runs, and what that does
     "run": ("kd_research.run", "one distillation; with -m a sweep"),
     "report": ("kd_research.report", "tables, front and one HTML page from a sweep's folder"),
     "export": ("kd_research.export", "the student as a file for a device"),
+    "generate": ("kd_research.generate", "DIR --prompt TEXT: what student and teacher write"),
     "track": ("kd_research.tracking", "sync DIR: upload to W&B what was logged offline"),
     "trial": ("kd_research.trial", "DIR: run the folder of any run again"),
     "remeasure": ("kd_research.remeasure", "DIR: measure the costs of runs anew"),

@@ -54,10 +54,7 @@ class Parts:
         self.config, self.device = config, device
         torch.set_num_threads(config["num_threads"])
         keep_freed()
-        self.data: DataModule = _make(
-            "dataset", lambda: instantiate(config["dataset"], seed=config["seed"])
-        )
-        self.data.channels_last = config["channels_last"]
+        self.data = make_data(config)
         student = self._make_student()  # what is wrong is told before a teacher is trained
         _make("optimizer", lambda: check_paths(self._optimizer()[1], student))
         _make("scheduler", self._schedule)
@@ -77,17 +74,7 @@ class Parts:
             self.student.compile()
 
     def _make_student(self) -> nn.Module:
-        own = self.config["student"]
-
-        def build() -> nn.Module:
-            module: nn.Module = instantiate(own["model"])
-            teachers.to_vocabulary("student", module, self.data)
-            if own.get("checkpoint") is not None:
-                load_weights(module, Path(own["checkpoint"]))
-            return module.train()  # what is loaded pretrained comes in eval mode, and would stay so
-
-        module: nn.Module = _make("student", build)
-        return module
+        return make_student(self.config, self.data)
 
     def _optimizer(self) -> tuple[OptimizerFactory, Groups]:
         return teachers.optimizer_of(self.config["optimizer"])
@@ -216,6 +203,36 @@ class Parts:
                 ]
             )
         return accuracy
+
+
+def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
+    """The student as its configuration states it, before anything is trained; in training mode.
+
+    Raises:
+        ConfigError: it cannot be built, or its checkpoint does not fit it.
+    """
+    own = config["student"]
+
+    def build() -> nn.Module:
+        module: nn.Module = instantiate(own["model"])
+        teachers.to_vocabulary("student", module, data)
+        if own.get("checkpoint") is not None:
+            load_weights(module, Path(own["checkpoint"]))
+        return module.train()  # what is loaded pretrained comes in eval mode, and would stay so
+
+    module: nn.Module = _make("student", build)
+    return module
+
+
+def make_data(config: Mapping[str, Any]) -> DataModule:
+    """The data set as its configuration states it.
+
+    Raises:
+        ConfigError: it is not there, or not as it is stated.
+    """
+    data: DataModule = _make("dataset", lambda: instantiate(config["dataset"], seed=config["seed"]))
+    data.channels_last = config["channels_last"]
+    return data
 
 
 def _make(part: str, build: Callable[[], Any]) -> Any:

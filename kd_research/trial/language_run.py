@@ -1,0 +1,145 @@
+"""The models of a finished language run, for who writes with them: from its folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tokenizers import Tokenizer
+from torch import nn
+
+from kd_research.configuration import config as configs
+from kd_research.data.module import DataModule
+from kd_research.records.record import CONFIG_NAME, read_record
+from kd_research.teacher import train as teachers
+from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
+from kd_research.training.distill import freeze
+from kd_research.trial.assembly import make_data, make_student
+
+
+@dataclass(frozen=True)
+class LanguageRun:
+    """What a finished run left.
+
+    Attributes:
+        config: its resolved configuration.
+        data: its data set.
+        tokenizer: of both models.
+        stop: the id of the token that ends a text; None: there is none.
+        student: with the run's weights, in eval mode.
+        teacher: as the run had it, frozen; None where there is none any more.
+        no_teacher: why there is none.
+    """
+
+    config: dict[str, Any]
+    data: DataModule
+    tokenizer: Tokenizer
+    stop: int | None
+    student: nn.Module
+    teacher: nn.Module | None
+    no_teacher: str | None
+
+    def encode(self, prompts: list[str]) -> list[list[int]]:
+        """The token ids of each prompt; an empty one is the end of text, after which one begins.
+
+        Raises:
+            ValueError: a character that a vocabulary of characters has not, or an empty prompt
+                where there is no end of text.
+        """
+        if self.config["dataset"].get("tokens") == "char":
+            known = set(self.tokenizer.get_vocab())
+            if unknown := sorted(set("".join(prompts)) - known):
+                raise ValueError(
+                    f"the prompt has characters that the run's vocabulary has not: "
+                    f"{', '.join(map(repr, unknown[:10]))}; it has "
+                    f"{''.join(sorted(each for each in known if len(each) == 1))!r}"
+                )
+        start = [] if self.stop is None else [self.stop]
+        found = [
+            encoding.ids or start
+            for encoding in self.tokenizer.encode_batch(prompts, add_special_tokens=False)
+        ]
+        if not all(found):
+            raise ValueError(
+                "a prompt is empty, and this run's texts have no end after which one could begin; "
+                "give at least one character"
+            )
+        return found
+
+
+def open_language_run(directory: Path, device: torch.device | None = None) -> LanguageRun:
+    """Build student and teacher of the run in a folder; nothing is trained.
+
+    Args:
+        directory: the run's folder: config.yaml and weights.pt, and its record for the teacher.
+        device: where the models go; None: a GPU, if the run may use one.
+
+    Raises:
+        ConfigError: there is no run, or it cannot be built any more.
+        ValueError: it is no run of a language model, or it has no weights.
+    """
+    if not directory.is_dir():
+        raise ValueError(f"there is no folder {directory}; give the folder of a run")
+    config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        configs.load(directory / CONFIG_NAME), resolve=True
+    )
+    torch.set_num_threads(config["num_threads"])
+    data = make_data(config)
+    if data.tokenizer is None or data.train.labels.ndim != 2:
+        raise ValueError(
+            f"it is no run of a language model: its data set is {data.name}; "
+            "text is written by runs on dataset=tinyshakespeare and its like"
+        )
+    if not (directory / WEIGHTS_NAME).exists():
+        raise ValueError(
+            f"it has no {WEIGHTS_NAME}: its run failed or has not ended; "
+            "see its record.json, and run it with kd trial"
+        )
+    student = make_student(config, data)
+    load_weights(student, directory / WEIGHTS_NAME)
+    teacher, why = _teacher(config, data, directory)
+    if device is None:
+        use_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
+        device = torch.device("cuda" if use_gpu else "cpu")
+    last = config["dataset"].get("end_of_text")
+    return LanguageRun(
+        config,
+        data,
+        data.tokenizer,
+        None if last is None else data.tokenizer.token_to_id(last),
+        student.to(device).eval(),
+        None if teacher is None else teacher.to(device),
+        why,
+    )
+
+
+def _teacher(
+    config: dict[str, Any], data: DataModule, directory: Path
+) -> tuple[nn.Module | None, str | None]:
+    """The run's teacher, loaded and never trained; or why there is none."""
+    recipe = config["teacher"]
+    if not recipe["model"]:
+        return None, "the run had no teacher"
+    if recipe.get("members"):
+        return None, "the teacher is the mean of several models"
+    try:
+        known = read_record(directory).provenance
+    except (FileNotFoundError, ValueError):
+        return None, "the run has no record, which says where its teacher is"
+    path = known.get("teacher_path")
+    if path is None or not Path(path).exists():
+        return None, f"the teacher's weights are gone ({path})"
+    assistants = list((recipe.get("assistants") or {}).values())
+    module: nn.Module = instantiate(assistants[-1] if assistants else recipe["model"])
+    try:
+        teachers.to_vocabulary("teacher", module, data)
+        load_weights(module, Path(path))
+    except ValueError as error:
+        return None, f"the teacher cannot be loaded ({error})"
+    if teachers.fingerprint(module) != known.get("teacher_fingerprint"):
+        return None, f"{path} holds other weights than the run's teacher had"
+    return freeze(module), None
