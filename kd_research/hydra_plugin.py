@@ -133,7 +133,7 @@ def register() -> None:
     for path in sorted(path for folder in folders for path in (folder / "model").glob("*.yaml")):
         model: dict[str, Any] = {"/model@model": path.stem}
         store.store(group="teacher", name=path.stem, node={"defaults": ["none", model]})
-        none = dict.fromkeys(("checkpoint", "pretraining", "from_teacher"))
+        none = dict.fromkeys(("checkpoint", "pretraining", "from_teacher", "view"))
         student = {"defaults": [model, "_self_"], **none}
         store.store(group="student", name=path.stem, node=student)
 

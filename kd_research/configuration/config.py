@@ -22,6 +22,7 @@ from kd_research.configuration import trust
 from kd_research.configuration.checks import value_problems
 from kd_research.configuration.environment import writable
 from kd_research.configuration.own_folders import add_to_path
+from kd_research.configuration.parts_checks import teacher_loss_problems
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
 from kd_research.configuration.sweep_checks import sweep_value_problems
@@ -146,6 +147,10 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     try:
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        stated: Any = OmegaConf.to_container(config)
+        if told := list(teacher_loss_problems(stated.get("teacher") or {})):
+            yield from told
+            return
         yield from _unresolved(config, str(error).splitlines()[0])
         return
     missing = [key for key in ("dataset", "teacher", "student", "loss") if not _get(config, key)]

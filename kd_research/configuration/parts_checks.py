@@ -18,6 +18,7 @@ from kd_research.configuration.values import is_number, is_whole, plain
 PACKAGE = "kd_research"
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
+VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
 
@@ -36,8 +37,12 @@ def parts_problems(config: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
             f"the loss's {', '.join(asking)} needs a teacher, got teacher=none; try teacher=cnn, "
             "or loss=ce for the student alone",
         )
+    for text in teacher_loss_problems(whole["teacher"]):
+        yield {"teacher"}, text
     for who in ("teacher", "student"):
         model = whole[who].get("model")
+        for text in _view_problems(who, whole[who].get("view")):
+            yield {who}, text
         if isinstance(model, Mapping):
             for text in _input_problems(who, model, dataset):
                 yield {who, "dataset"}, text
@@ -45,6 +50,21 @@ def parts_problems(config: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
                 yield {who, "loss"}, text
     for text in _augment_problems(dataset.get("augment") or {}):
         yield {"dataset"}, text
+
+
+def teacher_loss_problems(teacher: Mapping[str, Any]) -> Iterator[str]:
+    """What a teacher's own loss asks for, that a teacher has not: one that teaches it.
+
+    Args:
+        teacher: of the configuration, perhaps unresolved: a loss like that often does not resolve.
+    """
+    own = (teacher.get("loss") or {}).get("terms") or {}
+    asking = [name for name, term in own.items() if _needs_teacher(term.get("loss") or {})]
+    if asking:
+        yield (
+            f"teacher.loss has {', '.join(asking)}, which needs a teacher of its own; type "
+            "loss@teacher.loss=ce, label_smoothing or tf_kd"
+        )
 
 
 def _needs_teacher(loss: Mapping[str, Any]) -> bool:
@@ -82,6 +102,14 @@ def _input_problems(
         yield (
             f"{who}: this model is for images, dataset {dataset.get('name')} is a table of "
             f"{shape[0]} columns; try {who}=mlp"
+        )
+
+
+def _view_problems(who: str, view: Any) -> Iterator[str]:
+    if view is not None and not (isinstance(view, Mapping) and set(view) <= VIEW):
+        yield (
+            f"{who}.view must be null or some of {', '.join(sorted(VIEW))}, got {view}; "
+            f"try '{who}.view={{size: [7, 7]}}'"
         )
 
 

@@ -61,17 +61,18 @@ def run_folder(run: str, output_dir: str) -> str:
     )
 
 
-def student_of(folder: str) -> DictConfig:
-    """The configuration of the student's model in a run's folder.
+def student_of(folder: str, part: str = "model") -> DictConfig | None:
+    """The configuration of the student's model, or view, in a run's folder.
 
     Raises:
         ValueError: it names code that is not known, and is not trusted.
     """
-    if line := trust.problem(Path(folder) / CONFIG_NAME, ROOT / "conf", "student.model"):
+    key = f"student.{part}"
+    if line := trust.problem(Path(folder) / CONFIG_NAME, ROOT / "conf", key):
         raise ValueError(line)
-    model = OmegaConf.select(OmegaConf.load(Path(folder) / CONFIG_NAME), "student.model")
-    assert isinstance(model, DictConfig)
-    return model
+    found = OmegaConf.select(OmegaConf.load(Path(folder) / CONFIG_NAME), key)
+    assert isinstance(found, DictConfig) or (found is None and part != "model")
+    return found
 
 
 def hub_weights(name: str, file: str = "weights.pt") -> str:

@@ -39,7 +39,7 @@ def teacher_content(config: DictConfig) -> dict[str, Any]:
         return {}
     teacher.pop("min_accuracy", None)
     if teacher.get("checkpoint") is not None:
-        return {"model": teacher["model"], "checkpoint": teacher["checkpoint"]}
+        return {key: teacher.get(key) for key in ("model", "view", "checkpoint")}
     found: dict[str, Any] = {"teacher": teacher, "channels_last": config.get("channels_last")}
     for part in INHERITED:
         given: Any = OmegaConf.to_container(config[part], resolve=True)

@@ -68,7 +68,12 @@ def check_temperature(temperature: float) -> float:
     return float(temperature)
 
 
-def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def soft_target_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    student_temperature: float | None = None,
+) -> Tensor:
     """T^2 * KL(teacher || student) of the softened distributions, mean over the batch.
 
     T^2 keeps the gradient's scale nearly independent of T; as T grows the loss tends to half the
@@ -79,6 +84,8 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
         student_logits: (B, C).
         teacher_logits: (B, C); detached here.
         temperature: > 0, dimensionless. The paper uses 1 to 20 on MNIST.
+        student_temperature: > 0, of the student's distribution; None is the same. T is the
+            teacher's in T^2.
 
     Returns:
         (), nats, >= 0; 0 where the distributions are equal.
@@ -87,9 +94,10 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
         ValueError: temperature <= 0, or the shapes differ.
     """
     check_temperature(temperature)
+    own = temperature if student_temperature is None else check_temperature(student_temperature)
     student, teacher = check_logits(student_logits, teacher_logits)
     divergence = F.kl_div(
-        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(student / own, dim=1),
         F.log_softmax(teacher / temperature, dim=1),
         reduction="sum",
         log_target=True,
@@ -102,16 +110,23 @@ class SoftTarget(nn.Module):
 
     Args:
         temperature: > 0, of both softmaxes.
+        student_temperature: > 0, of the student's alone, where it is another one: 1 in generalized
+            distillation (Lopez-Paz et al. 2016, arXiv:1511.03643, section 4). None is the same.
     """
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: float, student_temperature: float | None = None):
         super().__init__()
         self.temperature = check_temperature(temperature)
+        self.student_temperature = self.temperature
+        if student_temperature is not None:
+            self.student_temperature = check_temperature(student_temperature)
         self.takes_draws = self.temperature == 1  # linear in the teacher's distribution
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """`soft_target_loss` of the batch, ()."""
-        return soft_target_loss(student.logits, teacher.logits, self.temperature)
+        return soft_target_loss(
+            student.logits, teacher.logits, self.temperature, self.student_temperature
+        )
 
 
 class LogitMSE(nn.Module):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "glorot": nn.init.xavier_uniform_,
+    "gaussian": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+}
 
 
 class MLP(nn.Module):
@@ -27,9 +33,13 @@ class MLP(nn.Module):
         input_dropout: probability of dropping an input.
         max_norm: largest L2 norm of a hidden unit's incoming weights, restored after every
             optimizer step; None for no limit.
+        init: of the weights, biases being 0 then: "glorot", uniform in +-sqrt(6 / (fan_in +
+            fan_out)) (Glorot, Bengio 2010, as Keras has it), or "gaussian", of the deviation
+            sqrt(2 / fan_in) (He et al. 2015, arXiv:1502.01852). None is torch's own.
 
     Raises:
-        ValueError: a size is below its least, a probability outside [0, 1), or max_norm <= 0.
+        ValueError: an unknown init, a size is below its least, a probability outside [0, 1), or
+            max_norm <= 0.
     """
 
     def __init__(
@@ -41,6 +51,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         max_norm: float | None = None,
+        init: str | None = None,
     ):
         super().__init__()
         if width < 1 or depth < 0 or num_classes < 2:
@@ -60,6 +71,19 @@ class MLP(nn.Module):
         )
         self.pool = nn.Identity()
         self.head = nn.Linear(sizes[-1], num_classes)
+        self._initialise(init)
+
+    def _initialise(self, init: str | None) -> None:
+        if init is None:
+            return
+        if init not in INITS:
+            raise ValueError(
+                f"model.init must be null, {' or '.join(INITS)}, got {init!r}; try null"
+            )
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                INITS[init](layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, *input_shape) -> logits (B, C)."""

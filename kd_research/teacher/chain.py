@@ -122,5 +122,6 @@ def pretrained(config: Mapping[str, Any]) -> teachers.Teacher | None:
     data = instantiate(own["dataset"], seed=own["seed"])
     data.channels_last = config["channels_last"]
     recipe = {key: value for key, value in own.items() if key != "dataset"}
-    recipe |= {"model": config["student"]["model"], "checkpoint": None}
+    student = config["student"]
+    recipe |= {"model": student["model"], "view": student.get("view"), "checkpoint": None}
     return teachers.obtain({**config, "teacher": recipe, "dataset": own["dataset"]}, data)

@@ -1,4 +1,4 @@
-"""The teacher: trained once per content on the hard labels, or loaded; then frozen.
+"""The teacher: trained once per content on the labels, or loaded; then frozen.
 
 Every trial of every sweep that asks for the same teacher (model, recipe, data, seed) shares one
 folder under `outputs/teachers/`, through a lock: the second asker waits, then loads.
@@ -26,14 +26,20 @@ from kd_research.configuration.trainer_checks import option_defaults
 from kd_research.data.module import DataModule
 from kd_research.evaluation.positions import accuracy
 from kd_research.interfaces import Batch
-from kd_research.losses.objective import Objective
-from kd_research.models.headless import cut_vocabulary
 from kd_research.records.record import METRICS_NAME, write_json
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights, save_weights
+from kd_research.teacher.stated import (
+    LABELS,
+    built_by,
+    model_of,
+    objective_of,
+    optimizer_of,
+    own_objective,
+    to_vocabulary,
+)
 from kd_research.training.continuation import discard, last_epoch, trim_rows
-from kd_research.training.distill import Distiller, OptimizerFactory, freeze
+from kd_research.training.distill import Distiller, freeze
 from kd_research.training.fit import Row, fit
-from kd_research.training.groups import Groups, check_settings
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +57,8 @@ class Teacher:
         module: in eval mode, without gradients.
         fingerprint: SHA-256 of its weights.
         path: the file that they came from.
-        model: the configuration that `module` was built by; of several teachers, a list.
+        model: the configuration that `module` was built by, with its view; of several teachers, a
+            list.
     """
 
     module: nn.Module
@@ -72,42 +79,6 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def objective_of(loss: Mapping[str, Any]) -> Objective:
-    """The objective that a configuration's `loss` describes."""
-    parts = {"terms": loss["terms"], "ce_weight": loss["ce_weight"]}
-    return Objective(**instantiate(parts, _convert_="all"))
-
-
-def optimizer_of(stated: Mapping[str, Any]) -> tuple[OptimizerFactory, Groups]:
-    """What makes the optimizer that a configuration's `optimizer` states, and its groups.
-
-    Raises:
-        ValueError: a group is none, or sets what the optimizer has not.
-    """
-    groups: Groups = stated.get("groups") or {}
-    factory = instantiate({key: value for key, value in stated.items() if key != "groups"})
-    check_settings(groups, factory)
-    return factory, groups
-
-
-def to_vocabulary(who: str, module: nn.Module, data: DataModule) -> None:
-    """Cut what a decoder says of more tokens than the data have, and tell it.
-
-    Raises:
-        ValueError: it has fewer.
-    """
-    if data.train.labels.ndim != 2:
-        return
-    found = cut_vocabulary(module, data.num_classes)
-    if found is not None:
-        log.warning(
-            "the %s has %d tokens, the data %d: its other logits are left out",
-            who,
-            found,
-            data.num_classes,
-        )
 
 
 def example_batch(data: DataModule, size: int) -> Batch:
@@ -147,20 +118,22 @@ def obtain(
         data = instantiate(dataset, seed=config["seed"])
         data.channels_last = config["channels_last"]
     seed_everything(recipe["seed"], verbose=False)
-    module: nn.Module = instantiate(recipe["model"])
+    module = model_of(recipe, dataset)
     to_vocabulary("teacher", module, data)
     if config["channels_last"]:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe["checkpoint"] is not None:
         path = Path(recipe["checkpoint"])
         load_weights(module, path)
-        return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
+        return Teacher(freeze(module), fingerprint(module), path, built_by(recipe))
     options, defaults = trainer_options(config), option_defaults()
     augment = dataset.get("augment")
     content = {
         "version": RECIPE_VERSION,
         "recipe": {
-            key: value for key, value in recipe.items() if key not in (*NOT_RECIPE, *INHERITED)
+            key: value
+            for key, value in recipe.items()
+            if key not in (*NOT_RECIPE, *INHERITED, "loss") and (key != "view" or value)
         },
         "trainer": {  # what says no more than Lightning's default is as if it were not there
             key: value
@@ -175,6 +148,8 @@ def obtain(
     }
     if taught_by is not None:
         content |= {"loss": config["loss"], "taught_by": taught_by.key}
+    elif (objective := own_objective(recipe)) != LABELS:
+        content["objective"] = objective
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     directory = Path(config["output_dir"]) / "teachers" / f"{data.name}-{key}"
     path = directory / WEIGHTS_NAME
@@ -187,7 +162,7 @@ def obtain(
             _train(module, config, data, directory, taught_by, key)
             save_weights(module, path)
             discard(directory)
-    return Teacher(freeze(module), fingerprint(module), path, recipe["model"])
+    return Teacher(freeze(module), fingerprint(module), path, built_by(recipe))
 
 
 def trainer_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +188,7 @@ def _train(
     optimizer, groups = optimizer_of(recipe["optimizer"])
     stage = Distiller(
         module.train(),  # what is loaded pretrained comes in eval mode, and would stay so
-        objective_of(config["loss"]) if taught_by else Objective(terms={}, ce_weight=1.0),
+        objective_of(config["loss"] if taught_by else own_objective(recipe)),
         optimizer,
         instantiate(scheduler) if scheduler else None,
         taught_by.module if taught_by else None,

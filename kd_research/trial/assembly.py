@@ -27,7 +27,7 @@ from kd_research.soft_targets.fill import (
     fill,
     fill_split,
 )
-from kd_research.teacher import chain
+from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.teacher.inheritance import inherit
@@ -77,12 +77,12 @@ class Parts:
         return make_student(self.config, self.data)
 
     def _optimizer(self) -> tuple[OptimizerFactory, Groups]:
-        return teachers.optimizer_of(self.config["optimizer"])
+        return stated.optimizer_of(self.config["optimizer"])
 
     def _schedule(self) -> Any:
         """What the rate follows; None keeps it."""
-        stated = self.config["scheduler"]
-        schedule = instantiate(stated) if stated else None
+        own = self.config["scheduler"]
+        schedule = instantiate(own) if own else None
         if isinstance(schedule, Schedule):
             schedule.over(self.config["trainer"]["max_epochs"], 1)  # lengths that do not fit
         return schedule
@@ -101,7 +101,7 @@ class Parts:
         optimizer, groups = self._optimizer()
         module = Distiller(
             self.student,
-            teachers.objective_of(self.config["loss"]),
+            stated.objective_of(self.config["loss"]),
             optimizer,
             self._schedule(),
             self.teacher.module if self.teacher else None,
@@ -214,8 +214,8 @@ def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
     own = config["student"]
 
     def build() -> nn.Module:
-        module: nn.Module = instantiate(own["model"])
-        teachers.to_vocabulary("student", module, data)
+        module = stated.model_of(own, config["dataset"])
+        stated.to_vocabulary("student", module, data)
         if own.get("checkpoint") is not None:
             load_weights(module, Path(own["checkpoint"]))
         return module.train()  # what is loaded pretrained comes in eval mode, and would stay so

@@ -17,6 +17,7 @@ from kd_research.data.module import DataModule
 from kd_research.records.record import CONFIG_NAME, read_record
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
+from kd_research.teacher.stated import to_vocabulary
 from kd_research.training.distill import freeze
 from kd_research.trial.assembly import make_data, make_student
 
@@ -136,7 +137,7 @@ def _teacher(
     assistants = list((recipe.get("assistants") or {}).values())
     module: nn.Module = instantiate(assistants[-1] if assistants else recipe["model"])
     try:
-        teachers.to_vocabulary("teacher", module, data)
+        to_vocabulary("teacher", module, data)
         load_weights(module, Path(path))
     except ValueError as error:
         return None, f"the teacher cannot be loaded ({error})"

@@ -20,7 +20,7 @@ from kd_research.configuration.config import (
     settle,
 )
 from kd_research.configuration.overrides import explain
-from kd_research.teacher.train import optimizer_of
+from kd_research.teacher.stated import optimizer_of
 
 SINGLE_GROUPS = ("loss", "dataset", "optimizer", "scheduler", "trainer", "tracking", "sampler")
 

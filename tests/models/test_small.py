@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kd_research.models.cnn import CNN
+from kd_research.models.lenet import LeNet
 from kd_research.models.mlp import MLP
 
 
@@ -16,6 +17,27 @@ def test_the_nets_of_hinton_2015() -> None:
             785 * width + (width + 1) * width + (width + 1) * 10
         )
         assert net(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(("channels", "count"), [((6, 16), 61_706), ((3, 8), 35_820)])
+def test_lenet_5_and_its_half(channels: tuple[int, int], count: int) -> None:
+    net = LeNet([1, 28, 28], 10, channels)
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert LeNet([3, 32, 32], 10, channels, padding=0)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("init", "spread"), [("glorot", (2 / (400 + 300)) ** 0.5), ("gaussian", (2 / 400) ** 0.5)]
+)
+def test_the_stated_initialisation(init: str, spread: float) -> None:
+    torch.manual_seed(0)
+    net = MLP([400], 3, width=300, depth=1, init=init)
+    first = net.layers[0].get_submodule("0")
+    assert first.get_parameter("weight").std().item() == pytest.approx(spread, rel=0.02)
+    assert not first.get_parameter("bias").any()
+    bound = (6 / (400 + 300)) ** 0.5
+    assert (first.get_parameter("weight").abs().max().item() <= bound) == (init == "glorot")
 
 
 def test_depth_zero_is_a_linear_classifier() -> None:
@@ -55,6 +77,9 @@ def test_cnn_takes_any_size(size: int, width: int, depth: int) -> None:
     [
         (lambda: MLP([4], 3, width=0), "width >= 1"),
         (lambda: MLP([4], 3, max_norm=-1), "max_norm must be > 0"),
+        (lambda: MLP([4], 3, init="xavier"), "null, glorot or gaussian"),
+        (lambda: LeNet([64], 3), "try model mlp"),
+        (lambda: LeNet([1, 8, 8], 3), "leave nothing of an image of 8x8"),
         (lambda: CNN([64], 3), "try model mlp"),
         (lambda: CNN([1, 8, 8], 3, depth=0), "depth >= 1"),
     ],

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.statements import SELECTIONS
 from kd_research.interfaces import Batch, Output
+from kd_research.models.view import View
 from kd_research.sweep.plan import Plan
-from kd_research.teacher.train import objective_of, optimizer_of
+from kd_research.teacher.stated import model_of, objective_of, optimizer_of
 from kd_research.training.distill import Distiller
 from kd_research.training.fit import make_trainer
 
@@ -44,10 +45,10 @@ class Nets:
     def __init__(self) -> None:
         self._made: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {}
 
-    def get(self, who: str, model: dict[str, Any], images: Tensor) -> nn.Module:
-        key = who + json.dumps(model, sort_keys=True)
+    def get(self, who: str, row: dict[str, Any], images: Tensor) -> nn.Module:
+        key = who + json.dumps([row[who]["model"], row[who].get("view")], sort_keys=True)
         if key not in self._made:
-            net = instantiate(model)
+            net = model_of(row[who], row["dataset"])
             for module in net.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = 1.0  # a deep net's eval mode needs statistics that fit it
@@ -64,7 +65,9 @@ class Nets:
 
 @cache
 def plan_of(paper: str) -> Plan:
-    return make_plan(f"+sweeps=papers/{paper}", "dataset.root=data")
+    command = (ROOT / "sweeps" / "papers" / f"{paper}.yaml").read_text().splitlines()[1]
+    root = ["dataset.root=data"] if "dataset.root=" in command else []
+    return make_plan(f"+sweeps=papers/{paper}", *root)
 
 
 def pair_of(overrides: dict[str, Any]) -> str:
@@ -90,12 +93,12 @@ def different_rows(plan: Plan, pair: str) -> Iterator[tuple[str, dict[str, Any]]
     for label in [label for label, stated in plan.rows.items() if pair_of(stated) == pair]:
         config = plan.composition.compose({"row": label})
         assert list(config.sweep.rows) == [label]
-        channels, side, _ = config.dataset.input_shape
+        channels, *sides = config.dataset.input_shape
         if not str(config.student.model._target_).endswith("MobileNetV2"):
-            side = SIZES.get(side, side)
-        config.dataset.input_shape = [channels, side, side]
+            sides = [SIZES.get(side, side) for side in sides]
+        config.dataset.input_shape = [channels, *sides]
         row = plain(config)
-        nets = [row[who]["model"] for who in ("student", "teacher")]
+        nets = [[row[who]["model"], row[who].get("view")] for who in ("student", "teacher")]
         trained = json.dumps([*nets, row["loss"], row["optimizer"]], sort_keys=True)
         if trained not in seen:
             seen.add(trained)
@@ -116,10 +119,9 @@ def two_steps(row: dict[str, Any], nets: Nets, trainer: Trainer) -> list[Tensor]
     """The losses of two optimizer steps on random images."""
     shape, num_classes = row["dataset"]["input_shape"], row["dataset"]["num_classes"]
     batch = Batch(torch.randn(2, *shape), torch.randint(num_classes, (2,)), torch.arange(2))
-    models = [row[who]["model"] for who in ("student", "teacher")]
     student, teacher = (
-        nets.get(who, model, batch.inputs) if model else None
-        for who, model in zip(("student", "teacher"), models, strict=True)
+        nets.get(who, row, batch.inputs) if row[who]["model"] else None
+        for who in ("student", "teacher")
     )
     optimizer_factory, groups = optimizer_of(row["optimizer"])
     schedule = instantiate(row["scheduler"])
@@ -175,7 +177,7 @@ def test_a_paper_says_what_its_ledger_needs(paper: str) -> None:
             assert said["selection"] in SELECTIONS, label
             assert said["reason"], label
             assert (said["tolerance"] is None) == is_another_experiment(label, row), label
-            assert not metric.endswith("accuracy") or 0.5 < published < 1, label
+            assert not metric.endswith("accuracy") or 0.3 < published < 1, label
 
 
 def is_another_experiment(label: str, row: dict[str, Any]) -> bool:
@@ -211,6 +213,16 @@ def test_hinton_composes() -> None:
     assert config.teacher.dataset.augment == {"crop": 2}
     assert config.trainer.check_val_every_n_epoch == config.trainer.max_epochs == 60
     assert plan.composition.compose({"row": "plain_2x800"}).loss.terms == {}
+
+
+def test_the_teacher_alone_sees_the_privileged_columns() -> None:
+    plan = plan_of("lopezpaz2016_synthetic")
+    for label in plan.rows:
+        config = plan.composition.compose({"row": label})
+        student, teacher = (View(**config[who].view) for who in ("student", "teacher"))
+        width = int(config.dataset.input_shape[0])
+        assert student.channels == slice(0, 50), label
+        assert teacher.channels == slice(50, width), label
 
 
 def test_what_distillation_buys_composes() -> None:

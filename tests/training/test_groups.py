@@ -13,7 +13,7 @@ from tiny import Compose, composed, plain
 from kd_research.configuration.config import ConfigError
 from kd_research.losses.objective import Objective
 from kd_research.models.gpt import GPT
-from kd_research.teacher.train import optimizer_of
+from kd_research.teacher.stated import optimizer_of
 from kd_research.training.distill import Distiller
 from kd_research.training.fit import make_trainer
 from kd_research.trial.assembly import Parts

@@ -12,7 +12,7 @@ from tiny import TINY, Compose, composed, plain
 from kd_research.configuration.config import ROOT, ConfigError, check
 from kd_research.interfaces import Batch
 from kd_research.models.capture import Capture
-from kd_research.teacher.train import objective_of
+from kd_research.teacher.stated import objective_of
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
