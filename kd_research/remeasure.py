@@ -2,7 +2,8 @@
 
 Rebuilds each student from its config.yaml and weights.pt and replaces what its record says of
 costs and of how they were measured; metrics are left alone. It is for a quiet machine, after a
-sweep whose parallel trials disturbed each other's latencies. What the sweep's study was told,
+sweep whose parallel trials disturbed each other's latencies; what it finds is also what later runs
+of the same architectures take. What the sweep's study was told,
 and so what its sampler learned, stays as it was.
 """
 
@@ -21,7 +22,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.ranks import be_one_process
 from kd_research.configuration.trust import FLAG, give
-from kd_research.evaluation.costs import costs_of_pair
+from kd_research.evaluation.costs import costs_of_pair, measuring
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, RunRecord, read_record, write_record
@@ -47,9 +48,9 @@ def remeasure(directory: Path) -> RunRecord:
     use_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
     device = torch.device("cuda" if use_gpu else "cpu")
     teacher = parts.teacher.module.to(device) if parts.teacher else None
-    costs, how = costs_of_pair(
-        parts.student.to(device), teacher, parts.examples_on(device), config["efficiency"]
-    )
+    parts.student.to(device)
+    with measuring():
+        costs, how = costs_of_pair(parts.student, teacher, parts.shared_costs(device, anew=True))
     provenance = {**record.provenance, "measurement": how}
     record = dataclasses.replace(record, costs={**record.costs, **costs}, provenance=provenance)
     write_record(record, directory)

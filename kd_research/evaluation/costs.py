@@ -1,7 +1,6 @@
 """What a model costs: parameters, bytes, multiply-accumulates, latency, memory, energy.
 
-Measuring is serialised on a machine by a lock, so that parallel trials do not measure each
-other; what else runs meanwhile still disturbs latencies, and the load is recorded with them.
+What else runs on the machine meanwhile disturbs latencies, and the load is recorded with them.
 `python -m kd_research.report DIR --remeasure` repeats it later, on a quiet machine.
 """
 
@@ -14,7 +13,7 @@ import tempfile
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -47,34 +46,32 @@ def measuring() -> AbstractContextManager[Any]:
 def costs_of_pair(
     student: nn.Module,
     teacher: nn.Module | None,
-    example: Callable[[int], Inputs],
-    settings: Mapping[str, Any],
+    measured: Callable[[nn.Module], tuple[Costs, dict[str, Any]]],
 ) -> tuple[Costs, dict[str, Any]]:
     """The student's costs, the teacher's under teacher_*, their ratios, and how it was measured.
 
     Args:
         student: on the device where it is to be measured.
         teacher: likewise; None leaves its columns out.
-        example: size -> that many prepared examples, on that device.
-        settings: batch_size, of the second latency; num_runs, of each latency.
+        measured: gives of each what `measure` does.
 
     Returns:
         the costs of `measure`; compression_ratio (parameters), speedup (latency) and energy_ratio,
         each teacher / student; and for the record: device, threads, passes, load, energy source.
     """
-    with measuring():
-        costs, how = measure(student, example, **settings)
-        if teacher is not None:
-            teachers, _ = measure(teacher, example, **settings)
-            costs |= {f"teacher_{name}": value for name, value in teachers.items()}
-            ratios = {
-                "compression_ratio": "num_params",
-                "speedup": "latency_ms",
-                "energy_ratio": "energy_joules",
-            }
-            for name, cost in ratios.items():
-                own, its = costs[cost], teachers[cost]
-                costs[name] = its / own if own and its is not None else None
+    costs, how = measured(student)
+    costs = dict(costs)
+    if teacher is not None:
+        teachers, _ = measured(teacher)
+        costs |= {f"teacher_{name}": value for name, value in teachers.items()}
+        ratios = {
+            "compression_ratio": "num_params",
+            "speedup": "latency_ms",
+            "energy_ratio": "energy_joules",
+        }
+        for name, cost in ratios.items():
+            own, its = costs[cost], teachers[cost]
+            costs[name] = its / own if own and its is not None else None
     return costs, how
 
 

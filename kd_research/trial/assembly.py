@@ -17,6 +17,7 @@ from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
 from kd_research.evaluation import positions
 from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
+from kd_research.evaluation.shared_costs import SharedCosts
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
 from kd_research.soft_targets.fill import (
@@ -131,6 +132,19 @@ class Parts:
     def examples_on(self, device: torch.device) -> Callable[[int], Inputs]:
         """Gives, of a size, that many prepared training examples: what costs are measured on."""
         return lambda size: self.batch_on(device, size).inputs
+
+    def shared_costs(self, device: torch.device, anew: bool = False) -> SharedCosts:
+        """What gives the costs of student and teacher, which are on the device."""
+        described = {self.student: self.config["student"]["model"]}
+        if self.teacher:
+            described[self.teacher.module] = self.teacher.model
+        return SharedCosts(
+            Path(self.config["output_dir"]) / "costs",
+            self.examples_on(device),
+            self.config["efficiency"],
+            described,
+            anew,
+        )
 
     def batch_on(self, device: torch.device, size: int) -> Batch:
         """The first `size` training examples, prepared, on the device."""

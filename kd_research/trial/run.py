@@ -160,6 +160,8 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     for net in (parts.student, teacher):
         if net is not None:
             net.to(device)
+    measured = parts.shared_costs(device)
+    measured.begin()
     evaluation = parts.evaluate()
     evaluation.write(directory)
     samples = sample_texts(parts.student, teacher, parts.data, config["seed"])
@@ -169,9 +171,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         metrics |= rule.metrics()
     if config["shift_classes"]:
         metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
-    costs, how = costs_of_pair(
-        parts.student, teacher, parts.examples_on(device), config["efficiency"]
-    )
+    costs, how = costs_of_pair(parts.student, teacher, measured)
     costs |= times.costs()
     costs["train_step_bytes"] = step_bytes(
         parts.module, teacher, parts.batch_on(device, parts.data.batch_size)

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,11 +122,12 @@ def test_a_slow_model_is_not_run_for_ever(monkeypatch):
 
 
 def test_ratios_are_teacher_over_student():
-    costs, _ = costs_of_pair(mlp(10), mlp(1000), images, {"batch_size": 4, "num_runs": 5})
+    measured = partial(measure, example=images, batch_size=4, num_runs=5)
+    costs, _ = costs_of_pair(mlp(10), mlp(1000), measured)
     assert costs["compression_ratio"] == num_params(mlp(1000)) / num_params(mlp(10))
     assert costs["speedup"] == costs["teacher_latency_ms"] / costs["latency_ms"]
     assert costs["teacher_macs"] == 64 * 1000 + 1000 * 10
-    alone, _ = costs_of_pair(mlp(10), None, images, {"batch_size": 4, "num_runs": 5})
+    alone, _ = costs_of_pair(mlp(10), None, measured)
     assert not any(name.startswith("teacher_") for name in alone)
     assert "speedup" not in alone
 
