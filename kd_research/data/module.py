@@ -19,7 +19,7 @@ from kd_research.data.augment import Augment
 from kd_research.data.batches import Batches
 from kd_research.data.crops import centre
 from kd_research.data.cuts import choose, cut, refuse_one_example
-from kd_research.data.moments import check_moments, moments
+from kd_research.data.moments import Moments, check_moments, moments
 from kd_research.data.sources import Split, Splits
 from kd_research.interfaces import Batch
 
@@ -46,8 +46,8 @@ class DataModule(LightningDataModule):
         input_shape: of one example, checked against the data; None for text.
         decoded_shape: of one example in `source` where that is larger: training crops from it,
             evaluation takes its centre. None is `input_shape`.
-        mean: per channel, subtracted from the inputs, of which bytes are divided by 255 first;
-            None is the training split's own, without what is cut from it, before `subset`.
+        mean: per channel, subtracted from the inputs, of which bytes are divided by 255 first; a
+            name is a known set's (`moments.py`), None the training split's, before `subset`.
         std: per channel, what they are then divided by; a measured 0 counts as 1.
         augment: makes the augmentation from the seed; None leaves the examples as they are.
         random_windows: whether training windows of a running text begin anywhere in it.
@@ -73,8 +73,8 @@ class DataModule(LightningDataModule):
         split_seed: int,
         seed: int,
         input_shape: Sequence[int] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: Moments = None,
+        std: Moments = None,
         augment: Callable[..., Augment] | None = None,
         subset: float | int | None = None,
         exclude_classes: Sequence[str | int] | str | int | None = (),
@@ -127,12 +127,12 @@ class DataModule(LightningDataModule):
         measured = own_std and [value or 1.0 for value in own_std]  # 0: a constant channel
         self._normaliser(mean or own_mean, std or measured)
 
-    def _normaliser(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def _normaliser(self, mean: Moments, std: Moments) -> None:
         """Make normalisation one pass over the batch: x * scale + shift."""
         self._scale, self._shift = torch.ones(()), torch.zeros(())
         if mean is None or std is None or self.input_shape is None:
             return
-        check_moments(mean, std, self.input_shape[0])
+        mean, std = check_moments(mean, std, self.input_shape[0])
         shape = (-1, *[1] * (len(self.input_shape) - 1))
         unit = 255.0 if self.train.dtype == torch.uint8 else 1.0
         deviation = torch.tensor(list(std), dtype=torch.float64).view(shape)

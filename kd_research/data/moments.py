@@ -9,6 +9,16 @@ import torch
 from kd_research.data.checks import are_numbers
 from kd_research.data.sources import Split
 
+# Mean and deviation by which public checkpoints were trained, of pixels in [0, 1]: by name.
+KNOWN: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]),
+    "cifar100": ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]),
+    "mnist": ([0.1307], [0.3081]),
+    "half": ([0.5], [0.5]),  # [-1, 1]
+    "none": ([0.0], [1.0]),
+}
+Moments = Sequence[float] | str | None  # a name of these, or as measured
 CHUNK = 4096  # examples taken out at a time
 
 
@@ -31,12 +41,22 @@ def moments(split: Split) -> tuple[list[float], list[float]]:
     return mean.tolist(), deviation.tolist()
 
 
-def check_moments(mean: Sequence[float], std: Sequence[float], num: int) -> None:
-    """Let only numbers through that an image's `num` channels can be normalised by.
+def check_moments(
+    mean: Sequence[float] | str, std: Sequence[float] | str, num: int
+) -> tuple[Sequence[float], Sequence[float]]:
+    """The numbers that an image's `num` channels are normalised by, those of a name looked up.
 
     Raises:
-        ValueError: there are others.
+        ValueError: they cannot be, or there is no such name.
     """
+    for key, name in (("mean", mean), ("std", std)):
+        if isinstance(name, str) and name not in KNOWN:
+            raise ValueError(
+                f"dataset.{key} must be numbers, one per channel, or one of {', '.join(KNOWN)}, "
+                f"got {name!r}; try dataset.{key}=imagenet"
+            )
+    mean = KNOWN[mean][0] if isinstance(mean, str) else mean
+    std = KNOWN[std][1] if isinstance(std, str) else std
     fits = {
         "mean": are_numbers(mean, 1, num),
         "std": are_numbers(std, 1, num) and all(value > 0 for value in std),
@@ -48,3 +68,4 @@ def check_moments(mean: Sequence[float], std: Sequence[float], num: int) -> None
                 f"channel, or a list of a single one for all, got {given}; "
                 f"try dataset.{name}=[{','.join([example] * num)}]"
             )
+    return mean, std

@@ -1,8 +1,8 @@
 """Residual networks for CIFAR (He et al. 2016, arXiv:1512.03385, section 4.2).
 
 Parameter counts are those of the distillation benchmark (Tian, Krishnan, Isola 2020,
-arXiv:1910.10699), whose nets have a 1x1 convolution in the shortcuts that change shape, where He's
-pad with zeros.
+arXiv:1910.10699), whose nets have a 1x1 convolution in the shortcuts that change shape. He's, and
+with them the most used public weights, pad with zeros: `shortcut="pad"`, option A of section 4.2.
 
 Shapes: B batch, C classes.
 """
@@ -10,8 +10,10 @@ Shapes: B batch, C classes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_research.models.layers import (
@@ -21,6 +23,39 @@ from kd_research.models.layers import (
     image_channels,
     init_he,
 )
+
+# What public code calls the layers of these nets: akamaster's, RepDistiller's, torchvision's.
+PUBLIC_NAMES = (
+    (r"^conv1\.", "stem.0."),
+    (r"^bn1\.", "stem.1."),
+    *((rf"^layer{stage + 1}\.", f"stages.{stage}.blocks.") for stage in range(4)),
+    (r"(blocks\.\d+\.conv\d)\.weight", r"\1.0.weight"),
+    (r"(blocks\.\d+)\.bn(\d)\.", r"\1.conv\2.1."),
+    (r"(blocks\.\d+)\.downsample\.", r"\1.shortcut."),
+    (r"^(linear|fc)\.", "head."),
+)
+
+
+class Padded(nn.Module):
+    """A shortcut without weights: every stride-th pixel, and channels of zeros on both sides.
+
+    He et al. 2016 (arXiv:1512.03385, section 3.3), option A.
+
+    Args:
+        in_channels: of the input.
+        width: of the output, which has as many more channels on one side as on the other.
+        stride: of the pixels.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int):
+        super().__init__()
+        self.stride, self.before = stride, (width - in_channels) // 2
+        self.after = width - in_channels - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, width, H / stride, W / stride)."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
@@ -32,17 +67,22 @@ class BasicBlock(nn.Module):
         stride: of the first convolution.
         activate: whether the sum goes through a ReLU; the last block of a stage leaves that to
             the stage, so that the pre-activation has a path of its own.
+        pad: whether a shortcut that changes the shape is `Padded`, not a convolution.
     """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, activate: bool):
+    def __init__(
+        self, in_channels: int, width: int, stride: int, activate: bool, pad: bool = False
+    ):
         super().__init__()
         self.conv1 = conv_norm(in_channels, width, 3, stride)
         self.relu1 = nn.ReLU()
         self.conv2 = conv_norm(width, width, 3)
-        changes = stride != 1 or in_channels != width
-        self.shortcut = conv_norm(in_channels, width, 1, stride) if changes else nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != width:
+            make = Padded if pad else partial(conv_norm, kernel=1)
+            self.shortcut = make(in_channels, width, stride=stride)
         self.relu = nn.ReLU() if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,11 +124,12 @@ class Bottleneck(nn.Module):
 
 
 def _stage(
-    block: type[BasicBlock] | type[Bottleneck],
+    block: Callable[..., BasicBlock | Bottleneck],
     in_channels: int,
     width: int,
     depth: int,
     stride: int,
+    expansion: int = 1,
 ) -> nn.Sequential:
     """`depth` blocks (their output: the pre-activation, path `.blocks`), then the ReLU."""
     blocks: list[nn.Module] = []
@@ -96,7 +137,7 @@ def _stage(
         blocks.append(
             block(in_channels, width, stride if position == 0 else 1, activate=position < depth - 1)
         )
-        in_channels = width * block.expansion
+        in_channels = width * expansion
     return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks), relu=nn.ReLU()))
 
 
@@ -111,10 +152,13 @@ class ResNet(nn.Module):
         depth: 6n + 2: 8, 14, 20, 32, 44, 56, 110.
         width: channels of the first stage.
         stem_width: channels of the first convolution; None is `width`.
+        shortcut: "conv", a 1x1 convolution where the shape changes, or "pad", zeros.
 
     Raises:
-        ValueError: depth is not 6n + 2, or width is below 1.
+        ValueError: depth is not 6n + 2, width is below 1, or an unknown shortcut.
     """
+
+    public_names = PUBLIC_NAMES
 
     def __init__(
         self,
@@ -123,19 +167,23 @@ class ResNet(nn.Module):
         depth: int,
         width: int = 16,
         stem_width: int | None = None,
+        shortcut: str = "conv",
     ):
         super().__init__()
+        if shortcut not in ("conv", "pad"):
+            raise ValueError(f"shortcut must be conv or pad, got {shortcut!r}; try conv")
         if depth < 8 or (depth - 2) % 6:
             near = 6 * max(1, round((depth - 2) / 6)) + 2
             raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...), got {depth}; try {near}")
         blocks = (depth - 2) // 6
         width = check_width(width)
         stem_width = check_width(width if stem_width is None else stem_width)
+        block = partial(BasicBlock, pad=shortcut == "pad")
         self.stem = conv_norm(image_channels(input_shape), stem_width, 3).append(nn.ReLU())
         self.stages = nn.Sequential(
-            _stage(BasicBlock, stem_width, width, blocks, 1),
-            _stage(BasicBlock, width, 2 * width, blocks, 2),
-            _stage(BasicBlock, 2 * width, 4 * width, blocks, 2),
+            _stage(block, stem_width, width, blocks, 1),
+            _stage(block, width, 2 * width, blocks, 2),
+            _stage(block, 2 * width, 4 * width, blocks, 2),
         )
         self.pool = GlobalPool()
         self.head = nn.Linear(4 * width, num_classes)
@@ -170,6 +218,8 @@ class ImageNetResNet(nn.Module):
         ValueError: an unknown depth, or width below 1.
     """
 
+    public_names = PUBLIC_NAMES
+
     def __init__(
         self,
         num_classes: int,
@@ -193,7 +243,14 @@ class ImageNetResNet(nn.Module):
         for position, blocks in enumerate(depths):
             stage_width = width * 2**position
             stages.append(
-                _stage(block, in_channels, stage_width, blocks, 1 if position == 0 else 2)
+                _stage(
+                    block,
+                    in_channels,
+                    stage_width,
+                    blocks,
+                    1 if position == 0 else 2,
+                    block.expansion,
+                )
             )
             in_channels = stage_width * block.expansion
         self.stages = nn.Sequential(*stages)

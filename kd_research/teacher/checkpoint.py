@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def _unwrapped(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> di
         ValueError: under no prefix do they fit.
     """
     expected = module.state_dict()
+    state = _own_names(module, state)
     best: tuple[int, str, list[str]] | None = None
     for prefix in sorted(_prefixes(expected, state), key=len):
         given = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
@@ -187,6 +189,28 @@ def _unwrapped(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> di
         f"{'; '.join(problems[:4])}{more}. Give the model the settings that it was trained "
         "with, as in teacher.model.width=... or student.model.width=..., or another checkpoint"
     )
+
+
+def _own_names(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights under the model's names, where they have the names of known public code.
+
+    Those are in the model's `public_names`, (pattern, replacement) in order, if it has any. What is
+    the model's under a prefix already stays, and so does what would not be its own then.
+    """
+    rules = getattr(module, "public_names", ())
+    own = set(module.state_dict())
+    if not rules or any(name in own for name in state):
+        return state
+    for prefix in ("", *(f"{wrapper}." for wrapper in WRAPPERS)):
+        renamed = {}
+        for name, tensor in state.items():
+            name = name.removeprefix(prefix)
+            for pattern, replacement in rules:
+                name = re.sub(pattern, replacement, name)
+            renamed[name] = tensor
+        if renamed.keys() <= own:
+            return renamed
+    return state
 
 
 def _prefixes(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
