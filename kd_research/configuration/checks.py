@@ -71,8 +71,8 @@ def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iter
 def _number_problems(config: DictConfig) -> Iterator[str]:
     for key, value in _leaves(config):
         name = key.rsplit(".", 1)[-1]
-        if name in COUNTS and (not isinstance(value, int) or value < (0 if name == "depth" else 1)):
-            least = 0 if name == "depth" else 1
+        least = 0 if name == "depth" or key == "trainer.max_epochs" else 1
+        if name in COUNTS and (not isinstance(value, int) or value < least):
             yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={least + 1}"
         elif name in ("lr",) and not is_number(value, above=0):
             yield f"{key} must be > 0, got {value!r}; try {key}=0.001"
@@ -154,6 +154,12 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
         yield (
             f"{' and '.join(starts)} both say what the student starts from; "
             f"type {'=null or '.join(starts)}=null"
+        )
+    adapter = config.student.get("adapter") or {}
+    if str(adapter.get("_target_", "")).endswith(".FewShot") and config.trainer.max_epochs:
+        yield (
+            "student.adapter: few-shot prompting trains nothing, got trainer.max_epochs="
+            f"{config.trainer.max_epochs}; type trainer.max_epochs=0"
         )
     asked = config.student.get("from_teacher")
     if asked and not (OmegaConf.is_dict(asked) and set(asked) <= {"layers", "width"}):

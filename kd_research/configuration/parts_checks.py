@@ -16,7 +16,7 @@ from typing import Any
 from kd_research.configuration.values import is_number, is_whole, plain
 
 PACKAGE = "kd_research"
-EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment"}
+EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
 VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"

@@ -10,6 +10,7 @@ from kd_research.configuration import environment, trust
 from kd_research.configuration.own_folders import conf_folders, import_from
 from kd_research.records.record import CONFIG_NAME
 
+ADAPTED = "kd_research.training.adapters.adapted"  # a model, as it is with its adapter
 PACKAGE = Path(__file__).resolve().parents[1]
 # Where conf/ and sweeps/ are: inside an installed package, beside it in a checkout.
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
@@ -67,11 +68,16 @@ def student_of(folder: str, part: str = "model") -> DictConfig | None:
     Raises:
         ValueError: it names code that is not known, and is not trusted.
     """
-    key = f"student.{part}"
-    if line := trust.problem(Path(folder) / CONFIG_NAME, ROOT / "conf", key):
-        raise ValueError(line)
-    found = OmegaConf.select(OmegaConf.load(Path(folder) / CONFIG_NAME), key)
+    path = Path(folder) / CONFIG_NAME
+    config = OmegaConf.load(path)
+    for key in (f"student.{part}", *(["student.adapter"] if part == "model" else [])):
+        if line := trust.problem(path, ROOT / "conf", key):
+            raise ValueError(line)
+    found = OmegaConf.select(config, f"student.{part}")
     assert isinstance(found, DictConfig) or (found is None and part != "model")
+    adapter = OmegaConf.select(config, "student.adapter", default=None)
+    if part == "model" and adapter:
+        return OmegaConf.create({"_target_": ADAPTED, "model": found, "adapter": adapter})
     return found
 
 

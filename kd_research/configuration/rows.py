@@ -95,7 +95,7 @@ def reduce(config: DictConfig) -> None:
         for where in ("", "teacher."):
             for key in ("trainer.max_epochs", "scheduler.milestones"):
                 value = OmegaConf.select(config, where + key, default=None)
-                if value is None:
+                if not value:  # none, or nothing is trained
                     continue
                 many = OmegaConf.is_list(value)
                 shorter = [max(1, round(epochs * n)) for n in (value if many else [value])]

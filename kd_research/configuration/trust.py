@@ -26,6 +26,7 @@ KNOWN = re.compile(
     r"|transformers\.[A-Z]\w*(\.from_(pretrained|config))?"
     r"|timm\.create_model"
     r"|peft\.([A-Z]\w*|get_peft_model)"
+    r"|kd_research\.training\.adapters\.adapted"
 )
 _given: list[bool] = []  # whether the command line had the flag
 

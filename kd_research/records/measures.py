@@ -45,6 +45,7 @@ TRAINING_COSTS = (
     "live_teacher_epoch_cpu_seconds",
     "cached_teacher_epoch_cpu_seconds",
     "train_step_bytes",
+    "trained_parameters",
 )
 _KNOWN = (
     *METRICS,

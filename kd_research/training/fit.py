@@ -21,7 +21,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
-from kd_research.training.callbacks import PerEpoch
+from kd_research.training.callbacks import PerEpoch, WithoutFrozen, frozen
 from kd_research.training.continuation import Continuation, checkpoint_path, discard, last_epoch
 from kd_research.training.distill import Distiller
 from kd_research.training.selection import SELECTION, TEXT_SELECTION, KeepSelected, Selection
@@ -125,6 +125,8 @@ def fit(
     Raises:
         ConfigError: Lightning refuses an option, or has no such device.
         FloatingPointError: a loss or metric became non-finite.
+
+    With trainer.max_epochs=0 nothing is trained, and the epoch is -1.
     """
     checkpoints = directory / "checkpoints"
     goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
@@ -135,6 +137,8 @@ def fit(
     options = dict(options)
     if options.get("enable_progress_bar") is None:
         options["enable_progress_bar"] = sys.stderr.isatty()
+    if not options["max_epochs"]:
+        return _as_it_is(module, data, make_trainer(options, directory), metric)
     bar = [Bar()] if options["enable_progress_bar"] else []
     spoken = Epochs(name, int(options["max_epochs"]))
 
@@ -145,7 +149,9 @@ def fit(
             each.last = described(row)
 
     continuation = [Continuation(directory, fit_identity)] if fit_identity is not None else []
-    callbacks = [*callbacks, EpochLog(log_and_say), keep, *continuation, *bar]
+    callbacks = [*callbacks, EpochLog(log_and_say), WithoutFrozen(), keep, *continuation, *bar]
+    unchanged = set(frozen(module))
+    module.strict_loading = not unchanged
     trainer = make_trainer(options, directory, callbacks)
     path = str(checkpoint_path(directory)) if goes_on else None
     with warnings.catch_warnings():
@@ -158,7 +164,9 @@ def fit(
         )
     last = trainer.callback_metrics or continuation[0].metrics  # these where no epoch was left
     selected = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(selected["state_dict"])
+    found = module.load_state_dict(selected["state_dict"], strict=False)
+    if found.unexpected_keys or not unchanged.issuperset(found.missing_keys):
+        raise ValueError(f"{keep.best_model_path} is of another student: {found}")
     trainer.strategy.barrier("selected")
     return Selection(
         metric=metric,
@@ -168,3 +176,10 @@ def fit(
         last_value=float(last[metric]),
         ties=keep.ties,
     )
+
+
+def _as_it_is(module: Distiller, data: DataModule, trainer: Trainer, metric: str) -> Selection:
+    """What is selected where there is no epoch: the student that was given, validated."""
+    (found,) = trainer.validate(module, datamodule=data, verbose=False)
+    value = float(found[metric])
+    return Selection(metric, epoch=-1, value=value, last_epoch=-1, last_value=value, ties=0)

@@ -25,7 +25,7 @@ class Selection:
         metric: what it was chosen by, on the validation split: the highest val_accuracy, for
             text whose tokens are labelled the lowest val_nll; of equals the one with the lowest
             val_nll, of these the latest.
-        epoch: the kept one, from 0.
+        epoch: the kept one, from 0; -1 where nothing was trained.
         value: its metric.
         last_epoch: the last one, from 0.
         last_value: its metric.

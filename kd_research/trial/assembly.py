@@ -32,6 +32,7 @@ from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.teacher.inheritance import inherit
+from kd_research.training.adapters import adapt, documents
 from kd_research.training.distill import Distiller, OptimizerFactory, some
 from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
@@ -56,7 +57,8 @@ class Parts:
         torch.set_num_threads(config["num_threads"])
         keep_freed()
         self.data = make_data(config)
-        student = self._make_student()  # what is wrong is told before a teacher is trained
+        # what is wrong is told before a teacher is trained
+        student = with_adapter(config, self.data, self._make_student())
         _make("optimizer", lambda: check_paths(self._optimizer()[1], student))
         _make("scheduler", self._schedule)
         self.teacher: teachers.Teacher | None = None
@@ -68,11 +70,17 @@ class Parts:
         if start is not None:
             self.student.load_state_dict(start.module.state_dict())
         _make("student.from_teacher", self._inherit)
+        self.student = with_adapter(config, self.data, self.student)
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Distiller = _make("loss", self._assemble)
         if config["compile"]:
             self.student.compile()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the student is trained; else it is evaluated as it is."""
+        return bool(self.config["trainer"]["max_epochs"])
 
     def _make_student(self) -> nn.Module:
         return make_student(self.config, self.data)
@@ -85,7 +93,7 @@ class Parts:
         own = self.config["scheduler"]
         schedule = instantiate(own) if own else None
         if isinstance(schedule, Schedule):
-            schedule.over(self.config["trainer"]["max_epochs"], 1)  # lengths that do not fit
+            schedule.over(self.config["trainer"]["max_epochs"] or 1, 1)  # lengths that do not fit
         return schedule
 
     def _inherit(self) -> None:
@@ -120,7 +128,7 @@ class Parts:
             check_draws(module.cached, module.objective.terms)
         if module.cached:
             to_fill = partial(fill, module.cached, self.data, module.run_teacher)
-            if self.config["soft_targets"]["fill"] == "ahead":
+            if self.config["soft_targets"]["fill"] == "ahead" and self.trains:
                 to_fill(self.device, range(module.cached.num_views))
             module.fill = to_fill
         return module
@@ -236,6 +244,28 @@ def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
 
     module: nn.Module = _make("student", build)
     return module
+
+
+def with_adapter(config: Mapping[str, Any], data: DataModule, student: nn.Module) -> nn.Module:
+    """The student with what `student.adapter` states, after its weights have come.
+
+    Raises:
+        ConfigError: the adapter does not go with it, or with the data.
+    """
+    own = config["student"].get("adapter")
+    if not own:
+        return student
+
+    def build() -> nn.Module:
+        return adapt(
+            student,
+            instantiate(own, _convert_="all"),
+            teachers.example_batch(data, 2).inputs,
+            lambda num: documents(data, num, config["seed"]),
+        ).train()
+
+    adapted: nn.Module = _make("student", build)
+    return adapted
 
 
 def make_data(config: Mapping[str, Any]) -> DataModule:

@@ -19,7 +19,7 @@ from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.teacher.stated import to_vocabulary
 from kd_research.training.distill import freeze
-from kd_research.trial.assembly import make_data, make_student
+from kd_research.trial.assembly import make_data, make_student, with_adapter
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def open_language_run(directory: Path, device: torch.device | None = None) -> La
             f"it has no {WEIGHTS_NAME}: its run failed or has not ended; "
             "see its record.json, and run it with kd trial"
         )
-    student = make_student(config, data)
+    student = with_adapter(config, data, make_student(config, data))
     load_weights(student, directory / WEIGHTS_NAME)
     teacher, why = _teacher(config, data, directory)
     if device is None:

@@ -39,7 +39,6 @@ from kd_research.records.provenance import provenance
 from kd_research.records.record import (
     CONFIG_NAME,
     METRICS_NAME,
-    RECORD_NAME,
     STOP_NAME,
     RunRecord,
     stopped_record,
@@ -47,12 +46,14 @@ from kd_research.records.record import (
 )
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
 from kd_research.tracking import tell_offline, track
+from kd_research.training.adapters import trained_parameters
 from kd_research.training.continuation import discard, identity, last_epoch, trim_rows
 from kd_research.training.cost import EpochTimes, step_bytes
 from kd_research.training.device import check_device, memory_problem
 from kd_research.training.fit import Row, fit, make_trainer
 from kd_research.training.paper_rule import PaperRule
 from kd_research.trial.assembly import Parts
+from kd_research.trial.summary import summary
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 
@@ -173,9 +174,10 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
     costs, how = costs_of_pair(parts.student, teacher, measured)
     costs |= times.costs()
-    costs["train_step_bytes"] = step_bytes(
-        parts.module, teacher, parts.batch_on(device, parts.data.batch_size)
-    )
+    if parts.trains:
+        batch = parts.batch_on(device, parts.data.batch_size)
+        costs["train_step_bytes"] = step_bytes(parts.module, teacher, batch)
+    costs["trained_parameters"] = trained_parameters(parts.student) if parts.trains else 0
     return RunRecord(
         status="completed",
         config=config,
@@ -199,32 +201,6 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message="The `srun` command is available")
-
-
-def summary(record: RunRecord, directory: Path) -> str:
-    """What a person wants to know of a finished run, in a few lines."""
-    if record.status != "completed":
-        return printable(f"{record.status}: {record.error}\nfolder: {directory}")
-
-    def shown(name: str) -> str:
-        value = record.value(name)
-        return "-" if value is None else f"{value:.4f}"
-
-    epoch, last = record.selection["epoch"], record.selection["last_epoch"]
-    return "\n".join(
-        [
-            f"{'':10} {'validation':>10} {'test':>8}   (1 seed; epoch {epoch} of 0..{last}, "
-            f"chosen by {record.selection['metric']})",
-            f"{'student':10} {shown('val_accuracy'):>10} {shown('test_accuracy'):>8}   "
-            f"{record.costs['num_params']:,} parameters",
-            f"{'teacher':10} {shown('teacher_val_accuracy'):>10} "
-            f"{shown('teacher_test_accuracy'):>8}   "
-            f"{record.costs.get('teacher_num_params') or 0:,} parameters",
-            f"{'agreement':10} {shown('teacher_agreement'):>10} "
-            f"{shown('test_teacher_agreement'):>8}",
-            f"record: {directory / RECORD_NAME}",
-        ]
-    )
 
 
 def prepare(arguments: list[str]) -> int:

@@ -105,7 +105,7 @@ def test_the_default_is_right() -> None:
             ["student.model.width=0", "trainer.max_epochs=2.5", "optimizer.lr=-1"],
             [
                 "student.model.width must be a whole number >= 1, got 0",
-                "trainer.max_epochs must be a whole number >= 1, got 2.5",
+                "trainer.max_epochs must be a whole number >= 0, got 2.5",
                 "optimizer.lr must be > 0, got -1",
             ],
         ),

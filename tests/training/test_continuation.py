@@ -68,7 +68,10 @@ MEMORY_BANK = (
 )
 
 
-@pytest.mark.parametrize("loss", [("loss=kd",), MEMORY_BANK])
+LORA = ("loss=kd", "adapter@student.adapter=lora")
+
+
+@pytest.mark.parametrize("loss", [("loss=kd",), MEMORY_BANK, LORA])
 def test_a_killed_run_goes_on_to_the_same_result(loss, tmp_path, monkeypatch):
     monkeypatch.setattr(continuation, "LONGEST_SHARE", math.inf)
     config = make_plan(*SMALL, *loss, f"output_dir={tmp_path}").config
