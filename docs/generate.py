@@ -26,7 +26,7 @@ KEY = re.compile(r"^( *)([\w.@/-]+):(?: (.*))?$")
 PAGES = {"loss": "losses.md", "model": "models.md"}
 WORKER = "https://unpkg.com/iframe-worker/shim"  # what Material would load instead
 GROUPS = (  # in the order in which an experiment is thought of
-    *("dataset", "augment", "teacher", "model", "loss", "layers", "optimizer", "scheduler"),
+    *("dataset", "augment", "teacher", "model", "loss", "text", "layers", "optimizer", "scheduler"),
     *("trainer", "tracking", "sweep", "sampler", "pool"),
 )
 
@@ -58,7 +58,8 @@ def keys(path: Path) -> Iterator[Key]:
         above.append((depth, name))
         value, _, comment = (found[3] or "").partition("# ")
         names = [each for _, each in above]
-        if names[0] != "defaults" and not name.startswith("_") and "terms" not in names:
+        of_parts = {"terms", "text"} & set(names)  # a loss states conf/text/NAME.yaml as they are
+        if names[0] != "defaults" and not name.startswith("_") and not of_parts:
             yield Key(".".join(names), value.strip(), comment.strip())
 
 

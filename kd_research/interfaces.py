@@ -26,12 +26,15 @@ class Batch(NamedTuple):
         valid: None; once the valid positions are selected, as every loss gets them (labels and
             index are (N,) then, index being example * positions + position), which they were: the
             labels' shape, bool. Losses on features, which stay whole, mask by it.
+        drawn: whether a model wrote the text of this batch during the fit: its labels are the
+            tokens that it drew, from which the labels' cross-entropy has nothing to learn.
     """
 
     inputs: Inputs
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # a tuple's own method, which nobody calls on a batch
     valid: Tensor | None = None
+    drawn: bool = False
 
 
 class Output(NamedTuple):
@@ -83,3 +86,10 @@ def same_document(position_ids: Tensor) -> Tensor:
     document = (position_ids == 0).cumsum(dim=1)
     same = document.unsqueeze(2) == document.unsqueeze(1)
     return same.tril().unsqueeze(1)
+
+
+def some(inputs: Inputs, rows: Tensor) -> Inputs:
+    """The examples at `rows`, (M,) int64, of a batch's inputs."""
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    return {name: value[rows] for name, value in inputs.items()}

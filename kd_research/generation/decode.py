@@ -100,7 +100,7 @@ def generate(
     with evaluating(model):
         for place in range(config.max_new_tokens):
             given = tokens if past is None else tokens[:, -1:]
-            logits, past = _step(model, given, mask if padded else None, past, cached)
+            logits, past = next_logits(model, given, mask if padded else None, past, cached)
             forward_tokens += given.numel()
             if propose is not None:
                 logits = propose(logits, tokens, mask)
@@ -116,7 +116,7 @@ def generate(
     return Generated(tokens[:, length:], torch.stack(written, dim=1), forward_tokens)
 
 
-def _step(
+def next_logits(
     model: nn.Module, given: Tensor, mask: Tensor | None, past: Any, cached: bool
 ) -> tuple[Tensor, Any]:
     """The logits after the last of the given tokens, (B, V), and the cache of all of them."""

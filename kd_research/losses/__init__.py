@@ -32,6 +32,7 @@ from kd_research.losses.logits import LogitMSE, ProbabilityMSE, SoftTarget, Weig
 from kd_research.losses.mutual import MutualLearning
 from kd_research.losses.objective import Objective
 from kd_research.losses.overhaul import Overhaul
+from kd_research.losses.policy_gradient import MiniLLM
 from kd_research.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,
@@ -79,6 +80,7 @@ __all__ = [
     "LabelSmoothing",
     "LogitMSE",
     "MaskedGeneration",
+    "MiniLLM",
     "MiniLM",
     "MultiLevel",
     "MutualLearning",

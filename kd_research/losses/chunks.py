@@ -66,7 +66,8 @@ def chunked(
 
 
 def can_be_chunked(objective: Objective) -> bool:
-    """Whether every term is a mean over positions that looks at logits alone."""
+    """Whether every term is a mean over positions, each looked at alone, of logits alone."""
     return not any(objective.layers(who) for who in ("student", "teacher")) and not any(
-        getattr(loss, "compares_examples", False) for loss in objective.terms.values()
+        getattr(loss, "compares_examples", False) or getattr(loss, "reads_texts", False)
+        for loss in objective.terms.values()
     )

@@ -138,7 +138,7 @@ class Objective(nn.Module):
         weighted: list[Tensor] = []
         student, teacher = _float32(student), None if teacher is None else _float32(teacher)
         with torch.autocast(student.logits.device.type, enabled=False):
-            if self.ce_weight or labels:
+            if (self.ce_weight and not batch.drawn) or labels:
                 parts["ce"] = F.cross_entropy(student.logits, batch.labels)
                 weighted.append(self.ce_weight * parts["ce"])
             for name, loss in self.terms.items():

@@ -46,6 +46,9 @@ TRAINING_COSTS = (
     "cached_teacher_epoch_cpu_seconds",
     "train_step_bytes",
     "trained_parameters",
+    "generation_seconds",
+    "generated_tokens",
+    "on_policy_share",
 )
 _KNOWN = (
     *METRICS,

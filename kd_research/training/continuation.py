@@ -141,11 +141,13 @@ class Continuation(PerEpoch, Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random state of every process."""
-        states: list[Any] = [_random_state()]
+        """Add the random state of every process, and what it keeps of the student's text."""
+        text = getattr(pl_module, "text", None)
+        own = {**_random_state(), "text": None if text is None else text.state_dict()}
+        states: list[Any] = [own]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, _random_state())
+            torch.distributed.all_gather_object(states, own)
         checkpoint[KEY] = {"identity": self.identity, "random": states, "metrics": self.metrics}
 
     def on_load_checkpoint(
@@ -153,6 +155,9 @@ class Continuation(PerEpoch, Checkpoint):
     ) -> None:
         """Remember it until the first epoch starts; the metrics, for a fit without another one."""
         self._random, self.metrics = checkpoint[KEY]["random"], checkpoint[KEY]["metrics"]
+        text = getattr(pl_module, "text", None)
+        if text is not None:
+            text.load_state_dict(self._random[trainer.global_rank]["text"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring it back."""

@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from kd_research.interfaces import Batch, Inputs, Output
+from kd_research.interfaces import Batch, Inputs, Output, some
 from kd_research.losses.objective import Objective
 from kd_research.losses.positions import check_positions, count_valid, select
 from kd_research.models.capture import Capture
@@ -27,7 +27,9 @@ from kd_research.soft_targets.store import LOGITS, SoftTargets
 from kd_research.training.chunked_step import ChunkedStep, chunked_step
 from kd_research.training.dot import DOT
 from kd_research.training.groups import Groups, parameter_groups
+from kd_research.training.on_policy import StudentText
 from kd_research.training.schedules import Schedule
+from kd_research.training.train_losses import TrainLosses
 
 LARGE_VOCABULARY = 4096  # tokens: below, no batch has so many logits that they must be chunked
 
@@ -38,13 +40,6 @@ SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LR
 def freeze(teacher: nn.Module) -> nn.Module:
     """The module itself, in eval mode and with no parameter that takes a gradient."""
     return teacher.eval().requires_grad_(False)
-
-
-def some(inputs: Inputs, rows: Tensor) -> Inputs:
-    """The examples at `rows`, (M,) int64, of a batch's inputs."""
-    if isinstance(inputs, Tensor):
-        return inputs[rows]
-    return {name: value[rows] for name, value in inputs.items()}
 
 
 class Distiller(LightningModule):
@@ -92,11 +87,12 @@ class Distiller(LightningModule):
         objective.bind(student, teacher)
         self.val_accuracy = MeanMetric(nan_strategy="disable")
         self.val_nll = MeanMetric(nan_strategy="disable")
-        self._losses: list[tuple[int, dict[str, Tensor]]] = []
+        self.train_losses = TrainLosses()
         self.teacher_shapes: dict[str, tuple[int, ...]] = {}  # of one example's outputs
         self._chunked: ChunkedStep | None = None
         self.cached: SoftTargets | None = None  # where the outputs for the training split are
         self.fill: Callable[[torch.device, Sequence[int]], None] | None = None  # views of it
+        self.text: StudentText | None = None  # what makes batches of text during the fit
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; Lightning sets this one forty times a step, which Module makes slow."""
@@ -146,6 +142,8 @@ class Distiller(LightningModule):
             self.cached.start_epoch(self.current_epoch)
             if self.fill is not None and self._is_whole_epoch():
                 self.fill(self.device, [self.current_epoch])
+        if self.text is not None:
+            self.text.start((self.trainer.max_epochs or 1) * int(self.trainer.num_training_batches))
 
     def _is_whole_epoch(self) -> bool:
         """Whether the epoch sees every example: of a part of one, the teacher is asked as it goes.
@@ -178,8 +176,11 @@ class Distiller(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of the batch, ()."""
         loss: Tensor
+        beside: Tensor | None = None
+        if self.text is not None:
+            batch, beside = self._with_text(self.text, batch, batch_idx)
         count = count_valid(batch.labels)
-        share = self._share(count, batch_idx)
+        share = self._share(count, batch_idx, batch.drawn)
         if self._dot is None:
             loss, parts = self.losses(batch)
         else:
@@ -188,8 +189,25 @@ class Distiller(LightningModule):
             loss = labels if rest is None else labels + rest
             reduce = partial(self.trainer.strategy.reduce, reduce_op="mean")
             self._dot.differentiate_labels(share * labels, rest, reduce)
-        self._losses.append((count, {"loss": loss.detach(), **parts}))
-        return loss if share == 1 else loss * share
+        self.train_losses.add(count, {"loss": loss.detach(), **parts})
+        loss = loss if share == 1 else loss * share
+        return loss if beside is None else loss + beside
+
+    def _with_text(
+        self, text: StudentText, batch: Batch, batch_idx: int
+    ) -> tuple[Batch, Tensor | None]:
+        """What takes the batch's place, and what the labels of the data themselves contribute."""
+        assert self._teacher is not None
+        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        rank, size = self.trainer.global_rank, self.trainer.world_size
+        made = text(self.student, self._teacher.model, batch, step, rank, size)
+        if not (made.drawn and text.data_weight):
+            return made, None
+        count = count_valid(batch.labels)
+        output, _, data = select(self._student(batch.inputs), None, batch)
+        ce = nn.functional.cross_entropy(output.logits.float(), data.labels)
+        self.train_losses.add(count, {"data_ce": ce.detach()})
+        return made, text.data_weight * self._share(count, batch_idx) * ce
 
     def in_chunks(self, batch: Batch) -> bool:
         """Whether the batch has so many logits that they are never all there."""
@@ -211,7 +229,7 @@ class Distiller(LightningModule):
         total, parts = self.objective(student, taught or self.teach(batch), batch)
         return total, parts
 
-    def _share(self, count: int, batch_idx: int) -> float:
+    def _share(self, count: int, batch_idx: int, drawn: bool = False) -> float:
         """What makes Lightning's means the mean over the labels of the whole optimizer step.
 
         Lightning means over processes and over accumulated batches, whatever each has to learn.
@@ -219,32 +237,19 @@ class Distiller(LightningModule):
         Args:
             count: labels of this batch in this process.
             batch_idx: of this batch in the epoch.
+            drawn: whether it is text of the fit, whose labels nobody has counted.
         """
         num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         if num_parts == 1:
             return 1.0
+        if drawn:  # nothing is accumulated then
+            total = torch.tensor(float(count), device=self.device)
+            return count * num_parts / float(self.trainer.strategy.reduce(total, reduce_op="sum"))
         loader: Any = self.trainer.train_dataloader
         accumulated = self.trainer.accumulate_grad_batches
         first = batch_idx - batch_idx % accumulated
         end = min(first + accumulated, int(self.trainer.num_training_batches))
         return float(count * num_parts / loader.num_labels(first, end))
-
-    def take_train_losses(self) -> dict[str, float]:
-        """Mean of each loss part over the epoch's labels, on all processes; starts anew."""
-        count = torch.tensor([size for size, _ in self._losses], dtype=torch.float64)
-        names = list(self._losses[0][1]) if self._losses else []
-        sums = [
-            torch.stack([parts[name] for _, parts in self._losses]).cpu().double() @ count
-            for name in names
-        ]
-        self._losses = []
-        totals = self.trainer.strategy.reduce(
-            torch.stack([count.sum(), *sums]).to(self.device, torch.float32), reduce_op="sum"
-        )
-        count_all, *sums_all = totals.tolist()
-        return {
-            f"train_{name}": value / count_all for name, value in zip(names, sums_all, strict=True)
-        }
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate accuracy and NLL; a process's share of the last batch may be empty."""
@@ -258,6 +263,8 @@ class Distiller(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log both over the whole split, each example, or valid position, counted once."""
         self.log_dict({"val_accuracy": self.val_accuracy, "val_nll": self.val_nll})
+        if self.text is not None:
+            self.text.validated(float(self.val_nll.compute()))
 
     def configure_optimizers(self) -> Any:
         """One optimizer over what trains: the student and the objective's own parts."""

@@ -40,7 +40,7 @@ class EpochLog(PerEpoch, Callback):
         """Validation has run by now: the row has both."""
         assert isinstance(pl_module, Distiller)
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= pl_module.take_train_losses()
+        row |= pl_module.train_losses.take(trainer.strategy, pl_module.device)
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         every = trainer.check_val_every_n_epoch or 1
         if (trainer.current_epoch + 1) % every == 0:

@@ -18,7 +18,7 @@ from kd_research.data.module import DataModule
 from kd_research.evaluation import positions
 from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
 from kd_research.evaluation.shared_costs import SharedCosts
-from kd_research.interfaces import Batch, Inputs
+from kd_research.interfaces import Batch, Inputs, some
 from kd_research.models.capture import Capture
 from kd_research.soft_targets.fill import (
     cache,
@@ -33,10 +33,11 @@ from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.teacher.inheritance import inherit
 from kd_research.training.adapters import adapt, documents
-from kd_research.training.distill import Distiller, OptimizerFactory, some
+from kd_research.training.distill import Distiller, OptimizerFactory
 from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.schedules import Schedule
+from kd_research.trial.texts import student_text
 
 CPU = torch.device("cpu")
 
@@ -122,7 +123,9 @@ class Parts:
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
-        if self.teacher and module.teacher_shapes:
+        if self.teacher and module.objective.needs_teacher:
+            module.text = student_text(self.config, self.data, module, example, self.teacher.module)
+        if self.teacher and module.teacher_shapes and module.text is None:
             key = self.teacher.key
             module.cached = cache(self.config, self.data, key, module.teacher_shapes)
             check_draws(module.cached, module.objective.terms)

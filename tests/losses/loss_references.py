@@ -214,6 +214,14 @@ def reverse_kl(p, q, loss):
     return kl(q, p)
 
 
+@per_example
+def minillm(s, t, y, loss):
+    """Of texts of one token, after which nothing comes."""
+    q, p = softmax(s), softmax(t)
+    mixed = loss.teacher_share * p[y] + (1 - loss.teacher_share) * q[y]
+    return q[y] / mixed * kl(q, p)
+
+
 @scaled
 def jensen_shannon(p, q, loss):
     beta, m = loss.beta, mixture(p, q, loss.beta)

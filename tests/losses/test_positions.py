@@ -14,7 +14,7 @@ ON_LOGITS = [
     name
     for name in sorted(CASES)
     if not CASES[name].overrides and not make_objective(name).layers("student")
-    if name != "prob_mse"  # it also wants the student's weights; its main term is tested below
+    if name not in ("prob_mse", "minillm")  # the first also wants weights, the second whole texts
 ]
 
 
