@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from warm import Command
 
 from kd_research import hydra_plugin
 from kd_research.configuration.config import register_resolvers
@@ -52,13 +53,18 @@ NOOP = [
 ]
 
 
-def start(output_dir, *overrides, base=TINY, environment=(), **popen):
-    """`python -m kd_research.run -m` on tiny models, from another directory than the code's."""
+def start(output_dir, *overrides, base=TINY, environment=(), real=False, **popen):
+    """`python -m kd_research.run -m` on tiny models, from another directory than the code's.
+
+    Args:
+        real: an interpreter of its own, where that is the subject; else a fork of a warm one.
+    """
     command = [sys.executable, "-m", "kd_research.run", "-m", *base, f"output_dir={output_dir}"]
     environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **dict(environment)}
     popen = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **popen}
     output_dir.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen([*command, *overrides], cwd=output_dir, env=environment, **popen)
+    kind = subprocess.Popen if real else Command
+    return kind([*command, *overrides], cwd=output_dir, env=environment, **popen)
 
 
 def sweep(output_dir, *overrides, **how):

@@ -11,7 +11,9 @@ import venv
 from pathlib import Path
 
 import pytest
+import warm
 
+from kd_research.commands import MODULES
 from kd_research.commands.new import TEMPLATE, new
 from kd_research.configuration.own_folders import split
 from kd_research.records.record import read_record
@@ -51,9 +53,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin"
 
 
-def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], cwd: Path, real: bool = False) -> subprocess.CompletedProcess[str]:
+    """`kd ...` of the installed package; but for `real`, the module that it becomes, warm."""
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=clean)
+    kd, word, *more = command
+    if word in MODULES and not real:
+        python = str(Path(kd).with_name("python"))
+        command = [python, "-m", MODULES[word][0], *more]
+    how = warm.run if command[1] == "-m" else subprocess.run
+    return how(command, cwd=cwd, capture_output=True, text=True, env=clean)
 
 
 def completed(sweep: Path) -> int:
@@ -67,7 +75,7 @@ def test_a_wheel_distils_and_sweeps_in_an_empty_folder(installed: Path, tmp_path
     where = [str(installed / "python"), "-c", "import kd_research; print(kd_research.__file__)"]
     assert str(installed.parent) in run(where, tmp_path).stdout, "not the checkout's"
     tiny = ("student.model.width=8", "student.model.depth=1", "teacher.model.width=4")
-    done = run([kd, "run", *SHORT, *tiny], tmp_path)
+    done = run([kd, "run", *SHORT, *tiny], tmp_path, real=True)
     assert done.returncode == 0, done.stderr
     (record,) = (tmp_path / "outputs" / "runs").glob("*/*/record.json")
     assert read_record(record.parent).status == "completed"
@@ -76,7 +84,8 @@ def test_a_wheel_distils_and_sweeps_in_an_empty_folder(installed: Path, tmp_path
     folder = tmp_path / "outputs" / "sweeps" / "digits"
     assert completed(folder) == 2
     module = [str(installed / "python"), "-m", "kd_research.report", str(folder)]
-    assert run(module, tmp_path).stdout == run([kd, "report", str(folder)], tmp_path).stdout
+    real = run([kd, "report", str(folder)], tmp_path, real=True)
+    assert run(module, tmp_path).stdout == real.stdout != ""
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 
@@ -118,7 +127,8 @@ def check_a_run_and_its_repetition(kd: str, command: list[str], tmp_path: Path) 
 
 
 def test_a_folder_that_is_not_there_is_told(installed: Path, tmp_path: Path) -> None:
-    done = run([str(installed / "kd"), "run", "--config-dir", "none/conf"], tmp_path)
+    missing = [str(installed / "kd"), "run", "--config-dir", "none/conf"]
+    done = run(missing, tmp_path, real=True)
     assert done.returncode == 1
     assert done.stderr.startswith("there is no folder none/conf")
     assert not list(tmp_path.iterdir())

@@ -6,21 +6,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import warm
 from tiny import TINY
 
 from kd_research.configuration.overrides import explain
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
 
-def command(*arguments: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def command(*arguments: str, cwd: Path, run: Any = warm.run) -> subprocess.CompletedProcess[str]:
+    return run(  # type: ignore[no-any-return]
         [sys.executable, "-m", "kd_research.run", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=timeout,
         env={**os.environ, "PYTHONWARNINGS": "default"},
     )
 
@@ -28,7 +29,7 @@ def command(*arguments: str, cwd: Path, timeout: float = 600) -> subprocess.Comp
 def test_one_run_from_any_directory(outputs: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "here"
     overrides = [*TINY, f"output_dir={outputs}", f"hydra.run.dir={run_dir}", "loss=logit_mse"]
-    done = command(*overrides, cwd=tmp_path)
+    done = command(*overrides, cwd=tmp_path, run=subprocess.run)  # with the imports' warnings
     assert done.returncode == 0, done.stderr
     assert "chosen by val_accuracy" in done.stdout
     assert "Warning" not in done.stderr

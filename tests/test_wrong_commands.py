@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import warm
 
 from kd_research import run
 from kd_research.configuration.trainer_checks import GPU_FILES
@@ -245,9 +245,9 @@ SAMPLE = [TYPOS[0], TYPES[15], TRAINING[3], FILES[6], TOGETHER[0], SYNTAX[0]]
 @pytest.mark.parametrize(("command", "expected"), SAMPLE, ids=[each for each, _ in SAMPLE])
 def test_a_real_command_line_says_the_same(command: str, expected: str, here: Path) -> None:
     before = sorted(here.rglob("*"))
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "kd_research.run", *typed(command, here)],
-        capture_output=True, text=True, cwd=here, timeout=600,
+        capture_output=True, text=True, cwd=here,
     )  # fmt: skip
     assert done.returncode != 0
     assert expected.replace("HERE", str(here)) in done.stderr

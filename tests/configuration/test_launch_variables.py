@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from omegaconf import OmegaConf
 from sweep_commands import PATHS
 from tiny import TINY
@@ -129,9 +129,7 @@ def test_srun_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(module: str, *arguments: str, at: Path, said: dict[str, str]) -> tuple[int, str, str]:
     environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **said}
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=at, timeout=600, env=environment
-    )
+    done = warm.run(command, capture_output=True, text=True, cwd=at, env=environment)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from kd_research.configuration.resolvers import ROOT
 from kd_research.configuration.search_ranges import LOSSES, MOST, read, table
@@ -41,5 +41,5 @@ def test_the_page_is_current() -> None:
 
 def test_the_command_prints_the_page() -> None:
     command = [sys.executable, "-m", "kd_research.configuration.search_ranges"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    printed = warm.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert printed == table()

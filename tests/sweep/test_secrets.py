@@ -1,7 +1,6 @@
 """A marked password, put wherever one may be, is found in no file, output or child's arguments."""
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import warm
 from postgres import running
 from sweep_commands import NOOP, PATHS, TINY, folder, records, start
 
@@ -39,7 +39,7 @@ class Children:
                 above = parents.get(pid)
                 while above and above != self.process.pid:
                     above = parents.get(above)
-                if above:
+                if above and command != commands.get(self.process.pid):  # it has yet to become one
                     self.seen.add(command)
             time.sleep(0.05)
 
@@ -64,13 +64,12 @@ def found_in(place):
 def look_at(output_dir, *module, **more):
     environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": KEY}
     environment |= more
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", *map(str, module)],
         capture_output=True,
         text=True,
         env=environment,
         cwd=output_dir,
-        timeout=600,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -83,7 +82,8 @@ def test_a_password_stays_where_it_was(form, tmp_path):
     environment = {"WANDB_API_KEY": KEY, "KD_STORAGE": url, "KD_NOTE": f"note {MARK}"}
     given = url if form == "typed" else "${oc.env:KD_STORAGE}"
     overrides = [f"sweep.storage='{given}'", "+tracking.notes=${oc.env:KD_NOTE}"]
-    process = start(output_dir, *overrides, base=TRACKED, environment=environment)
+    real = form == "typed"  # then its children have the arguments that they have with everybody
+    process = start(output_dir, *overrides, base=TRACKED, environment=environment, real=real)
     code, printed, children = run(process)
     assert code == 0, printed
     assert (output_dir / "other.db").exists()
@@ -115,7 +115,8 @@ def test_the_password_of_a_postgresql_that_asks_for_it_stays_where_it_was(tmp_pa
     with running(MARK) as database:
         output_dir = tmp_path / "out"
         overrides = [f"sweep.storage='{database.url}'", "tracking=offline", "sweep.n_trials=2"]
-        process = start(output_dir, *overrides, base=NOOP, environment={"WANDB_API_KEY": KEY})
+        key = {"WANDB_API_KEY": KEY}
+        process = start(output_dir, *overrides, base=NOOP, environment=key, real=True)
         code, printed, children = run(process)
         assert code == 0, printed
         assert optuna.load_study(study_name="s", storage=database.url).best_trials

@@ -1,9 +1,9 @@
 """A sweep is what was typed: mappings whole, groups where they go, no other sweeper."""
 
-import subprocess
 import sys
 
 import pytest
+import warm
 from sweep_commands import make_plan
 from tiny import TINY
 
@@ -59,12 +59,11 @@ def test_a_group_is_swept_where_it_goes(tmp_path):
 )
 def test_another_sweeper_is_refused(override, message, tmp_path):
     """It ran the first of three settings alone, and ended with 0."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "kd_research.run", "-m", *TINY, f"output_dir={tmp_path}"]
         + ["loss.temperature=1,2,3", override],
         capture_output=True,
         text=True,
-        timeout=600,
     )
     assert done.returncode == 1
     assert message in done.stderr

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from omegaconf import OmegaConf
 from sweep_commands import PATHS
 from tiny import TINY, Compose, composed, plain
@@ -62,13 +62,12 @@ def test_what_the_package_ships_is_known() -> None:
 
 def call(module: str, *arguments: object, at: Path) -> tuple[int, str]:
     environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=at,
         env=environment,
-        timeout=600,
     )
     return done.returncode, done.stdout + done.stderr
 
