@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -17,6 +18,21 @@ KEY = "abcdef0123456789abcdef0123456789MARKED00"  # as long as W&B's
 TRACKED = [*TINY, "tracking=offline", "sweep.n_trials=1", "sweep.workers=1"]
 
 
+def command_of(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def children_of(pid):
+    """The processes that the threads of one have started, and that live."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
 class Children:
     """The arguments of every process below one, as /proc tells them while it runs."""
 
@@ -27,20 +43,13 @@ class Children:
 
     def _watch(self):
         while self.process.poll() is None:
-            parents, commands = {}, {}
-            for entry in Path("/proc").glob("[0-9]*"):
-                try:
-                    stat = (entry / "stat").read_text()
-                    commands[int(entry.name)] = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-            for pid, command in commands.items():
-                above = parents.get(pid)
-                while above and above != self.process.pid:
-                    above = parents.get(above)
-                if above and command != commands.get(self.process.pid):  # it has yet to become one
+            own, below = command_of(self.process.pid), children_of(self.process.pid)
+            while below:
+                pid = below.pop()
+                below += children_of(pid)
+                if command := command_of(pid):
                     self.seen.add(command)
+            self.seen.discard(own)  # of one that has yet to become another
             time.sleep(0.05)
 
 
