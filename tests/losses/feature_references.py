@@ -7,6 +7,7 @@ have matrix products.
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from loss_references import kl, per_example, softmax
@@ -75,6 +76,29 @@ def fsp(setting):
     (s0, t0), (s1, t1) = layers(setting)
     s0, s1 = loss.adapters[0](s0), loss.adapters[1](s1)
     return (flow(s0, s1) - flow(t0, t1)).square().mean()
+
+
+def singular_vectors(setting):
+    # one example, one vector at a time, by numpy's singular value decomposition
+    loss = setting.loss
+    (s0, t0), (s1, t1) = layers(setting)
+    maps = [(loss.adapters[0](s0), t0), (loss.adapters[1](s1), t1)]
+    total = 0.0
+    for row in range(len(s0)):
+        vectors = []
+        for ours, theirs in maps:
+            aim = np.linalg.svd(theirs[row].flatten(1).T.detach().numpy())[2][0]
+            aim = aim if aim.sum() >= 0 else -aim
+            found = np.linalg.svd(ours[row].flatten(1).T.detach().numpy())[2][:4]
+            best = max(found, key=lambda vector: abs(vector @ aim))
+            vectors.append((best * np.sign(best @ aim), aim))
+        (s_before, t_before), (s_after, t_after) = vectors
+        for i in range(len(t_after)):
+            for j in range(len(t_before)):
+                ours = math.exp(-((s_after[i] - s_before[j]) ** 2) / 8)
+                theirs = math.exp(-((t_after[i] - t_before[j]) ** 2) / 8)
+                total += (ours - theirs) ** 2
+    return total / len(s0)
 
 
 def cwd(setting):

@@ -92,6 +92,7 @@ CASES: dict[str, Case] = {
     "at": Case({"at": features.attention}, feature_scale=True),
     "nst": Case({"nst": features.nst}, feature_scale=True),
     "fsp": Case({"fsp": features.fsp}),
+    "kdsvd": Case({"kdsvd": features.singular_vectors}),
     "cwd": Case({"cwd": features.cwd}),
     "ickd": Case({"ickd": features.ickd}, zero=False),
     "vid": Case({"vid": features.vid}, zero=False),

@@ -10,6 +10,7 @@ from loss_cases import make_batch, make_objective, make_setting
 from kd_research.interfaces import Output
 from kd_research.losses.contrast import draw_others
 from kd_research.losses.overhaul import negative_mean
+from kd_research.losses.singular import right_singular
 from kd_research.losses.target_class import DecoupledKD, without_class
 
 
@@ -203,3 +204,30 @@ def test_weight_norm_follows_the_weights():
             parameter *= 2
     doubled = setting.value()[1]["weight_norm"].item()
     assert doubled == pytest.approx(2 * parts["weight_norm"].item())
+
+
+def test_the_derivative_of_singular_vectors_is_that_of_differences():
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    aims = torch.randn(2, 3, 2, dtype=torch.float64)
+
+    def value(x):
+        found, _ = right_singular(x, 2)
+        return (found.detach() * aims).sign() * found * aims
+
+    given = maps.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(given).sum(), given)
+    step = torch.zeros_like(maps)
+    step[1, 2, 0, 3] = 1e-6
+    change = (value(maps + step) - value(maps - step)).sum() / 2e-6
+    torch.testing.assert_close(gradient[1, 2, 0, 3], change, rtol=1e-4, atol=1e-6)
+
+
+def test_dead_channels_leave_the_derivative_of_singular_vectors_finite():
+    maps = torch.zeros(2, 4, 3, 3)
+    maps[:, 0] = torch.rand(2, 3, 3)
+    maps.requires_grad_()
+    found, _ = right_singular(maps, 3)
+    found.sum().backward()
+    assert maps.grad is not None
+    assert bool(maps.grad.isfinite().all())
