@@ -16,7 +16,7 @@ from torch import nn
 from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.ranks import be_one_process
 from kd_research.configuration.trust import FLAG, give
-from kd_research.generation.decode import context_of, generate
+from kd_research.generation.decode import context_of, generate, pad_left
 from kd_research.generation.settings import GenerationConfig
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
@@ -35,18 +35,14 @@ def written(
     num_tokens, start = 0, time.perf_counter()
     for first in range(0, len(prompts), BATCH):
         part = prompts[first : first + BATCH]
-        length = max(map(len, part))
-        found = generate(
-            model,
-            torch.tensor([[0] * (length - len(ids)) + ids for ids in part]),
-            how,
-            seed=seed,
-            rows=torch.arange(first, first + len(part)),
-            attention_mask=torch.tensor([[0] * (length - len(i)) + [1] * len(i) for i in part]),
-        )
+        tokens, mask = pad_left(part)
+        rows = torch.arange(first, first + len(part))
+        found = generate(model, tokens, how, seed=seed, rows=rows, attention_mask=mask)
         num_tokens += int(found.mask.sum())
-        rows = zip(found.tokens, found.mask, strict=True)
-        texts += [run.tokenizer.decode(tokens[mask].tolist()) for tokens, mask in rows]
+        texts += [
+            run.tokenizer.decode(row[kept].tolist())
+            for row, kept in zip(found.tokens, found.mask, strict=True)
+        ]
     return texts, num_tokens, time.perf_counter() - start
 
 

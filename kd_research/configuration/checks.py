@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iter
     yield from _loss_problems(config)
     yield from _model_problems(config)
     yield from _soft_targets_problems(config.get("soft_targets") or {})
+    yield from _text_problems(config)
     yield from _class_problems(config)
     yield from _name_problems(config)
     yield from trainer_problems(config)
@@ -191,6 +193,36 @@ def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "soft_targets.top_k and soft_targets.draws are two ways to cache few classes; type "
             "soft_targets.top_k=auto or soft_targets.draws=null"
+        )
+
+
+def _text_problems(config: DictConfig) -> Iterator[str]:
+    settings = config.get("text_evaluation") or {}
+    allowed: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+        "num_prompts": (
+            lambda v: v is None or (is_whole(v) and v >= 0),
+            "a whole number >= 0, or null for all",
+            "100",
+        ),
+        "max_new_tokens": (_is_count_or_null, "a whole number >= 1, or null", "null"),
+        "temperature": (lambda v: is_number(v) and v >= 0, "a number >= 0", "0"),
+        "top_k": (_is_count_or_null, "a whole number >= 1, or null", "null"),
+        "top_p": (lambda v: is_number(v, above=0) and v <= 1, "above 0 and at most 1", "1"),
+    }
+    for name, (is_right, what, example) in allowed.items():
+        if name in settings and not is_right(settings[name]):
+            key = f"text_evaluation.{name}"
+            yield f"{key} must be {what}, got {settings[name]!r}; try {key}={example}"
+    new, context = settings.get("max_new_tokens"), config.dataset.get("context")
+    if is_count(new) and is_count(context) and new > context:
+        yield (
+            f"text_evaluation.max_new_tokens={new} are more than dataset.context={context}; "
+            f"try text_evaluation.max_new_tokens={context // 2}"
+        )
+    if settings.get("num_prompts", 0) != 0 and find_spec("rouge_score") is None:
+        yield (
+            "text_evaluation needs rouge-score, which is not installed; type pip install "
+            "'kd_research[text]', or text_evaluation.num_prompts=0"
         )
 
 

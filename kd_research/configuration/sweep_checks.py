@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from kd_research.configuration.constraints import FORM
 from kd_research.configuration.values import is_count, is_number, is_whole, plain
+from kd_research.records.measures import OF_TEXTS
 
 MAX_NAME = 100
 # What only a run with a teacher measures.
@@ -99,6 +100,11 @@ def _objective_problems(config: DictConfig, sweep: Mapping[str, Any]) -> Iterato
     for name, key in names.items():
         if name.startswith(OF_TEACHER) and not has_teacher:
             yield f"{key}: {name} needs a teacher, got teacher=none; try teacher=cnn"
+        if name.endswith(OF_TEXTS) and not _writes(config):
+            yield (
+                f"{key}: {name} is measured of texts, and text_evaluation.num_prompts is 0; "
+                "type text_evaluation.num_prompts=100"
+            )
         if name in ENERGY and find_spec("zeus") is None:
             yield (
                 f"{key}: {name} is read by Zeus, which is not installed; "
@@ -109,6 +115,10 @@ def _objective_problems(config: DictConfig, sweep: Mapping[str, Any]) -> Iterato
                 f"{key}: this machine has no energy counter that can be read "
                 f"({' or '.join(COUNTERS)}); try macs or latency_ms"
             )
+
+
+def _writes(config: DictConfig) -> bool:
+    return (config.get("text_evaluation") or {"num_prompts": 0}).get("num_prompts") != 0
 
 
 def _readable(counter: str) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -44,6 +44,11 @@ class Generated(NamedTuple):
 def keeps_a_cache(model: nn.Module) -> bool:
     """Whether `model` decodes token by token with a cache of keys and values."""
     return {"input_ids", "use_cache", "past_key_values"} <= _arguments(model)
+
+
+def takes_padding(model: nn.Module) -> bool:
+    """Whether `model` can be told of padding, and so reads rows of different lengths at once."""
+    return "attention_mask" in _arguments(model)
 
 
 def context_of(model: nn.Module) -> int | None:
@@ -120,17 +125,37 @@ def next_logits(
     model: nn.Module, given: Tensor, mask: Tensor | None, past: Any, cached: bool
 ) -> tuple[Tensor, Any]:
     """The logits after the last of the given tokens, (B, V), and the cache of all of them."""
-    inputs: dict[str, Any] = {"input_ids": given}
-    if mask is not None:  # Hugging Face's decoders would count the padding as positions
-        inputs["attention_mask"] = mask
-        if "position_ids" in _arguments(model):
-            positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-            inputs["position_ids"] = positions[:, -given.shape[1] :]
+    inputs = padded_inputs(model, given, mask)
     if cached:
         inputs |= {"past_key_values": past, "use_cache": True}
     found = model(**inputs)
     logits = found if isinstance(found, Tensor) else found["logits"]
     return logits[:, -1], found["past_key_values"] if cached else None
+
+
+def padded_inputs(model: nn.Module, tokens: Tensor, mask: Tensor | None) -> dict[str, Any]:
+    """What a decoder is called with to read tokens, (B, T), that are padded on the left.
+
+    Args:
+        model: the decoder.
+        tokens: (B, T) ids.
+        mask: (B, positions before these + T), 0 at the padding; None: there is none.
+    """
+    inputs: dict[str, Any] = {"input_ids": tokens}
+    if mask is not None:  # Hugging Face's decoders would count the padding as positions
+        inputs["attention_mask"] = mask
+        if "position_ids" in _arguments(model):
+            positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions[:, -tokens.shape[1] :]
+    return inputs
+
+
+def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids of different lengths as one (B, T) int64, and its mask, 0 at the padding."""
+    length = max(map(len, rows))
+    tokens = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    return tokens, mask
 
 
 def _arguments(model: nn.Module) -> set[str]:
@@ -155,7 +180,7 @@ def _trimmed(prompts: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Te
 
 
 def _check(model: nn.Module, prompts: Tensor, mask: Tensor, new: int) -> None:
-    if not bool(mask.all()) and "attention_mask" not in _arguments(model):
+    if not bool(mask.all()) and not takes_padding(model):
         raise ValueError(
             f"{type(model).__name__} takes no attention_mask, so it would read the padding; "
             "give it prompts of one length"

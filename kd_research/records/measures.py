@@ -17,6 +17,10 @@ METRICS = (
     "acceptance_rate",
     "copied_error_share",
     "accuracy_retention",
+    "val_rouge_l",
+    "val_exact_match",
+    "val_gsm8k_accuracy",
+    "val_text_perplexity",
 )
 TEST_METRICS = tuple(
     name.replace("val_", "test_") if name.startswith("val_") else f"test_{name}" for name in METRICS
@@ -39,6 +43,7 @@ COSTS = (
     "energy_ratio",
 )
 RATIOS = COSTS[-3:]
+OF_TEXTS = ("rouge_l", "exact_match", "gsm8k_accuracy", "text_perplexity")  # ends of names
 TRAINING_COSTS = (
     "train_epoch_seconds",
     "train_epoch_cpu_seconds",
@@ -63,6 +68,12 @@ _KNOWN = (
     "teacher_test_perplexity",
     "teacher_val_bits_per_byte",
     "teacher_test_bits_per_byte",
+    "teacher_val_rouge_l",
+    "teacher_test_rouge_l",
+    "teacher_val_exact_match",
+    "teacher_test_exact_match",
+    "teacher_val_gsm8k_accuracy",
+    "teacher_test_gsm8k_accuracy",
     *(f"teacher_{name}" for name in COSTS if name not in RATIOS),
     "test_errors",
     "teacher_test_errors",

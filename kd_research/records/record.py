@@ -41,7 +41,9 @@ class RunRecord:
         seed: the run's seed.
         metrics: val_accuracy, val_nll, val_ece, teacher_agreement, teacher_kl,
             copied_error_share, teacher_val_accuracy, accuracy_retention and their test_* twins;
-            of text also val_perplexity, val_bits_per_byte, teacher_reverse_kl, acceptance_rate.
+            of text also val_perplexity, val_bits_per_byte, teacher_reverse_kl, acceptance_rate,
+            and of prompts with completions val_rouge_l, val_exact_match, val_gsm8k_accuracy,
+            val_text_perplexity.
         costs: num_params, model_bytes, macs, latency_ms, latency_p95_ms, batch_latency_ms,
             peak_memory_bytes, energy_joules (of 1,000 inferences); the teacher's under teacher_*;
             compression_ratio, speedup, energy_ratio; of language models

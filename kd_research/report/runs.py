@@ -21,6 +21,7 @@ INTERNAL = (
     "pool.",
     "soft_targets.",
     "efficiency.",
+    "text_evaluation.",
     "num_threads",
     "channels_last",
     "loss.search",

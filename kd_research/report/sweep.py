@@ -23,7 +23,10 @@ LARGER_IS_BETTER = (
     "compression",
     "speedup",
     "energy_ratio",
+    "rouge_l",
+    "exact_match",
 )
+FRACTIONS = ("accuracy", "agreement", "retention", "rouge_l", "exact_match")
 
 
 def larger_is_better(metric: str) -> bool:
@@ -33,7 +36,7 @@ def larger_is_better(metric: str) -> bool:
 
 def is_fraction(metric: str) -> bool:
     """Whether people read a metric in percent."""
-    return any(word in metric for word in ("accuracy", "agreement", "retention"))
+    return any(word in metric for word in FRACTIONS)
 
 
 def tie_break(trial: Trial) -> tuple[float, int]:

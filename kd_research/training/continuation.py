@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 LONGEST_SHARE = 0.1  # of the time, for saving: an epoch as long as ten savings is saved at once
 KEY = "kd_research"
 # What may change in a configuration without changing the fit.
-OTHER_KEYS = ("overrides", "tracking", "output_dir", "sweep", "pool", "sampler", "efficiency")
+OTHER_KEYS = (
+    *("overrides", "tracking", "output_dir", "sweep", "pool", "sampler", "efficiency"),
+    "text_evaluation",
+)
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
 from kd_research.configuration.config import ConfigError
-from kd_research.data.module import DataModule
 from kd_research.evaluation import positions
 from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
 from kd_research.evaluation.shared_costs import SharedCosts
+from kd_research.evaluation.texts import OFF, evaluate_texts, refuse_without_prompts
 from kd_research.interfaces import Batch, Inputs, some
 from kd_research.models.capture import Capture
 from kd_research.soft_targets.fill import (
@@ -30,14 +29,13 @@ from kd_research.soft_targets.fill import (
 )
 from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
-from kd_research.teacher.checkpoint import load_weights
 from kd_research.teacher.inheritance import inherit
-from kd_research.training.adapters import adapt, documents
 from kd_research.training.distill import Distiller, OptimizerFactory
 from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.schedules import Schedule
-from kd_research.trial.texts import student_text
+from kd_research.trial.parts import make, make_data, make_student, with_adapter
+from kd_research.trial.texts import stop_of, student_text
 
 CPU = torch.device("cpu")
 
@@ -58,23 +56,25 @@ class Parts:
         torch.set_num_threads(config["num_threads"])
         keep_freed()
         self.data = make_data(config)
+        texts = config.get("text_evaluation") or OFF
+        make("text_evaluation", lambda: refuse_without_prompts(self.data, texts))
         # what is wrong is told before a teacher is trained
         student = with_adapter(config, self.data, self._make_student())
-        _make("optimizer", lambda: check_paths(self._optimizer()[1], student))
-        _make("scheduler", self._schedule)
+        make("optimizer", lambda: check_paths(self._optimizer()[1], student))
+        make("scheduler", self._schedule)
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
-            self.teacher = _make("teacher", lambda: chain.obtain(config, self.data))
-        start = _make("student.pretraining", lambda: chain.pretrained(config))
+            self.teacher = make("teacher", lambda: chain.obtain(config, self.data))
+        start = make("student.pretraining", lambda: chain.pretrained(config))
         seed_everything(config["seed"], verbose=False)
         self.student = self._make_student()
         if start is not None:
             self.student.load_state_dict(start.module.state_dict())
-        _make("student.from_teacher", self._inherit)
+        make("student.from_teacher", self._inherit)
         self.student = with_adapter(config, self.data, self.student)
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module: Distiller = _make("loss", self._assemble)
+        self.module: Distiller = make("loss", self._assemble)
         if config["compile"]:
             self.student.compile()
 
@@ -183,13 +183,23 @@ class Parts:
 
     def evaluate(self) -> Evaluation:
         """What the fitted student is worth; student and teacher are where they are to work."""
+        read_test = self.config["read_test"]
         if not self.data.has_positions:
             logits = self.teacher_logits if self.teacher else None
-            return evaluate(self.student, logits, self.data, self.config["read_test"])
+            return evaluate(self.student, logits, self.data, read_test)
         teach = self._teach if self.teacher else None
-        return positions.evaluate_positions(
-            self.student, teach, self.data, self.config["read_test"]
+        found = positions.evaluate_positions(self.student, teach, self.data, read_test)
+        evaluate_texts(
+            found,
+            self.student,
+            self.teacher.module if self.teacher else None,
+            self.data,
+            self.config.get("text_evaluation") or OFF,
+            stop_of(self.config, self.data),
+            self.config["seed"],
+            read_test,
         )
+        return found
 
     def _teach(self, split_name: str) -> positions.Teach:
         """Gives the teacher's logits for batches of "val" or "test": cached, where they fit."""
@@ -228,65 +238,3 @@ class Parts:
                 ]
             )
         return accuracy
-
-
-def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
-    """The student as its configuration states it, before anything is trained; in training mode.
-
-    Raises:
-        ConfigError: it cannot be built, or its checkpoint does not fit it.
-    """
-    own = config["student"]
-
-    def build() -> nn.Module:
-        module = stated.model_of(own, config["dataset"])
-        stated.to_vocabulary("student", module, data)
-        if own.get("checkpoint") is not None:
-            load_weights(module, Path(own["checkpoint"]))
-        return module.train()  # what is loaded pretrained comes in eval mode, and would stay so
-
-    module: nn.Module = _make("student", build)
-    return module
-
-
-def with_adapter(config: Mapping[str, Any], data: DataModule, student: nn.Module) -> nn.Module:
-    """The student with what `student.adapter` states, after its weights have come.
-
-    Raises:
-        ConfigError: the adapter does not go with it, or with the data.
-    """
-    own = config["student"].get("adapter")
-    if not own:
-        return student
-
-    def build() -> nn.Module:
-        return adapt(
-            student,
-            instantiate(own, _convert_="all"),
-            teachers.example_batch(data, 2).inputs,
-            lambda num: documents(data, num, config["seed"]),
-        ).train()
-
-    adapted: nn.Module = _make("student", build)
-    return adapted
-
-
-def make_data(config: Mapping[str, Any]) -> DataModule:
-    """The data set as its configuration states it.
-
-    Raises:
-        ConfigError: it is not there, or not as it is stated.
-    """
-    data: DataModule = _make("dataset", lambda: instantiate(config["dataset"], seed=config["seed"]))
-    data.channels_last = config["channels_last"]
-    return data
-
-
-def _make(part: str, build: Callable[[], Any]) -> Any:
-    """`build()`, with what goes wrong told as a mistake in the configuration of `part`."""
-    try:
-        return build()
-    except InstantiationException as error:
-        raise ConfigError([f"{part}: {error.__cause__ or error}"]) from error
-    except ValueError as error:
-        raise ConfigError([f"{part}: {line}" for line in str(error).splitlines()]) from error

@@ -19,7 +19,8 @@ from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.teacher.stated import to_vocabulary
 from kd_research.training.distill import freeze
-from kd_research.trial.assembly import make_data, make_student, with_adapter
+from kd_research.trial.parts import make_data, make_student, with_adapter
+from kd_research.trial.texts import stop_of
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,11 @@ def open_language_run(directory: Path, device: torch.device | None = None) -> La
     if device is None:
         use_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
         device = torch.device("cuda" if use_gpu else "cpu")
-    last = config["dataset"].get("end_of_text")
     return LanguageRun(
         config,
         data,
         data.tokenizer,
-        None if last is None else data.tokenizer.token_to_id(last),
+        stop_of(config, data),
         student.to(device).eval(),
         None if teacher is None else teacher.to(device),
         why,

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_decoders import CONTEXT, KINDS, VOCAB, WithoutCache, decoder, padded
+from tiny_decoders import CONTEXT, KINDS, VOCAB, WithoutCache, decoder
 from torch import nn
 
-from kd_research.generation.decode import draw, generate, pick, probabilities, uniforms
+from kd_research.generation.decode import draw, generate, pad_left, pick, probabilities, uniforms
 from kd_research.generation.settings import GenerationConfig
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10], [11, 12]]
@@ -30,7 +30,7 @@ def recorded(model, **settings):
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_decoding_of_padded_rows_is_the_full_forward_of_each_alone(kind):
     model = decoder(kind)
-    tokens, mask = padded(PROMPTS)
+    tokens, mask = pad_left(PROMPTS)
     found, logits = recorded(model, prompts=tokens, config=TEN, seed=0, attention_mask=mask)
     again, slowly = recorded(
         WithoutCache(model), prompts=tokens, config=TEN, seed=0, attention_mask=mask
@@ -51,7 +51,7 @@ def test_cached_decoding_of_padded_rows_is_the_full_forward_of_each_alone(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_depends_on_seed_step_and_row_not_on_the_batch(kind):
     model = decoder(kind)
-    tokens, mask = padded(PROMPTS)
+    tokens, mask = pad_left(PROMPTS)
     rows = torch.tensor([3, 1, 4, 15])
     given = {"config": TEN, "seed": 5}
     together = generate(model, tokens, rows=rows, attention_mask=mask, **given).tokens
@@ -182,7 +182,7 @@ def test_padding_that_a_model_cannot_be_told_of_is_refused():
         def forward(self, input_ids):
             raise AssertionError
 
-    tokens, mask = padded(PROMPTS)
+    tokens, mask = pad_left(PROMPTS)
     with pytest.raises(ValueError, match="Plain takes no attention_mask"):
         generate(Plain(), tokens, TEN, seed=0, attention_mask=mask)
     with pytest.raises(ValueError, match="pad on the left"):

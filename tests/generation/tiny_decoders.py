@@ -44,10 +44,3 @@ class WithoutCache(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids
         )
         return found if isinstance(found, torch.Tensor) else found["logits"]
-
-
-def padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    length = max(map(len, prompts))
-    tokens = torch.tensor([[7] * (length - len(row)) + row for row in prompts])
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompts])
-    return tokens, mask

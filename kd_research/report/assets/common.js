@@ -2,7 +2,7 @@
 // What both pages share: formatting, theme, and how plotly.js is unpacked.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const isFraction = (name) => /accuracy|agreement|retention/.test(name);
+const isFraction = (name) => /accuracy|agreement|retention|rouge_l|exact_match/.test(name);
 
 const thousands = new Intl.NumberFormat("en");
 function show(name, value, std) {

@@ -1,0 +1,80 @@
+"""Single parts of a run, as its configuration states them; what is wrong names the part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from kd_research.configuration.config import ConfigError
+from kd_research.data.module import DataModule
+from kd_research.teacher import stated
+from kd_research.teacher import train as teachers
+from kd_research.teacher.checkpoint import load_weights
+from kd_research.training.adapters import adapt, documents
+
+
+def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
+    """The student as its configuration states it, before anything is trained; in training mode.
+
+    Raises:
+        ConfigError: it cannot be built, or its checkpoint does not fit it.
+    """
+    own = config["student"]
+
+    def build() -> nn.Module:
+        module = stated.model_of(own, config["dataset"])
+        stated.to_vocabulary("student", module, data)
+        if own.get("checkpoint") is not None:
+            load_weights(module, Path(own["checkpoint"]))
+        return module.train()  # what is loaded pretrained comes in eval mode, and would stay so
+
+    module: nn.Module = make("student", build)
+    return module
+
+
+def with_adapter(config: Mapping[str, Any], data: DataModule, student: nn.Module) -> nn.Module:
+    """The student with what `student.adapter` states, after its weights have come.
+
+    Raises:
+        ConfigError: the adapter does not go with it, or with the data.
+    """
+    own = config["student"].get("adapter")
+    if not own:
+        return student
+
+    def build() -> nn.Module:
+        return adapt(
+            student,
+            instantiate(own, _convert_="all"),
+            teachers.example_batch(data, 2).inputs,
+            lambda num: documents(data, num, config["seed"]),
+        ).train()
+
+    adapted: nn.Module = make("student", build)
+    return adapted
+
+
+def make_data(config: Mapping[str, Any]) -> DataModule:
+    """The data set as its configuration states it.
+
+    Raises:
+        ConfigError: it is not there, or not as it is stated.
+    """
+    data: DataModule = make("dataset", lambda: instantiate(config["dataset"], seed=config["seed"]))
+    data.channels_last = config["channels_last"]
+    return data
+
+
+def make(part: str, build: Callable[[], Any]) -> Any:
+    """`build()`, with what goes wrong told as a mistake in the configuration of `part`."""
+    try:
+        return build()
+    except InstantiationException as error:
+        raise ConfigError([f"{part}: {error.__cause__ or error}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{part}: {line}" for line in str(error).splitlines()]) from error
