@@ -67,6 +67,9 @@ class Letters:
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(ord("a") + each) for each in ids)
 
+    def save(self, path: str) -> None:
+        """As of `tokenizers`; this one has nothing to keep."""
+
 
 class CachedNet(nn.Module):
     """A decoder of one layer of attention, called as Hugging Face's are, with a cache."""

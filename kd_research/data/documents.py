@@ -84,7 +84,12 @@ def read_texts(source: Source, rows: str, cuts: Cuts, cache: Path) -> dict[str, 
 
 
 def read_instructions(
-    source: Source, prompt: str, completion: str, cuts: Cuts, cache: Path
+    source: Source,
+    prompt: str,
+    completion: str,
+    words: Mapping[str, Sequence[str]],
+    cuts: Cuts,
+    cache: Path,
 ) -> dict[str, list[Document]]:
     """Split -> prompts and completions.
 
@@ -92,20 +97,26 @@ def read_instructions(
         source: where they are.
         prompt: a template of columns, such as "{instruction} "; a missing value is empty.
         completion: a template.
+        words: column -> the words that its whole numbers stand for.
         cuts: for the splits that are not published.
         cache: for what `datasets` makes of the files.
 
     Raises:
-        ValueError: a template names no column or an unknown one, or a completion is empty.
+        ValueError: a template names no column or an unknown one, a number has no word, or a
+            completion is empty.
     """
     splits = open_splits(source, cache)
     columns = list(splits["train"].features)
+    if unknown := sorted(words.keys() - set(columns)):
+        raise ValueError(
+            f"{source}: dataset.words names {', '.join(unknown)}; there are {', '.join(columns)}"
+        )
     for name, template in (("prompt", prompt), ("completion", completion)):
         _check_template(source, name, template, columns)
     found = {}
     for split, table in splits.items():
         rows = [
-            {name: "" if value is None else value for name, value in row.items()}
+            {name: _said(source, name, value, words.get(name)) for name, value in row.items()}
             for row in table.with_format(None)
         ]
         completions = [completion.format_map(row) for row in rows]
@@ -115,6 +126,18 @@ def read_instructions(
         prompts = [prompt.format_map(row) for row in rows]
         found[split] = [Document(*pair) for pair in zip(prompts, completions, strict=True)]
     return _cut(found, cuts)
+
+
+def _said(source: Source, column: str, value: Any, words: Sequence[str] | None) -> Any:
+    """A value as a template has it: nothing where it is missing, a word where there are words."""
+    if value is None or words is None:
+        return "" if value is None else value
+    if not is_whole(value) or value >= len(words):
+        raise ValueError(
+            f"{source}: dataset.words.{column} has {len(words)} words, for 0 to {len(words) - 1}, "
+            f"and there is {value!r}; give every number its word"
+        )
+    return words[value]
 
 
 def _check_template(source: Source, name: str, template: str, columns: Sequence[str]) -> None:

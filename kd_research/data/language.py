@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,8 @@ def instructions(
     test_fraction: float,
     split_seed: int,
     store: str,
+    words: Mapping[str, Sequence[str]] | None = None,
+    pack: bool = True,
     **settings: Any,
 ) -> DataModule:
     """Prompts with completions, of which the completions alone are learnt.
@@ -115,10 +117,23 @@ def instructions(
         prompt: a template of columns, "{instruction} ".
         completion: a template of columns, "{response}".
         long_prompts: of more than `context` tokens: "refuse" them, or "leave_out" their pairs.
+        words: column -> the words that its whole numbers stand for; those of a column in
+            `completion` are its choices, among which label-word likelihood decides.
+        pack: whether a window holds as many pairs as fit; else it holds one.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: a setting is out of its range, or a choice is no single token.
     """
+    words = {column: [*each] for column, each in (words or {}).items()}
+    if any(
+        len({*each}) < 2 or not all(isinstance(w, str) for w in each) for each in words.values()
+    ):
+        raise ValueError(
+            f"dataset.words must be {{COLUMN: [WORD, WORD]}}, each word once, got {words}; "
+            "try 'dataset.words={label: [bad, good]}'"
+        )
+    if not isinstance(pack, bool):
+        raise ValueError(f"dataset.pack must be true or false, got {pack!r}; try dataset.pack=true")
     if long_prompts not in LONG_PROMPTS:
         raise ValueError(
             f"dataset.long_prompts must be {' or '.join(LONG_PROMPTS)}, got {long_prompts!r}; "
@@ -127,9 +142,37 @@ def instructions(
     source = Source(root, path, config_name, dict(splits))
     cuts = Cuts(val_fraction, test_fraction, split_seed)
     vocabulary = Vocabulary(tokens, vocab_size, end_of_text, pretrained)
-    read = partial(read_instructions, source, prompt, completion, cuts)
-    how = [prompt, completion, long_prompts, repr(cuts)]
-    return _module(source, read, how, vocabulary, context, long_prompts, Path(store), settings)
+    read = partial(read_instructions, source, prompt, completion, words, cuts)
+    how: list[Any] = [prompt, completion, long_prompts, repr(cuts)]
+    how += [words] if words else []
+    how += [] if pack else ["a pair a window"]
+    module = _module(
+        source, read, how, vocabulary, context, long_prompts, Path(store), settings, pack
+    )
+    module.choices = _choices(module.tokenizer, completion, words)
+    return module
+
+
+def _choices(
+    tokenizer: Tokenizer | None, completion: str, words: Mapping[str, Sequence[str]]
+) -> tuple[int, ...]:
+    """The first tokens of the completions among which a label's words choose; none without words.
+
+    Raises:
+        ValueError: a word is not one token.
+    """
+    used = [column for column in words if f"{{{column}}}" in completion]
+    if len(used) != 1 or tokenizer is None:
+        return ()
+    texts = [completion.format_map({used[0]: word}) for word in words[used[0]]]
+    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    long = [repr(text) for text, own in zip(texts, ids, strict=True) if len(own) != 1]
+    if long:
+        raise ValueError(
+            f"dataset.words: {', '.join(long)} are no single tokens, and label words are compared "
+            "by one; choose shorter or more frequent words, or a larger dataset.vocab_size"
+        )
+    return tuple(own[0] for own in ids)
 
 
 def _module(
@@ -141,6 +184,7 @@ def _module(
     long_prompts: str,
     store: Path,
     settings: Mapping[str, Any],
+    pack: bool = True,
 ) -> DataModule:
     if settings.get("augment") is not None:
         raise ValueError(
@@ -156,7 +200,7 @@ def _module(
 
         def build(folder: Path) -> None:
             documents = read(folder / "cache")
-            write_windows(documents, vocabulary, context, long_prompts, str(source), folder)
+            write_windows(documents, vocabulary, context, long_prompts, str(source), folder, pack)
 
         return _read(build_once(store / key, build, f"packing {source}"))
 

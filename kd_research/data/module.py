@@ -91,6 +91,7 @@ class DataModule(LightningDataModule):
         self.channels_last, self.random_windows = False, random_windows
         _ = self.augment  # a wrong setting is told before the data are read
         splits = source()
+        self.choices: tuple[int, ...] = ()  # token ids of which one is right: of label words
         self.class_names, self.tokenizer = splits.class_names, splits.tokenizer
         train, test = splits.train, splits.test
         if test is None:
@@ -183,8 +184,7 @@ class DataModule(LightningDataModule):
 
     def view(self, epoch: int) -> int | None:
         """The view of an epoch; None is the example as it is."""
-        views = self.num_views
-        if views is None:
+        if (views := self.num_views) is None:
             return epoch
         return None if views == 1 else epoch % views
 

@@ -52,6 +52,7 @@ def write_windows(
     long_prompts: str,
     source: str,
     folder: Path,
+    pack: bool = True,
 ) -> None:
     """Fill the folder.
 
@@ -65,6 +66,7 @@ def write_windows(
         long_prompts: "refuse", or "leave_out" pairs whose prompt leaves no room in T.
         source: for messages and the record.
         folder: takes the files.
+        pack: whether a window holds as many pairs as fit; else it holds one.
 
     Raises:
         ValueError: several documents and no end of text; a split shorter than a window; a
@@ -92,13 +94,13 @@ def write_windows(
             steps += [_steps(*pair, end) for pair in zip(before, after, strict=True)]
             prompts += [len(ids) for ids, _ in before]
         if any(prompts):
-            filled, problem = _whole_pairs(steps, prompts, context, long_prompts, split)
+            filled, problem = _whole_pairs(steps, prompts, context, long_prompts, split, pack)
         else:
             filled, problem = _run_on(steps, context, split)
         if problem:
             problems.append(f"{source}: {problem}")
         else:
-            meta["splits"][split] = _write(filled, context, len(texts) > 1, folder, split)
+            meta["splits"][split] = _write(filled, context, len(texts) > 1 and pack, folder, split)
     if problems:
         raise ValueError("\n".join(problems))
     write_json(folder / META_NAME, meta)
@@ -149,7 +151,12 @@ def _run_on(documents: Sequence[Steps], context: int, split: str) -> tuple[Steps
 
 
 def _whole_pairs(
-    pairs: Sequence[Steps], prompts: Sequence[int], context: int, long_prompts: str, split: str
+    pairs: Sequence[Steps],
+    prompts: Sequence[int],
+    context: int,
+    long_prompts: str,
+    split: str,
+    pack: bool,
 ) -> tuple[Steps, str | None]:
     """Whole pairs, in their order, as many to a window as fit; one alone is cut to it."""
     long = sum(length > context for length in prompts)
@@ -165,7 +172,7 @@ def _whole_pairs(
         if prompt > context:
             continue
         cut = Steps(*(column[:context] for column in pair))
-        if len(cut.inputs) > room:
+        if len(cut.inputs) > room or not pack:
             parts.append(_filling(room))
             room = context
         parts.append(cut)

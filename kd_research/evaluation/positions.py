@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
+from kd_research.evaluation.choices import Choices
 from kd_research.evaluation.position_sums import Sums
 from kd_research.evaluation.quality import MAX_CLASSES, Evaluation, predict, scores
 from kd_research.interfaces import Batch, Output
@@ -28,7 +29,13 @@ Teach = Callable[[Batch], Tensor]  # a prepared batch, on the device -> the teac
 
 
 @torch.no_grad()
-def stream(model: nn.Module, teach: Teach | None, data: DataModule, split: Split) -> Sums:
+def stream(
+    model: nn.Module,
+    teach: Teach | None,
+    data: DataModule,
+    split: Split,
+    choices: Choices | None = None,
+) -> Sums:
     """One pass of `model`, in eval mode, over a split.
 
     Args:
@@ -36,6 +43,7 @@ def stream(model: nn.Module, teach: Teach | None, data: DataModule, split: Split
         teach: what it is compared with; None compares with nothing.
         data: the data.
         split: of it.
+        choices: adds up the same positions, as far as their label is a choice.
     """
     was_training = model.training
     model.eval()
@@ -50,6 +58,8 @@ def stream(model: nn.Module, teach: Teach | None, data: DataModule, split: Split
         output, taught, batch = select(run(batch.inputs), taught, batch)
         logits = None if taught is None else taught.logits
         sums.add(output.logits, logits, batch.labels, batch.index // num)
+        if choices is not None:
+            choices.add(output.logits, logits, batch.labels)
     model.train(was_training)
     return sums
 
@@ -105,6 +115,8 @@ def evaluate_positions(
     * acceptance_rate: the mean of sum min(p, q) over classes, the share of this student's drafts
       that its teacher accepts in speculative decoding (Leviathan et al. 2023, arXiv:2211.17192,
       corollary 3.6);
+    * val_choice_accuracy, choice_agreement, choice_kl and teacher_val_choice_accuracy
+      (`choices.py`), where the data have label words;
     * teacher_val_nll, teacher_val_perplexity and teacher_val_bits_per_byte.
 
     The predictions are sums of each example: val_count, val_nll, val_accuracy.
@@ -114,7 +126,10 @@ def evaluate_positions(
     predictions: dict[str, Any] = {}
     for name in ("val", "test") if read_test else ("val",):
         split = data.val if name == "val" else data.test
-        found = stream(student, None if teach is None else teach(name), data, split)
+        choices = Choices(data.choices) if data.choices else None
+        found = stream(student, None if teach is None else teach(name), data, split, choices)
+        if choices is not None:
+            metrics |= choices.metrics(name, teach is not None)
         metrics |= _metrics(found, name, teach is not None, split.num_bytes)
         intervals = found.intervals(split.num_bytes)
         details[name] = {"intervals": intervals, "reliability": found.reliability()}

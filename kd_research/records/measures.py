@@ -21,6 +21,9 @@ METRICS = (
     "val_exact_match",
     "val_gsm8k_accuracy",
     "val_text_perplexity",
+    "val_choice_accuracy",
+    "choice_agreement",
+    "choice_kl",
 )
 TEST_METRICS = tuple(
     name.replace("val_", "test_") if name.startswith("val_") else f"test_{name}" for name in METRICS
@@ -74,6 +77,8 @@ _KNOWN = (
     "teacher_test_exact_match",
     "teacher_val_gsm8k_accuracy",
     "teacher_test_gsm8k_accuracy",
+    "teacher_val_choice_accuracy",
+    "teacher_test_choice_accuracy",
     *(f"teacher_{name}" for name in COSTS if name not in RATIOS),
     "test_errors",
     "teacher_test_errors",

@@ -28,6 +28,7 @@ from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.environment import writable
 from kd_research.configuration.ranks import be_one_process, is_first_process, take_rank
+from kd_research.data.text import TOKENIZER_NAME
 from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluation.disagreements import write_samples
@@ -156,6 +157,8 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     if not first:
         return RunRecord("completed", config, config["seed"])
     save_weights(parts.student, directory / WEIGHTS_NAME)
+    if parts.data.tokenizer is not None:
+        parts.data.tokenizer.save(str(directory / TOKENIZER_NAME))
     teacher = parts.teacher.module if parts.teacher else None
     device = parts.module.trainer.strategy.root_device
     for net in (parts.student, teacher):
