@@ -128,9 +128,13 @@ def register() -> None:
         Plugins.instance().register(plugin)
     target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
     store = ConfigStore.instance()
+    # Hydra copies its sources for every composition; what the store gives is a copy already.
+    vars(store)["__deepcopy__"] = lambda memo: store
     store.store(group="hydra/sweeper", name="kd", node={"_target_": target})
     folders = [ROOT / "conf", *conf_folders()]
     for path in sorted(path for folder in folders for path in (folder / "model").glob("*.yaml")):
+        if f"{path.stem}.yaml" in store.repo.get("student", {}):
+            continue
         model: dict[str, Any] = {"/model@model": path.stem}
         store.store(group="teacher", name=path.stem, node={"defaults": ["none", model]})
         none = dict.fromkeys(("checkpoint", "pretraining", "from_teacher", "view"))

@@ -41,11 +41,14 @@ COUNTS = (
 )
 
 
-def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iterator[str]:
+def value_problems(
+    config: DictConfig, whole: Mapping[str, Any], open_parts: Collection[str] = ()
+) -> Iterator[str]:
     """What is wrong with the values of a configuration that resolves, a line a problem.
 
     Args:
         config: of one run.
+        whole: the same, resolved: that costs as much as a whole check.
         open_parts: as "loss", whose choice is not made yet; nothing is said of what it goes with.
     """
     for before, now in RENAMED.items():
@@ -53,7 +56,7 @@ def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iter
         node = OmegaConf.select(config, ".".join(parents))
         if OmegaConf.is_dict(node) and last in node:
             yield f"{before} is called {now} today; type {now}={node[last]}"
-    yield from _number_problems(config)
+    yield from _number_problems(whole)
     yield from _loss_problems(config)
     yield from _model_problems(config)
     yield from _soft_targets_problems(config.get("soft_targets") or {})
@@ -61,7 +64,7 @@ def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iter
     yield from _class_problems(config)
     yield from _name_problems(config)
     yield from trainer_problems(config)
-    yield from (text for parts, text in parts_problems(config) if not parts & set(open_parts))
+    yield from (text for parts, text in parts_problems(whole) if not parts & set(open_parts))
     rule = config.get("paper_rule")
     if rule is not None and rule not in PAPER_RULES:
         yield (
@@ -70,7 +73,7 @@ def value_problems(config: DictConfig, open_parts: Collection[str] = ()) -> Iter
         )
 
 
-def _number_problems(config: DictConfig) -> Iterator[str]:
+def _number_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, value in _leaves(config):
         name = key.rsplit(".", 1)[-1]
         least = 0 if name == "depth" or key == "trainer.max_epochs" else 1
@@ -257,9 +260,8 @@ def _class_problems(config: DictConfig) -> Iterator[str]:
         )
 
 
-def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    for name, value in plain.items() if isinstance(plain, Mapping) else ():
+def _leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
         key = str(name)
         if (prefix, key) == ("sweep.", "space"):
             continue

@@ -145,7 +145,7 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
         yield from (f"{key} has no value; type {key}=VALUE" for key in unset)
         return
     try:
-        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        whole: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         stated: Any = OmegaConf.to_container(config)
         if told := list(teacher_loss_problems(stated.get("teacher") or {})):
@@ -157,8 +157,8 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     if missing:
         yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
         return
-    yield from value_problems(config, open_parts)
-    yield from _secret_problems(config)
+    yield from value_problems(config, whole, open_parts)
+    yield from _secret_problems(config, whole)
     mode = _get(config, "tracking.mode")
     if mode is not None and mode not in TRACKING_MODES:
         yield (
@@ -190,12 +190,22 @@ def _unresolved(config: DictConfig, reason: str) -> Iterator[str]:
         yield reason
 
 
-def _secret_problems(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """A password is never written, so what needs it would be lost in the run's folder."""
-    for key, value in config.items():
+def _secret_problems(
+    config: DictConfig, whole: Mapping[Any, Any], prefix: str = ""
+) -> Iterator[str]:
+    """A password is never written, so what needs it would be lost in the run's folder.
+
+    Args:
+        config: as it is stated.
+        whole: the same, resolved.
+        prefix: where in the configuration this is, with a dot at its end.
+    """
+    for key, value in whole.items():
         at = f"{prefix}{key!s}"
-        if isinstance(value, DictConfig):
-            yield from _secret_problems(value, f"{at}.")
+        if isinstance(value, Mapping):
+            node = config._get_node(key)
+            if isinstance(node, DictConfig) and not node._is_interpolation():
+                yield from _secret_problems(node, value, f"{at}.")
         elif isinstance(value, str) and at != "sweep.storage" and masked(value) != value:
             stated = str(config._get_node(key)._value())  # type: ignore[union-attr]
             if masked(stated) != stated:

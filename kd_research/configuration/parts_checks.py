@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kd_research.configuration.values import is_number, is_whole, plain
+from kd_research.configuration.values import is_number, is_whole
 
 PACKAGE = "kd_research"
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
@@ -22,9 +22,12 @@ VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
 
-def parts_problems(config: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
-    """What does not fit together, or is not installed: the parts that it is about, and a line."""
-    whole = plain(config)
+def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
+    """What does not fit together, or is not installed: the parts that it is about, and a line.
+
+    Args:
+        whole: a configuration, resolved.
+    """
     for key, text in _target_problems(whole):
         yield {key.split(".")[0]}, text
     loss, dataset = whole["loss"], whole["dataset"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -49,6 +51,15 @@ def test_every_file_composes_and_its_targets_exist(group: str, name: str) -> Non
             if "kd_research" in target:
                 raise
             pytest.skip(f"an extra is not installed: {error}")
+
+
+def test_a_composition_copies_what_it_needs_of_the_store_alone() -> None:
+    composed("student=cnn")
+    store = ConfigStore.instance()
+    assert deepcopy(store) is store, "a third of every composition was the copy of all models"
+    first, second = (store.load("student/cnn.yaml").node for _ in range(2))
+    first.view = 1
+    assert second.view is None
 
 
 @pytest.mark.parametrize("who", ["teacher", "student"])
