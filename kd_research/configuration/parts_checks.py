@@ -40,6 +40,8 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
             f"the loss's {', '.join(asking)} needs a teacher, got teacher=none; try teacher=cnn, "
             "or loss=ce for the student alone",
         )
+    for text in _text_problems(loss, whole["teacher"], bool(asking)):
+        yield {"loss", "teacher"}, text
     for text in teacher_loss_problems(whole["teacher"]):
         yield {"teacher"}, text
     for who in ("teacher", "student"):
@@ -53,6 +55,24 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
                 yield {who, "loss"}, text
     for text in _augment_problems(dataset.get("augment") or {}):
         yield {"dataset"}, text
+
+
+def _text_problems(
+    loss: Mapping[str, Any], teacher: Mapping[str, Any], is_told: bool
+) -> Iterator[str]:
+    """Of `loss.text`, text that is drawn with a teacher, if not of its terms already."""
+    if not loss.get("text"):
+        return
+    if not teacher.get("model") and not is_told:
+        yield (
+            "loss.text is drawn with a teacher, got teacher=none; try teacher=gpt, or loss=ce for "
+            "the student alone"
+        )
+    if teacher.get("assistants"):
+        yield (
+            "teacher.assistants are distilled on the data alone, got loss.text; type "
+            "'teacher.assistants={}', or a loss without text"
+        )
 
 
 def teacher_loss_problems(teacher: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ A batch of the data becomes a batch of text: of each window a prompt, and what i
 Which batches, and what is drawn, depends on (seed, step, row) alone, where a row's number is that
 of the whole batch: processes draw the rows that are theirs, as one process would.
 
-Shapes: B rows of this process, T positions of a window, P tokens of the longest prompt.
+Shapes: B rows of this process, T positions of a window.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_research.data.prompts import joined, lengths, prompts_of
 from kd_research.generation.beside import Beside, Mix
-from kd_research.generation.decode import Generated, generate, uniforms
+from kd_research.generation.decode import generate, uniforms
 from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Batch
-from kd_research.losses.positions import IGNORED
 from kd_research.training.replay import Replay
 
 
@@ -89,14 +89,7 @@ class StudentText:
             ValueError: prompt and text are longer than a window and the token after it.
         """
         self.seed = seed
-        prompt = self.prompt_tokens or max(1, context // 2)
-        new = self.max_new_tokens or max(1, context + 1 - prompt)
-        if prompt + new > context + 1:
-            raise ValueError(
-                f"prompt_tokens={prompt} and max_new_tokens={new} are more than a window of "
-                f"{context} tokens and the one after it; try "
-                f"max_new_tokens={max(1, context + 1 - prompt)}, or a larger dataset.context"
-            )
+        prompt, new = lengths(self.prompt_tokens, self.max_new_tokens, context)
         self.prompt_tokens, self.max_new_tokens = prompt, new
         settings = {**vars(self.config), "max_new_tokens": new, "stop": stop}
         self.config = GenerationConfig(**settings)
@@ -191,73 +184,3 @@ class StudentText:
         self.counts = dict(state["counts"])
         if self.replay is not None:
             self.replay.load_state_dict(state["replay"])
-
-
-def prompts_of(
-    batch: Batch, most: int, seed: int, step: int, rows: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Of each window a prompt: of several documents packed into it one, drawn by the row.
-
-    A prompt is what stands before the first label of its document. Where that is the document's
-    first token alone, as in plain text, it is the first `most` tokens, of which at least the last
-    is left to be written.
-
-    Args:
-        batch: inputs "input_ids" (B, T) and, where documents are packed, "position_ids".
-        most: P; of longer prompts the last P tokens.
-        seed: of the drawing.
-        step: names the batch.
-        rows: (B,), names the rows.
-
-    Returns:
-        The tokens, (B, P) int64, padded on the left, and the mask, 0 at the padding.
-    """
-    assert isinstance(batch.inputs, dict)
-    tokens, places = batch.inputs["input_ids"], batch.inputs.get("position_ids")
-    chances = uniforms(seed, step, rows.tolist(), 1, stream="document")[:, 0].tolist()
-    valid = (batch.labels != IGNORED).cpu()
-    length = tokens.shape[1]
-    found = []
-    for row, chance in enumerate(chances):
-        starts = [0] if places is None else (places[row] == 0).nonzero()[:, 0].tolist()
-        starts = sorted({0, *starts})
-        spans = list(zip(starts, [*starts[1:], length], strict=True))
-        spans = [(start, end) for start, end in spans if bool(valid[row, start:end].any())]
-        start, end = spans[int(chance * len(spans))]
-        first = start + int(valid[row, start:end].int().argmax())
-        if first == start:
-            first = start + max(1, min(most, end - start - 1)) - 1
-        found.append(tokens[row, max(start, first + 1 - most) : first + 1])
-    longest = max(map(len, found))
-    prompts = tokens.new_zeros(len(found), longest, dtype=torch.int64)
-    mask = torch.zeros_like(prompts)
-    for row, prompt in enumerate(found):
-        prompts[row, longest - len(prompt) :] = prompt
-        mask[row, longest - len(prompt) :] = 1
-    return prompts, mask
-
-
-def joined(batch: Batch, prompts: Tensor, mask: Tensor, made: Generated, pad: int) -> Batch:
-    """Prompts and what was written as a batch to learn from, padded on the right.
-
-    The labels are the tokens written, up to and with the one that ends a text; not the prompt, nor
-    what stands after the end, though that may be the same token.
-
-    Args:
-        batch: gives the index.
-        prompts: (B, P), padded on the left.
-        mask: (B, P), 0 at the padding.
-        made: what was written after each.
-        pad: what stands after the end.
-    """
-    lengths = mask.sum(dim=1)
-    texts = torch.cat([prompts, made.tokens.to(prompts.device)], dim=1)
-    written = torch.cat([torch.zeros_like(mask, dtype=torch.bool), made.mask.to(mask.device)], 1)
-    there = torch.cat([mask.bool(), made.mask.to(mask.device)], dim=1)
-    longest = int(there.sum(dim=1).max())
-    at = torch.arange(longest, device=texts.device) + (prompts.shape[1] - lengths)[:, None]
-    inside = at < texts.shape[1]
-    at = at.clamp(max=texts.shape[1] - 1)
-    ids = torch.where(inside & there.gather(1, at), texts.gather(1, at), pad)
-    labels = torch.where(inside & written.gather(1, at), ids, IGNORED)
-    return Batch({"input_ids": ids[:, :-1]}, labels[:, 1:], batch.index, drawn=True)

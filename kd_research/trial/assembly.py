@@ -35,7 +35,7 @@ from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.schedules import Schedule
 from kd_research.trial.parts import make, make_data, make_student, with_adapter
-from kd_research.trial.texts import stop_of, student_text
+from kd_research.trial.texts import stop_of, student_text, teacher_text
 
 CPU = torch.device("cpu")
 
@@ -74,9 +74,14 @@ class Parts:
         self.student = with_adapter(config, self.data, self.student)
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._costs: dict[str, float] = {}
         self.module: Distiller = make("loss", self._assemble)
         if config["compile"]:
             self.student.compile()
+
+    def text_costs(self) -> dict[str, float]:
+        """What the text that the loss trains on cost to draw; nothing where none is drawn."""
+        return self.module.text.costs() if self.module.text else self._costs
 
     @property
     def trains(self) -> bool:
@@ -109,6 +114,8 @@ class Parts:
 
     def _assemble(self) -> Distiller:
         optimizer, groups = self._optimizer()
+        if self.teacher:
+            self.data, self._costs = teacher_text(self.config, self.data, self.teacher, self.device)
         module = Distiller(
             self.student,
             stated.objective_of(self.config["loss"]),

@@ -176,7 +176,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     if config["shift_classes"]:
         metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
     costs, how = costs_of_pair(parts.student, teacher, measured)
-    costs |= times.costs() | (parts.module.text.costs() if parts.module.text else {})
+    costs |= times.costs() | parts.text_costs()
     if parts.trains:
         batch = parts.batch_on(device, parts.data.batch_size)
         costs["train_step_bytes"] = step_bytes(parts.module, teacher, batch)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_research.data.prompts import joined, prompts_of
 from kd_research.generation.beside import TeacherReplaces
 from kd_research.generation.decode import Generated, generate
 from kd_research.generation.settings import GenerationConfig
@@ -15,7 +16,7 @@ from kd_research.losses.objective import Objective
 from kd_research.losses.positions import IGNORED
 from kd_research.models.capture import Capture
 from kd_research.models.gpt import GPT
-from kd_research.training.on_policy import StudentText, joined, prompts_of
+from kd_research.training.on_policy import StudentText
 from kd_research.training.replay import Replay
 
 VOCAB, WINDOW, STOP = 7, 12, 5

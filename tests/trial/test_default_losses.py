@@ -12,7 +12,7 @@ from kd_research.configuration.overrides import student_for
 from kd_research.trial.assembly import Parts
 
 OF_TOKENS = ("distilbert", "minilm", "tinybert")  # they need a transformer's layers, and text
-OF_TEXT = ("gkd", "minillm", "distillm", "speculative_kd")  # they draw it
+OF_TEXT = ("seqkd", "gkd", "minillm", "distillm", "speculative_kd")  # they draw it
 LOSSES = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from positions_data import CONTEXT, VOCABULARY, with_positions
 from tiny import Compose, plain
 
-from kd_research.configuration.config import ConfigError
+from kd_research.configuration.config import ConfigError, check
 from kd_research.records.record import METRICS_NAME, RunRecord
 from kd_research.training import continuation
 from kd_research.training.fit import EpochLog
@@ -94,6 +94,27 @@ def test_a_method_runs_from_its_file(
     assert last["val_nll"] < rows(tmp_path)[1]["val_nll"] + 0.5
 
 
+def test_the_teacher_s_text_is_written_once_for_runs_of_all_seeds(
+    tiny: Compose, tmp_path: Path
+) -> None:
+    found = []
+    for seed in (0, 1):
+        config = with_text(tiny, "loss=seqkd", f"seed={seed}", f"output_dir={tmp_path / 'out'}")
+        found.append(run(config, tmp_path / f"seqkd-{seed}"))
+        assert found[-1].status == "completed", found[-1].error
+    assert len(list((tmp_path / "out" / "teacher_text").glob("*.parquet"))) == 1
+    assert (found[0].costs["generated_tokens"] or 0) > 96
+    for name in ("generated_tokens", "generation_seconds"):  # of whoever wrote it
+        assert found[0].costs[name] == found[1].costs[name]
+    assert found[0].metrics["teacher_kl"] is not None
+    assert found[0].provenance["soft_targets"] is None
+    soft = with_text(tiny, "loss=fkl", "+text@loss.text=teacher", f"output_dir={tmp_path / 'out'}")
+    record = run(soft, tmp_path / "fkl")
+    assert record.status == "completed", record.error
+    assert record.provenance["soft_targets"] is not None  # such text can be cached
+    assert len(list((tmp_path / "out" / "teacher_text").glob("*.parquet"))) == 1
+
+
 def test_a_share_of_nothing_is_the_divergence_on_the_data(tiny: Compose, tmp_path: Path) -> None:
     for name, *own in (
         ("data", "loss=gkd", "loss.on_policy=0"),
@@ -155,7 +176,12 @@ def test_what_cannot_be_written_is_told_before_training(tiny: Compose, tmp_path:
     assert "type trainer.accumulate_grad_batches=1" in refused(several)
     unpadded = with_positions(tiny, "loss=gkd")  # a net that takes no attention_mask
     assert "TokenNet takes no attention_mask" in refused(unpadded)
-    assert "and dataset digits has none" in refused(tiny("loss=gkd"))
+    for loss in ("gkd", "seqkd"):
+        assert "and dataset digits has none" in refused(tiny(f"loss={loss}"))
+    alone = with_text(tiny, "loss=seqkd")
+    alone.teacher.model = None
+    with pytest.raises(ConfigError, match="loss.text is drawn with a teacher, got teacher=none"):
+        check(alone)
 
 
 def test_plain_text_needs_no_padding(tiny: Compose, tmp_path: Path) -> None:
