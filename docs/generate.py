@@ -26,7 +26,18 @@ KEY = re.compile(r"^( *)([\w.@/-]+):(?: (.*))?$")
 PAGES = {"loss": "losses.md", "model": "models.md"}
 WORKER = "https://unpkg.com/iframe-worker/shim"  # what Material would load instead
 GROUPS = (  # in the order in which an experiment is thought of
-    *("dataset", "augment", "teacher", "model", "loss", "text", "layers", "optimizer", "scheduler"),
+    *(
+        "dataset",
+        "augment",
+        "teacher",
+        "model",
+        "loss",
+        "transfer",
+        "text",
+        "layers",
+        "optimizer",
+        "scheduler",
+    ),
     *("trainer", "tracking", "sweep", "sampler", "pool"),
 )
 

@@ -19,7 +19,7 @@ FLOORS = (
     ("losses", "models", "generation", "configuration"),
     ("pools", "report"),
     ("data", "tracking"),
-    ("soft_targets", "evaluation", "sweep"),
+    ("soft_targets", "evaluation", "sweep", "transfer"),
     ("training", "hydra_plugin"),
     ("teacher", "run"),
     ("trial",),

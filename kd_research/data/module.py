@@ -21,6 +21,7 @@ from kd_research.data.cuts import choose, cut, refuse_one_example
 from kd_research.data.digests import digest_of
 from kd_research.data.moments import Moments, check_moments, moments
 from kd_research.data.sources import Split, Splits
+from kd_research.data.split_checks import split_problems
 from kd_research.interfaces import Batch
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,10 @@ class DataModule(LightningDataModule):
         else:
             self.train, self.val = train, splits.val
         self.test = test
-        self._check()
+        splits_now = {"train": self.train, "val": self.val, "test": self.test}
+        moves = self.augment.changes
+        if problems := split_problems(splits_now, name, self._decoded_shape, num_classes, moves):
+            raise ValueError("\n".join(problems))
         refuse_one_example(self.train, name)
         whole = self.train  # before a subset is taken: teacher and student share their inputs
         self.train = choose(
@@ -139,27 +143,6 @@ class DataModule(LightningDataModule):
         deviation = torch.tensor(list(std), dtype=torch.float64).view(shape)
         self._scale = (1 / (unit * deviation)).float()
         self._shift = (-torch.tensor(list(mean)).view(shape) / deviation).float()
-
-    def _check(self) -> None:
-        problems = []
-        for split_name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
-            if len(split) == 0:
-                problems.append(f"the {split_name} split of dataset {self.name!r} is empty")
-                continue
-            shape = split.example_shape
-            if (expected := self._decoded_shape) is not None and shape != expected:
-                problems.append(
-                    f"dataset.input_shape is {[*expected]}, but {split_name} examples of "
-                    f"{self.name!r} are {[*shape]}; try dataset.input_shape={[*shape]}"
-                )
-            problems += split.label_problems(split_name, self.name, self.num_classes)
-        if self.has_positions and self.augment.changes:
-            problems.append(
-                f"dataset.augment moves pictures but not the labels of their positions, which "
-                f"{self.name!r} has; type none of its settings"
-            )
-        if problems:
-            raise ValueError("\n".join(problems))
 
     @cached_property
     def augment(self) -> Augment:

@@ -34,6 +34,7 @@ from kd_research.training.distill import Distiller, OptimizerFactory
 from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.schedules import Schedule
+from kd_research.transfer.replace import is_made, without_examples
 from kd_research.trial.parts import make, make_data, make_student, with_adapter
 from kd_research.trial.texts import stop_of, student_text, teacher_text
 
@@ -65,6 +66,10 @@ class Parts:
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             self.teacher = make("teacher", lambda: chain.obtain(config, self.data))
+        if is_made(config):
+            maker = make("transfer", lambda: instantiate(config["transfer"]))
+            given = (config, maker, self.data, self.teacher, self.device)
+            self.data = make("transfer", lambda: without_examples(*given))
         start = make("student.pretraining", lambda: chain.pretrained(config))
         seed_everything(config["seed"], verbose=False)
         self.student = self._make_student()

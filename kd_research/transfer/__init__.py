@@ -1,0 +1,1 @@
+"""Transfer sets made of the teacher alone, so that the student sees no training example."""

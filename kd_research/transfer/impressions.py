@@ -1,0 +1,136 @@
+"""Class impressions: inputs that the teacher takes for drawn mixtures of classes (ZSKD).
+
+Shapes: N examples, B batch, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kd_research.models.headless import head_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassImpressions:
+    """Data impressions (Nayak et al. 2019, arXiv:1905.08114, section 3 and algorithm 1).
+
+    How similar classes are is read off the weights of the teacher's last layer. Of each class as
+    many targets are drawn, from Dirichlet distributions about its row of similarities; then an
+    input is optimised for each, from Gaussian noise, until the teacher's softened output is it.
+
+    Args:
+        num_examples: N, over all classes; the paper has 24,000 for MNIST.
+        iterations: optimizer steps of each input; the paper 1,500.
+        batch_size: B, inputs that are optimised together.
+        lr: of Adam; ours.
+        temperature: of the teacher's softmax; the paper's 20.
+        concentrations: the paper's scales of the Dirichlet parameters, each for as many targets.
+
+    Raises:
+        ValueError: a value that is not of its kind, all of them at once.
+    """
+
+    num_examples: int = 24000
+    iterations: int = 1500
+    batch_size: int = 100
+    lr: float = 0.01
+    temperature: float = 20.0
+    concentrations: Sequence[float] = (1.0, 0.1)
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"transfer.{name} must be a whole number >= 1, got {getattr(self, name)}; try 100"
+            for name in ("num_examples", "iterations", "batch_size")
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1)
+        ]
+        problems += [
+            f"transfer.{name} must be > 0, got {getattr(self, name)}"
+            for name in ("lr", "temperature")
+            if not getattr(self, name) > 0
+        ]
+        if not self.concentrations or any(not each > 0 for each in self.concentrations):
+            problems.append(
+                f"transfer.concentrations must be numbers > 0, got {self.concentrations}; "
+                "try [1.0, 0.1]"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def __call__(
+        self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Prepared inputs (N, *shape) and their most probable classes (N,), both on the CPU.
+
+        Args:
+            teacher: frozen, on its device.
+            shape: of one example.
+            num_classes: K.
+            seed: of all draws.
+
+        Raises:
+            ValueError: the teacher has no last linear layer.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        targets = self.targets(similarities(teacher, num_classes), generator)
+        device = next(teacher.parameters()).device
+        inputs = []
+        for part in torch.split(targets, self.batch_size):
+            noise = torch.randn(len(part), *shape, generator=generator)
+            inputs.append(self._optimised(teacher, noise.to(device), part.to(device)).cpu())
+            if len(inputs) % 10 == 1:
+                log.info("class impressions: %d of %d", len(inputs) * self.batch_size, len(targets))
+        return torch.cat(inputs), targets.argmax(dim=1)
+
+    def targets(self, similar: Tensor, generator: torch.Generator) -> Tensor:
+        """(N, K): as many of each class and each concentration as possible, in a random order.
+
+        Args:
+            similar: (K, K), a row each class.
+            generator: of the draws.
+        """
+        number = torch.arange(self.num_examples)
+        scales = torch.tensor(list(self.concentrations))
+        classes = number % len(similar)
+        scale = scales[(number // len(similar)) % len(scales)]
+        parameters = (similar[classes] * scale.unsqueeze(1)).clamp_min(1e-3)
+        gammas = torch._standard_gamma(parameters.double(), generator=generator).clamp_min(1e-30)
+        drawn = (gammas / gammas.sum(dim=1, keepdim=True)).float()
+        return drawn[torch.randperm(len(drawn), generator=generator)]
+
+    def _optimised(self, teacher: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        inputs.requires_grad_()
+        optimizer = torch.optim.Adam([inputs], lr=self.lr)
+        with torch.enable_grad():
+            for _ in range(self.iterations):
+                optimizer.zero_grad()
+                said = (teacher(inputs) / self.temperature).log_softmax(dim=1)
+                loss = -(targets * said).sum()  # a sum: no input's step depends on the others
+                loss.backward()
+                optimizer.step()
+        return inputs.detach()
+
+
+def similarities(teacher: nn.Module, num_classes: int) -> Tensor:
+    """(K, K) in [0, 1], on the CPU: cosines of the last layer's weights, each row from 0 to 1.
+
+    Raises:
+        ValueError: there is no last linear layer with a row for each class.
+    """
+    head = head_of(teacher)
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or len(weight) != num_classes:
+        raise ValueError(
+            "class impressions need a teacher whose last layer is linear and called head, to read "
+            "off it which classes are similar; try transfer=generator"
+        )
+    rows = torch.nn.functional.normalize(weight.detach().float().cpu(), dim=1)
+    cosines = rows @ rows.T
+    least = cosines.amin(dim=1, keepdim=True)
+    return (cosines - least) / (cosines.amax(dim=1, keepdim=True) - least)

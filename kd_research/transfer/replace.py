@@ -1,0 +1,85 @@
+"""The training split replaced by what was made of the teacher; made once per content and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_research.data.module import DataModule
+from kd_research.data.sources import Split
+from kd_research.data.store import META_NAME, build_once, content_key
+from kd_research.records.record import write_json
+
+Maker = Callable[[nn.Module, Sequence[int], int, int], tuple[Tensor, Tensor]]
+VERSION = 1
+
+
+def is_made(config: Mapping[str, Any]) -> bool:
+    """Whether the student learns from a set that is made of its teacher."""
+    return bool((config.get("transfer") or {}).get("_target_"))
+
+
+class Taught(Protocol):
+    """A frozen teacher: its module, and all that decides what it says."""
+
+    @property
+    def module(self) -> nn.Module:
+        """In eval mode, without gradients."""
+        ...
+
+    @property
+    def key(self) -> Any:
+        """A JSON value."""
+        ...
+
+
+def without_examples(
+    config: Mapping[str, Any],
+    make: Maker,
+    data: DataModule,
+    teacher: Taught | None,
+    device: torch.device,
+) -> DataModule:
+    """The same data module with the transfer set as its training split.
+
+    Validation and test stay: the student is measured on them.
+
+    Args:
+        config: of the run; its `transfer` says how the set is made.
+        make: what it says, instantiated.
+        data: whose examples' shape and classes the set has.
+        teacher: what the set is made of.
+        device: where it is made.
+
+    Raises:
+        ValueError: the settings, the data or the teacher do not fit, or there is no teacher.
+    """
+    if teacher is None:
+        raise ValueError("a transfer set is made of the teacher; type teacher=NAME")
+    if data.input_shape is None or data.has_positions:
+        raise ValueError(
+            f"a transfer set is made of inputs of one shape and one label each; dataset "
+            f"{data.name!r} has others; type transfer=none"
+        )
+    stated, shape, seed = config["transfer"], list(data.input_shape), int(config["seed"])
+    described = [VERSION, stated, teacher.key, shape, data.num_classes, seed]
+    folder = Path(config["output_dir"]) / "transfer" / content_key(described)
+
+    def build(place: Path) -> None:
+        inputs, labels = make(teacher.module.to(device), shape, data.num_classes, seed)
+        np.save(place / "inputs.npy", inputs.float().numpy())
+        np.save(place / "labels.npy", labels.numpy())
+        meta = {"kind": "transfer", "splits": {"train": len(labels)}, "class_names": None}
+        write_json(place / META_NAME, meta)
+
+    build_once(folder, build, "making the transfer set of the teacher")
+    prepared = torch.from_numpy(np.load(folder / "inputs.npy"))
+    labels = torch.from_numpy(np.load(folder / "labels.npy"))
+    scale, shift = data.normalisation
+    raw = (prepared - shift) / scale  # as examples are before `prepare`
+    return data.with_train(Split(raw, labels), [described, data.fingerprint()])
