@@ -34,7 +34,8 @@ def main(arguments):
         stream.write(f"{os.getpid()}\n")
     starts = len((directory / "starts").read_text().split())
     node, gpus = os.environ.get("KD_TEST_NODE"), os.environ["CUDA_VISIBLE_DEVICES"]
-    facts = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID")}
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID")
+    facts = {name: os.environ.get(name) for name in names}
     print(json.dumps({"node": node, "gpus": gpus, "starts": starts, **facts}), flush=True)
     if "meet" in noop:
         if node in ("blind", "full"):

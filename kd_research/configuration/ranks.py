@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -157,6 +159,22 @@ def processes(config: DictConfig) -> int | None:
     return wanted * nodes if isinstance(wanted, int) and wanted > 0 else None
 
 
+def over_nodes(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The trainer's options for this rank, where each machine was given one rank at a time.
+
+    `trainer.devices` says how many ranks a run has. Lightning takes it for those of one machine,
+    and would look here for the GPUs of the others.
+
+    Args:
+        options: of Lightning's Trainer.
+    """
+    world, wanted = _number("WORLD_SIZE"), options.get("devices")
+    ranks = len(wanted) if isinstance(wanted, list | tuple) else wanted
+    if _number("LOCAL_WORLD_SIZE") != 1 or world in (None, 1) or ranks != world:
+        return options
+    return {**options, "devices": 1, "num_nodes": world}
+
+
 def _number(name: str) -> int | None:
     try:
         return int(os.environ[name])
@@ -174,7 +192,8 @@ def _torch_ranks(found: Launch) -> dict[str, str]:
     """
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise ConfigError([f"{found}; {' and '.join(missing)} would say where they meet"])
-    names = [*LAUNCHERS["torchrun"][0], "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+    sizes = ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    names = [*LAUNCHERS["torchrun"][0], *sizes, "MASTER_ADDR", "MASTER_PORT"]
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

@@ -139,7 +139,7 @@ def _run_ranks(directory: Path, program: str, action: str, processes: int, part:
     for rank in range(part.first, part.first + processes):
         pid = os.fork()
         if pid == 0:
-            _run_rank(directory, program, action, rank, part)
+            _run_rank(directory, program, action, rank, part, alone=part.world > processes)
         ranks[pid] = rank
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the ranks get it too, and end in order
     failed: tuple[int, int] | None = None  # rank, exit code
@@ -162,13 +162,23 @@ def _run_ranks(directory: Path, program: str, action: str, processes: int, part:
     return _conclude(directory, failed) if part.world == processes else _end_as(failed)
 
 
-def _run_rank(directory: Path, program: str, action: str, rank: int, part: Part) -> None:
-    """In the process of one rank; never returns."""
+def _run_rank(
+    directory: Path, program: str, action: str, rank: int, part: Part, alone: bool
+) -> None:
+    """In the process of one rank; never returns.
+
+    Where other machines have some of the ranks, each is `alone`: a node to Lightning, with one
+    device, its own GPU where there are any. So machines may have different shares.
+    """
     _die_with_parent()
+    if alone:
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(rank - part.first) % len(gpus)]
+        os.environ["LOCAL_WORLD_SIZE"] = "1"
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": "0",
+        "LOCAL_RANK": "0" if alone else str(rank),
+        "NODE_RANK": str(rank) if alone else "0",
         "WORLD_SIZE": str(part.world),
         "MASTER_ADDR": part.host,
         "MASTER_PORT": str(part.port),

@@ -71,8 +71,8 @@ class RayPool:
             gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
         need = {"CPU": cpus, "GPU": gpus, **(resources or {})}
         self.need = {name: amount for name, amount in need.items() if amount}
-        # Ranks that share a GPU by its number, or files that only one node has, stay together.
-        self.spread = self.processes > 1 and not gpus and files != "ray"
+        # Files that only one node has keep the ranks together.
+        self.spread = self.processes > 1 and files != "ray"
         self._head, self._groups, self._queue = Head(), list[Group](), list[RayHandle]()
         self._outbox = Outbox(Path(output_dir).absolute())
         self._token, self._jobs = uuid.uuid4().hex[:12], 0

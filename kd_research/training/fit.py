@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.ranks import over_nodes
 from kd_research.data.module import DataModule
 from kd_research.training.callbacks import PerEpoch, WithoutFrozen, frozen
 from kd_research.training.continuation import Continuation, checkpoint_path, discard, last_epoch
@@ -77,7 +78,7 @@ def make_trainer(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*precision=.?16")  # refused below
             trainer = Trainer(
-                **{"profiler": NoProfiler(), **options},
+                **{"profiler": NoProfiler(), **over_nodes(options)},
                 default_root_dir=directory,
                 callbacks=callbacks or [],
                 logger=False,
