@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.config import settle
+from kd_research.configuration.environment import writable
 from kd_research.configuration.sweep_files import without_rows
 from kd_research.configuration.teacher_content import INHERITED, held
 from kd_research.sweep import space as spaces
@@ -50,6 +51,7 @@ class Composition:
         self._groups: dict[str, bool] = {}
         self._choices: dict[str, DictConfig] = {}
         self._composed: dict[tuple[tuple[str, spaces.Value], ...], DictConfig] = {}
+        self._lent: dict[Any, DictConfig] = {}  # (groups, keys) -> with a proposal's values
 
     @cached_property
     def _without_rows(self) -> DictConfig:
@@ -88,14 +90,9 @@ class Composition:
         if self.rows:
             return self._compose_row(str(params[fixed_rows.ROW_KEY])).copy()
         known = {item.key: item for item in self.space}
-        groups = tuple((key, value) for key, value in params.items() if known[key].is_group)
+        groups = self._chosen(params)
         config = self.with_groups(groups).copy()
-        for key, value in params.items():
-            item = known[key]
-            if not item.is_group:
-                content = item.content(value)
-                at = item.config_key
-                OmegaConf.update(config, at, content, merge=False, force_add=item.is_new)
+        self._set(config, params)
         moved = [known[key].config_key for key in params if part_of(key) in INHERITED]
         if moved:
             others = tuple((key, value) for key, value in groups if part_of(key) not in INHERITED)
@@ -104,6 +101,47 @@ class Composition:
             varied = [key for key in moved if key != "dataset"]
             self._hold(config, before, varied)
         return config
+
+    def written(
+        self, params: Mapping[str, spaces.Value], seed_index: int, tracking: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What `compose` gives, as a run's config.yaml has it, for one of a trial's seeds.
+
+        The values of all proposals with the same choices and keys are set in one copy of the
+        configuration: copying it for each takes a third of what the harness needs for a trial.
+
+        Args:
+            params: the proposal.
+            seed_index: which of the trial's seeds.
+            tracking: settings of `tracking`, on top.
+        """
+        if self.rows or any(part_of(key) in INHERITED for key in params):
+            config = self.compose(params)
+        else:
+            groups = self._chosen(params)
+            base, kind = self.with_groups(groups), (groups, frozenset(params))
+            if kind not in self._lent:
+                self._lent[kind] = base.copy()
+            config = self._lent[kind]
+            config.seed = base.seed
+            self._set(config, params)
+        config.seed = config.seed + seed_index
+        for key, value in tracking.items():
+            config.tracking[key] = value
+        return writable(config)
+
+    def _chosen(self, params: Mapping[str, spaces.Value]) -> tuple[tuple[str, spaces.Value], ...]:
+        groups = {item.key for item in self.space if item.is_group}
+        return tuple((key, value) for key, value in params.items() if key in groups)
+
+    def _set(self, config: DictConfig, params: Mapping[str, spaces.Value]) -> None:
+        """Set the values of a proposal, but for its groups."""
+        known = {item.key: item for item in self.space}
+        for key, value in params.items():
+            item = known[key]
+            if not item.is_group:
+                content, at = item.content(value), item.config_key
+                OmegaConf.update(config, at, content, merge=False, force_add=item.is_new)
 
     def _hold(self, config: DictConfig, before: DictConfig, varied: Sequence[str]) -> None:
         """Keep the teacher as it is without what is varied."""

@@ -46,18 +46,28 @@ class Folders:
         """The trial that a run folder belongs to."""
         return int((run.parent if run.name.startswith(SEED_PREFIX) else run).name)
 
+    def written(self, number: int, params: Mapping[str, Value]) -> dict[Path, dict[str, Any]]:
+        """The run folders of a trial and their configurations, as they are written."""
+        compose = self.plan.composition.written
+        return {
+            directory: compose(params, index, self._tracking(number, index))
+            for index, directory in enumerate(self.runs(number))
+        }
+
     def configs(self, number: int, params: Mapping[str, Value]) -> dict[Path, DictConfig]:
-        """The run folders of a trial and their configurations."""
+        """The same as they are composed, not resolved."""
         found = {}
         for index, directory in enumerate(self.runs(number)):
             config = self.plan.composition.compose(params)
             config.seed = config.seed + index
-            config.tracking.group = str(self.settings.name)
-            config.tracking.job_type = "trial"
-            suffix = f"-s{index}" if self.settings.seeds > 1 else ""
-            config.tracking.run_id = f"{self.settings.name}-t{number:04d}{suffix}"
+            config.tracking.update(self._tracking(number, index))
             found[directory] = config
         return found
+
+    def _tracking(self, number: int, index: int) -> dict[str, str]:
+        suffix = f"-s{index}" if self.settings.seeds > 1 else ""
+        run_id = f"{self.settings.name}-t{number:04d}{suffix}"
+        return {"group": str(self.settings.name), "job_type": "trial", "run_id": run_id}
 
 
 def count_loss(run: Path) -> int:

@@ -17,7 +17,6 @@ from typing import Any
 from optuna.trial import Trial
 
 from kd_research.configuration.config import save
-from kd_research.configuration.environment import writable
 from kd_research.pools.local import End, Handle, Pool
 from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
 from kd_research.records.record import (
@@ -147,8 +146,7 @@ class Sweep:
         self.trials[number] = trial
         identity.propose(self.folders.trial(number), identity.proposal(self.plan, number, params))
         try:
-            for directory, config in self.folders.configs(number, params).items():
-                plain = writable(config)
+            for directory, plain in self.folders.written(number, params).items():
                 self.wanted[directory] = identity.run_digest(plain)
                 if not (directory / RECORD_NAME).exists():
                     save(plain, directory / CONFIG_NAME)
@@ -183,6 +181,8 @@ class Sweep:
 
     def _stop_dominated(self) -> None:
         """End the runs whose curves show that they will be on no front."""
+        if self.follower.rule is None:
+            return
         found = self.follower.stops(self.running, self.study.completed())
         for directory, stop in found.items():
             write_json(directory / STOP_NAME, asdict(stop))

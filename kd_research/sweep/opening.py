@@ -160,7 +160,7 @@ def _asked(plan: Plan, folders: Folders, number: int) -> dict[str, Any] | None:
 def _records(
     folders: Folders, number: int, params: dict[str, Any]
 ) -> Iterator[tuple[Path, RunRecord]]:
-    wanted = {path: run_digest(config) for path, config in folders.configs(number, params).items()}
+    wanted = {path: run_digest(config) for path, config in folders.written(number, params).items()}
     for path in {folders.trial(number): None, **wanted}:
         if (path / RECORD_NAME).exists():
             record = read_record(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -55,6 +55,10 @@ def points(composition: Composition) -> list[dict[str, Value]] | None:
     return found
 
 
+def _hashable(params: Mapping[str, Value]) -> Hashable:
+    return tuple(sorted(params.items()))
+
+
 class Proposals:
     """What the study proposes, without repeats.
 
@@ -66,6 +70,8 @@ class Proposals:
     def __init__(self, study: SharedStudy, composition: Composition):
         self.study, self.composition = study, composition
         self.points = points(composition)
+        self._known: dict[Hashable, FrozenTrial] = {}  # proposals of settled trials
+        self._num_known = 0
 
     def limit(self, total: int) -> int:
         """How many trials there can be; a person is told where that is less than `total`."""
@@ -105,8 +111,13 @@ class Proposals:
         return None
 
     def _earlier(self, number: int, params: dict[str, Any]) -> FrozenTrial | None:
-        same = (one for one in self.study.counted() if one.number < number and one.params == params)
-        return next(same, None)
+        for one in self.study.settled[self._num_known :]:
+            self._known.setdefault(_hashable(one.params), one)
+        self._num_known = len(self.study.settled)
+        if (found := self._known.get(_hashable(params))) is not None:
+            return found
+        left = self.study.unsettled()
+        return next((one for one in left if one.number < number and one.params == params), None)
 
     def _repeat(self, trial: Trial, known: FrozenTrial) -> None:
         """Tell the study what it knows already, if it does, outside of the count."""

@@ -102,6 +102,8 @@ class SharedStudy:
         self._first_open = self._counted_before = 0  # all trials before it are finished
         self._read_at = self._next_search = -math.inf
         self._trials: list[FrozenTrial] = []
+        self.settled: list[FrozenTrial] = []  # of those before `_first_open`, the ones that count
+        self._settled_completed: list[FrozenTrial] = []
         self.finished = 0  # trials that count, of all sweepers
         self.running: list[FrozenTrial] = []
 
@@ -145,6 +147,10 @@ class SharedStudy:
                 unfinished.append(trial)
             elif DISCARDED not in trial.user_attrs:
                 finished += 1
+                if not unfinished:
+                    self.settled.append(trial)
+                    if trial.state == TrialState.COMPLETE:
+                        self._settled_completed.append(trial)
             if not unfinished:
                 self._first_open, self._counted_before = trial.number + 1, finished
         self.finished = finished
@@ -152,11 +158,17 @@ class SharedStudy:
 
     def counted(self) -> list[FrozenTrial]:
         """The proposals that are trials, of all sweepers, when they were last read."""
-        return [trial for trial in self._trials if DISCARDED not in trial.user_attrs]
+        return [*self.settled, *self.unsettled()]
+
+    def unsettled(self) -> list[FrozenTrial]:
+        """Those of `counted` that are not in `settled`: a few, however many trials there are."""
+        left = self._trials[self._first_open :]
+        return [trial for trial in left if DISCARDED not in trial.user_attrs]
 
     def completed(self) -> list[FrozenTrial]:
         """The trials that have values, of all sweepers, when they were last read."""
-        return [trial for trial in self.counted() if trial.state == TrialState.COMPLETE]
+        left = [trial for trial in self.unsettled() if trial.state == TrialState.COMPLETE]
+        return [*self._settled_completed, *left]
 
     def best(self) -> float | None:
         """The best value of the first objective, as last read."""

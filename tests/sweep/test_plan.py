@@ -1,16 +1,19 @@
 """What a command line asks for, before any process is started."""
 
 import json
+import random
 
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from sweep_commands import folder, make_plan, scripted
 
 from kd_research.configuration.config import ROOT, ConfigError
+from kd_research.configuration.environment import writable
 from kd_research.configuration.search_ranges import LOSSES as LOSS_FILES
 from kd_research.configuration.search_ranges import read
 from kd_research.configuration.teacher_content import teacher_content
 from kd_research.records.record import RunRecord
+from kd_research.sweep.folders import Folders
 from kd_research.sweep.plan import differences
 from kd_research.sweep.probe import notes
 
@@ -348,3 +351,26 @@ def test_a_teacher_follows_where_that_is_said_and_what_moves_both_is_told():
 def test_a_student_s_own_settings_leave_the_teacher_alone(swept):
     plan = make_plan("sampler=tpe", *swept)
     assert notes(plan.composition, plan.constraints) == []
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        ["loss.temperature=interval(1,9)", "student.model.width=range(8,64)"],
+        ["loss=choice(kd,dkd,ce)", "student=choice(mlp,cnn)", "loss.temperature=interval(1,9)"],
+        ["seed=choice(3,4)", "loss.lambda=interval(0,1)", "+loss.more=choice(1,2)"],
+        [
+            "dataset.batch_size=choice(16,32)",
+            "optimizer.lr=interval(0.1,1)",
+        ],  # held for the teacher
+    ],
+)
+def test_what_is_written_of_a_proposal_is_what_it_composes_to(space, tmp_path):
+    """In whatever order proposals come: one configuration takes the values of all of them."""
+    plan = make_plan(*space, f"output_dir={tmp_path}", "sweep.seeds=2")
+    folders, draw = Folders(plan), random.Random(0)
+    for number in range(12):
+        asked = {item.key: draw.choice(item.probes()) for item in plan.space}
+        params = plan.composition.propose(asked.__getitem__)
+        expected = {path: writable(c) for path, c in folders.configs(number, params).items()}
+        assert folders.written(number, params) == expected
