@@ -28,6 +28,8 @@ RENAMED = {
     "soft_targets.keep": "soft_targets.cache",
     "sweep.hopeless": "sweep.prune_dominated",
 }
+# Who must be trained; a student may be taken as it is.
+TRAINED = ("teacher.trainer.max_epochs", "pretraining.trainer.max_epochs")
 # Keys that hold counts, wherever they stand.
 COUNTS = (
     "width",
@@ -76,7 +78,8 @@ def value_problems(
 def _number_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for key, value in _leaves(config):
         name = key.rsplit(".", 1)[-1]
-        least = 0 if name == "depth" or key == "trainer.max_epochs" else 1
+        as_it_is = name == "max_epochs" and not key.endswith(TRAINED)
+        least = 0 if name == "depth" or as_it_is else 1
         if name in COUNTS and (not isinstance(value, int) or value < least):
             yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={least + 1}"
         elif name in ("lr",) and not is_number(value, above=0):

@@ -131,7 +131,8 @@ class Parts:
         )
         example = teachers.build_batch(self.data)
         module.build(example, len(self.data.train))
-        module.parameters_for_optimizer()  # a group that takes nothing is told now
+        if self.trains:
+            module.parameters_for_optimizer()  # a group that takes nothing is told now
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
