@@ -88,6 +88,10 @@ def test_help_and_cfg_read_well(tmp_path: Path) -> None:
         (["-m", "loss=kd,nope"], ["there is no loss 'nope'"]),
         (["dataset=hub", "dataset.num_classes=7", "dataset.input_shape=[1,8,8]"], []),  # were ???
         (["loss.temperature=choice(1"], ["loss.temperature=choice(1: "]),
+        (
+            ["scheduler.T_max=3"],
+            ["scheduler.T_max: a schedule is as long as its fit; type trainer"],
+        ),
         (["output_dir=/proc/none"], ["output_dir is no folder that can be written: "]),
         (["sweep.objectives={vall: maximize}"], ["sweep.objectives has no vall; +sweep"]),
         (["-m", "+sweeps=papers/crd_cifar10"], []),

@@ -154,6 +154,7 @@ TOGETHER = [
     ),
     ("-m sweep.constraints=[num_params]", "'num_params' is no limit; try 'num_params <= 20000'"),
     ("-m sweep.space={}", "the search space is empty: give sweep.space, or keys in sweep syntax"),
+    ("+scheduler.T_max=3", "a schedule is as long as its fit; type trainer.max_epochs=3"),
     ("-m sampler=brute_force", "it tries every point, and loss.temperature=tag(log, interval(1"),
     ("-m teacher=none loss=kd,dkd", "the loss's dkd needs a teacher, got teacher=none"),
     ("-m loss=at,kd", "in the search space: the loss's at compares the layers stages.0, stages.-1"),
@@ -170,6 +171,10 @@ SYNTAX = [
     ("loss.temperature=choice(1", "loss.temperature=choice(1: "),
     ("-m ~sweep.space.student.model.width", "student.model.width=VALUE takes it out"),
     ("-m sweep.objectives={val_acc:maximize}", "unknown objective val_acc; did you mean val_acc"),
+    (
+        "-m sweep.objectives={test_accuracy:maximize}",
+        "so test_accuracy is no objective; type 'sweep.objectives={val_accuracy: maximize}'",
+    ),
 ]
 COMMANDS = [*TYPOS, *TYPES, *RANGES, *TRAINING, *FILES, *TOGETHER, *SYNTAX]
 NOT_HERE = {

@@ -14,6 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration.parts_checks import parts_problems
+from kd_research.configuration.schedule_checks import rate_problems
+from kd_research.configuration.signatures import argument_problems
 from kd_research.configuration.trainer_checks import trainer_problems
 from kd_research.configuration.values import is_count, is_number, is_whole
 
@@ -66,6 +68,9 @@ def value_problems(
     yield from _class_problems(config)
     yield from _name_problems(config)
     yield from trainer_problems(config)
+    yield from rate_problems(whole)
+    for part in ("student", "teacher", "loss", "optimizer", "scheduler"):
+        yield from argument_problems(whole.get(part), part)
     yield from (text for parts, text in parts_problems(whole) if not parts & set(open_parts))
     rule = config.get("paper_rule")
     if rule is not None and rule not in PAPER_RULES:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
+from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
 
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
@@ -166,6 +167,9 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     searched = key.removeprefix("sweep.space.")
     if override.is_delete() and searched in (OmegaConf.select(config, "sweep.space") or ()):
         yield f"~{key} is none for Hydra, whose dots are levels; {searched}=VALUE takes it out"
+        return
+    if key.rpartition(".")[0].endswith("scheduler") and key.rpartition(".")[2] in LENGTHS:
+        yield length_of_the_fit(key, override.get_value_string())
         return
     known = [f"{at}" for at in _keys(config)]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)

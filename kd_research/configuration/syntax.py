@@ -68,7 +68,12 @@ def _value_problems(override: Override) -> Iterator[str]:
         yield f"{key} takes one choice; in a sweep type -m {key}={choices}"
     if key == "sweep.objectives" and isinstance(value, dict):
         for name in sorted({str(name) for name in value} - {*METRICS, *COSTS}):
-            if close := difflib.get_close_matches(name, METRICS + COSTS, n=1):
+            if name.startswith("test_"):
+                yield (
+                    f"{key}: the test split never reaches the optimiser, so {name} is no "
+                    f"objective; type '{key}={{val_accuracy: maximize}}'"
+                )
+            elif close := difflib.get_close_matches(name, METRICS + COSTS, n=1):
                 yield f"unknown objective {name}; did you mean {close[0]}?"
 
 

@@ -17,9 +17,7 @@ from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kd_research.data.checks import is_number
-
-EVERY = ("epoch", "step")
+from kd_research.configuration.schedule_checks import schedule_problems, too_long
 
 
 class Schedule:
@@ -37,27 +35,8 @@ class Schedule:
 
     def __init__(self, per: str = "epoch", warmup: float = 0):
         self.per, self.warmup = per, warmup
-        if problems := self.problems():
+        if problems := list(schedule_problems(vars(self))):
             raise ValueError("\n".join(problems))
-
-    def problems(self) -> list[str]:
-        """What is wrong with the settings, a line a problem."""
-        found = []
-        if self.per not in EVERY:
-            found.append(
-                f"scheduler.per must be epoch or step, got {self.per!r}; try scheduler.per=epoch"
-            )
-        if not is_number(self.warmup) or self.warmup < 0:
-            found.append(
-                f"scheduler.warmup must be a number of epochs >= 0, got {self.warmup!r}; "
-                "try scheduler.warmup=0"
-            )
-        elif self.per == "epoch" and self.warmup != int(self.warmup):
-            found.append(
-                f"scheduler.warmup={self.warmup} epochs end within an epoch; "
-                "type scheduler.per=step too, or a whole number"
-            )
-        return found
 
     def after(self, epochs: float, progress: float) -> float:
         """The share of the rate, once it is warm.
@@ -79,10 +58,7 @@ class Schedule:
             ValueError: the warm-up is as long as the fit.
         """
         if self.warmup >= epochs:
-            raise ValueError(
-                f"scheduler.warmup={self.warmup:g} epochs leave none of the {epochs} of "
-                f"trainer.max_epochs; try scheduler.warmup={epochs // 10}"
-            )
+            raise ValueError(too_long(self.warmup, epochs))
         each = steps if self.per == "step" else 1
         warm = round(self.warmup * each)
 
@@ -121,13 +97,6 @@ class Polynomial(Schedule):
         self.final, self.power = final, power
         super().__init__(per, warmup)
 
-    def problems(self) -> list[str]:
-        """What is wrong with the settings, a line a problem."""
-        found = [*super().problems(), *_final_problems(self.final)]
-        if not is_number(self.power) or self.power <= 0:
-            found.append(f"scheduler.power must be > 0, got {self.power!r}; try scheduler.power=1")
-        return found
-
     def after(self, epochs: float, progress: float) -> float:
         """The share of the rate, once it is warm."""
         return self.final + (1 - self.final) * float((1 - progress) ** self.power)
@@ -148,10 +117,6 @@ class Cosine(Schedule):
     def __init__(self, per: str = "epoch", warmup: float = 0, final: float = 0.0):
         self.final = final
         super().__init__(per, warmup)
-
-    def problems(self) -> list[str]:
-        """What is wrong with the settings, a line a problem."""
-        return [*super().problems(), *_final_problems(self.final)]
 
     def after(self, epochs: float, progress: float) -> float:
         """The share of the rate, once it is warm."""
@@ -181,30 +146,6 @@ class MultiStep(Schedule):
         self.milestones, self.gamma = milestones, gamma
         super().__init__(per, warmup)
 
-    def problems(self) -> list[str]:
-        """What is wrong with the settings, a line a problem."""
-        found, given = super().problems(), self.milestones
-        rising = not isinstance(given, str | int | float) and all(map(is_number, given))
-        if not rising or list(given) != sorted(given):
-            found.append(
-                f"scheduler.milestones must be a list of epochs, increasing, got {given!r}; "
-                "try scheduler.milestones=[150,180,210]"
-            )
-        if not is_number(self.gamma) or self.gamma <= 0:
-            found.append(
-                f"scheduler.gamma must be > 0, got {self.gamma!r}; try scheduler.gamma=0.1"
-            )
-        return found
-
     def after(self, epochs: float, progress: float) -> float:
         """The share of the rate, once it is warm."""
         return float(self.gamma ** bisect.bisect_right(list(self.milestones), epochs))
-
-
-def _final_problems(final: float) -> list[str]:
-    if is_number(final) and 0 <= final <= 1:
-        return []
-    return [
-        f"scheduler.final must be a share of the rate in [0, 1], got {final!r}; "
-        "try scheduler.final=0"
-    ]

@@ -122,6 +122,21 @@ def test_the_default_is_right() -> None:
         ),
         (["dataset.val_fraction=1"], ["dataset.val_fraction must be above 0 and below 1, got 1"]),
         (["student.model.dropout=1"], ["student.model.dropout must be at least 0 and below 1"]),
+        (
+            ["scheduler.warmup=-1", "optimizer.weight_decay=-1", "+student.model.dropot=3"]
+            + ["teacher.scheduler.final=2", "+optimizer.momentum=0.9"],
+            [
+                "scheduler.warmup must be a number of epochs >= 0, got -1; try scheduler.warmup=0",
+                "teacher.scheduler.final must be a share of the rate in [0, 1], got 2",
+                "optimizer.weight_decay must be at least 0, got -1; try optimizer.weight_decay=0",
+                "student.model.dropot is no argument of MLP; did you mean student.model.dropout?",
+                "optimizer.momentum is no argument of AdamW; there are: params, lr, betas, ",
+            ],
+        ),
+        (
+            ["trainer.max_epochs=4", "scheduler.warmup=4", "scheduler.per=step"],
+            ["scheduler.warmup=4 epochs leave none of the 4 of trainer.max_epochs; try "],
+        ),
         (["tracking.mode=of"], ["tracking.mode must be one of offline, online, disabled"]),
         (
             ["dataset=hub"],
