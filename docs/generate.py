@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import io
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -325,9 +326,92 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+# Ledgers that were made by an earlier state of the program, or of the data, and not run again yet.
+BEFORE = {
+    "hinton2015_mnist": (
+        "**Not run again yet**: made on an earlier copy of MNIST, whose training pixels of value 1 "
+        "were 0, and before ties of epochs were broken by `val_nll`. The verdicts are by today's "
+        "rule. See [its page](hinton2015_mnist.md)."
+    ),
+    "crd_cifar10": (
+        "**Not run again yet**: measured on the first 1,000 test images, and reduced; that paper "
+        "has no rows on CIFAR-10. See [its page](crd_cifar10.md)."
+    ),
+}
+
+
+def reproductions() -> str:
+    """Every row of every ledger, from ledgers/*.json and, of earlier ones, from their pages."""
+    folder = ROOT / "docs" / "reproductions"
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("ledgers/*.json")}
+    parts = []
+    for path in sorted((ROOT / "sweeps" / "papers").glob("*.yaml")):
+        paper, name = OmegaConf.load(path).sweep.paper, path.stem
+        command = path.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
+        ledger = found.get(name)
+        rows = ledger["rows"] if ledger else list(_earlier(folder / f"{name}.md"))
+        typed = " ".join([command, *(ledger["typed"] if ledger else [])])
+        parts.append(f"## {name}\n\n{' '.join(paper.citation.split())}\n\n    {typed}\n")
+        if ledger:
+            total = sum({row["row"]: row["hours"] for row in ledger["rows"]}.values())
+            parts.append(
+                f"{total:.2f} hours by the clock, one run after the other "
+                f"({', '.join(ledger['devices'])}), commit {', '.join(ledger['commits'])}.\n"
+            )
+        parts.append(BEFORE[name] + "\n" if name in BEFORE and not ledger else "")
+        head = ("row", "metric", "published", "ours (n)", "95 % interval", "verdict", "hours")
+        lines = [_reproduced(row) for row in rows]
+        parts.append(table(head, lines) if lines else "" if name in BEFORE else "Not run yet.\n")
+    return "\n".join(part for part in parts if part)
+
+
+def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the table."""
+    ours, half, accuracy = row["ours"], row["half_width"], "accuracy" in row["metric"]
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.2f}%" if accuracy else f"{value:.1f}".removesuffix(".0")
+
+    mean = sum(ours) / len(ours) if ours else 0.0
+    return (
+        row["row"],
+        row["metric"],
+        shown(row["published"]),
+        f"{shown(mean)} ({len(ours)})" if ours else "-",
+        "-" if half is None else f"{shown(mean - half)} to {shown(mean + half)}",
+        row["verdict"],
+        "-" if row["hours"] is None else f"{row['hours']:.3f}",
+    )
+
+
+def _earlier(page: Path) -> Iterator[dict[str, Any]]:
+    """The rows of three seeds in a page's ledger, with the verdicts of today's rule."""
+    from kd_research.report.verdicts import half_width, verdict
+
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    for line in text.splitlines():
+        cells = [each.strip() for each in line.strip("|").split("|")]
+        ours = re.fullmatch(r"([\d.]+) ± ([\d.]+) \(3\).?", cells[3]) if len(cells) == 8 else None
+        if ours is None:
+            continue
+        mean, spread = float(ours[1]), float(ours[2])
+        values = (mean - spread, mean, mean + spread)  # three of this mean and deviation
+        published, tolerance = float(cells[2]), float(cells[6])
+        said = "decides nothing: chosen on test" if line.count("†") else ""
+        yield {
+            "row": cells[0],
+            "metric": cells[1],
+            "published": published,
+            "ours": values,
+            "half_width": half_width(values),
+            "verdict": said or verdict(cells[1], published, values, tolerance),
+            "hours": None,
+        }
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (configuration, losses, papers, models, samplers, sweeps, commands)
+    for part in (configuration, losses, papers, models, samplers, sweeps, commands, reproductions)
 }
 
 

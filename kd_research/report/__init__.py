@@ -21,6 +21,7 @@ from kd_research.report.answers import write_answers
 from kd_research.report.compare import Comparison, compare, render_comparison, to_markdown
 from kd_research.report.data import write_parquet
 from kd_research.report.ledger import write_ledger
+from kd_research.report.ledger_data import write_ledger_data
 from kd_research.report.load import load_sweep
 from kd_research.report.methods import write_methods
 from kd_research.report.page import render
@@ -96,6 +97,7 @@ def write_report(directory: Path) -> Summary:
     written("report.md", lambda path: write_text(path, text.to_markdown(sweep)))
     written("summary.json", lambda path: write_json(path, found))
     ledger = written("ledger.md", lambda _: write_ledger(sweep))
+    written("ledger.json", lambda _: write_ledger_data(sweep))
     methods = written("methods.md", lambda _: write_methods(sweep))
     answers = written("answers.md", lambda _: write_answers(sweep))
     pages = [page for page in (methods, ledger, answers) if page]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_every_model_is_listed_with_its_parameters() -> None:
     assert set(rows) == {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")}
     assert rows["resnet20"] == "278,324"
     assert rows["wrn_40_2"] == "2,255,156"
+
+
+def test_every_row_of_every_ledger_is_shown() -> None:
+    page = generator().reproductions()
+    folder = DOCS / "reproductions" / "ledgers"
+    for path in sorted((ROOT / "sweeps" / "papers").glob("*.yaml")):
+        part = page.split(f"## {path.stem}\n")[1].split("\n## ")[0]
+        assert f"+sweeps=papers/{path.stem}" in part
+        ledger = folder / f"{path.stem}.json"
+        rows = json.loads(ledger.read_text())["rows"] if ledger.exists() else []
+        for row in rows:
+            assert f"| {row['row']} | {row['metric']} |" in part
+            assert f"({len(row['ours'])})" in part
+        assert rows or "Not run" in part
+    old = page.split("## hinton2015_mnist\n")[1].split("\n## ")[0]
+    line = next(each for each in old.splitlines() if each.startswith("| only_7_8 | test_errors "))
+    assert "2679.3 (3)" in line
+    assert "not comparable: far better than published" in line
 
 
 def test_every_metric_and_cost_is_explained() -> None:

@@ -14,6 +14,7 @@ from kd_research.configuration.rows import changed
 from kd_research.records.record import RunRecord, write_record
 from kd_research.report import load_sweep, write_report
 from kd_research.report.ledger import entries
+from kd_research.report.ledger_data import ledger_data
 from kd_research.report.verdicts import FAR_BETTER, claim_verdict, of_another_run, verdict
 
 
@@ -134,6 +135,20 @@ def test_the_ledger_of_a_sweep(tmp_path: Path) -> None:
     assert "| dkd | test_accuracy | 90.00% | - | - | unknown | - | not run |" in text
     assert "| ce | 70.00 ± 0.00% (2) | 50.00 ± 0.00% (2) | not comparable |" in text
     assert "Measured on 2 validation and 4 test examples." in text
+
+
+def test_the_ledger_as_data(tmp_path: Path) -> None:
+    command = "python -m kd_research.run -m +sweeps=papers/p sweep.seeds=2 output_dir=o trainer.x=1"
+    write(tmp_path / "p", command=f"{command} dataset.root=/data tracking=disabled")
+    sweep = write_report(tmp_path / "p").sweep
+    data = json.loads((tmp_path / "p" / "ledger.json").read_text())
+    assert data == ledger_data(sweep, sweep.spec)
+    assert data["typed"] == ["sweep.seeds=2", "trainer.x=1"], "nothing of this machine"
+    kd, *_, dkd = data["rows"]
+    assert (kd["row"], kd["metric"], kd["published"]) == ("kd", "test_accuracy", 0.75)
+    assert (kd["ours"], kd["half_width"], kd["verdict"]) == ([0.5, 0.5], 0.0, "reproduced")
+    assert (dkd["row"], dkd["ours"], dkd["half_width"]) == ("dkd", [], None)
+    assert dkd["verdict"] == "not run"
 
 
 @pytest.mark.parametrize(
