@@ -26,7 +26,8 @@ from kd_research.data.cuts import stratified
 from kd_research.data.module import DataModule
 from kd_research.evaluation.costs import latencies, measuring, model_bytes
 from kd_research.evaluation.quality import predict
-from kd_research.export import executorch_form
+from kd_research.export import causal_lm, executorch_form
+from kd_research.export.card import FILES, model_card
 from kd_research.export.onnx_form import OnnxStudent, to_int8, to_onnx
 from kd_research.export.raw_inputs import (
     OUTPUT,
@@ -38,12 +39,20 @@ from kd_research.export.raw_inputs import (
     raw_inputs,
     take_raw,
 )
+from kd_research.export.text_forms import TextExport, export_text, is_text
 from kd_research.interfaces import Batch, Inputs
 from kd_research.models.capture import Capture
-from kd_research.records.record import CONFIG_NAME, EXPORT_NAME, read_record, write_json
+from kd_research.records.record import (
+    CONFIG_NAME,
+    EXPORT_NAME,
+    read_record,
+    write_json,
+    write_text,
+)
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 from kd_research.tracking import track_export
 from kd_research.trial.assembly import Parts
+from kd_research.trial.texts import stop_of
 
 __all__ = ["Export", "Form", "export_run", "snippet"]
 
@@ -78,15 +87,19 @@ class Export:
     forms: dict[str, Form]
     tolerance: float
     num_val: int = 0  # examples of validation
+    text: TextExport | None = None  # of a language model
 
     @property
     def problems(self) -> list[str]:
         """The float32 forms that differ from the module by more than the tolerance."""
+        found = {name: form.max_difference for name, form in self.forms.items() if name != "int8"}
+        of_text = self.text.differences if self.text else {}
+        found |= {name: value for name, value in of_text.items() if value is not None}
         return [
-            f"{self.directory}: {name} differs from the module by {form.max_difference:.3g}, "
+            f"{self.directory}: {name} differs from the module by {difference:.3g}, "
             f"more than the tolerance {self.tolerance:g}"
-            for name, form in self.forms.items()
-            if name != "int8" and not form.max_difference <= self.tolerance
+            for name, difference in found.items()
+            if not difference <= self.tolerance
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -100,7 +113,12 @@ class Export:
                 costs[f"{name}_bytes"] = form.bytes
                 costs[f"{name}_latency_ms"] = form.latency_ms
                 costs[f"{name}_latency_p95_ms"] = form.latency_p95_ms
-        differences = {name: form.max_difference for name, form in self.forms.items()}
+        differences: dict[str, float | None] = {
+            name: form.max_difference for name, form in self.forms.items()
+        }
+        if self.text is not None:
+            costs |= self.text.costs
+            differences |= self.text.differences
         return {
             "metrics": metrics,
             "costs": costs,
@@ -165,7 +183,11 @@ def export_run(
         name: _form(model, size, student, parts, runs, preparing is not None and name != "module")
         for name, (model, size) in made.items()
     }
-    found = Export(directory, forms, tolerance, len(parts.data.val))
+    text = None
+    if is_text(parts.data):
+        text = export_text(student, parts.data, stop_of(config, parts.data), folder)
+    _write_cards(directory, folder, text)
+    found = Export(directory, forms, tolerance, len(parts.data.val), text)
     written = found.as_dict()
     write_json(directory / EXPORT_NAME, written)
     track_export(config, directory, files, {**written["metrics"], **written["costs"]})
@@ -194,6 +216,22 @@ def _numbers(directory: Path) -> dict[str, Any]:
     names = ("val_accuracy", "test_accuracy", "teacher_agreement", "num_params")
     commit = (record.provenance.get("git") or {}).get("commit")
     return {**{name: record.value(name) for name in names}, "seed": record.seed, "commit": commit}
+
+
+def _write_cards(directory: Path, folder: Path, text: TextExport | None) -> None:
+    """README.md, where the run has a record, in the folder and in transformers'."""
+    try:
+        record = read_record(directory)
+    except (FileNotFoundError, ValueError):  # weights that were brought from elsewhere
+        return
+    if record.status != "completed":
+        return
+    files = {path.name: FILES[path.name] for path in folder.iterdir() if path.name in FILES}
+    write_text(folder / "README.md", model_card(record, files, None))
+    theirs = folder / causal_lm.FOLDER
+    if text is not None and "transformers" not in text.without:
+        own = {"model.safetensors": "the weights", "config.json": "the architecture"}
+        write_text(theirs / "README.md", model_card(record, own, causal_lm.USAGE))
 
 
 def _write_examples(path: Path, content: Mapping[str, Any]) -> None:

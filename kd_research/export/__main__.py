@@ -94,6 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = 1
             continue
         show(found)
+        for line in found.text.lines if found.text else ():
+            print(printable(line))
         print(f"runs with onnxruntime and numpy alone:\n\n{snippet(found)}\n")
         for problem in found.problems:
             print(problem, file=sys.stderr)

@@ -66,21 +66,47 @@ def to_onnx(student: nn.Module, example: Inputs, path: Path) -> None:
     shapes: Any = ({0: batch},)
     if named:
         shapes = {name: {0: batch, 1: torch.export.Dim("length")} for name in named}
+    write_onnx(student, positional, named, names, [OUTPUT], shapes, path)
+
+
+def write_onnx(
+    model: nn.Module,
+    positional: tuple[Any, ...],
+    named: dict[str, Any],
+    input_names: list[str],
+    output_names: list[str],
+    shapes: Any,
+    path: Path,
+) -> None:
+    """Write a module as torch's exporter sees it, without the exporter's notes.
+
+    Args:
+        model: in eval mode, on the processor.
+        positional: its arguments.
+        named: its arguments by name.
+        input_names: of the file's inputs, in order.
+        output_names: of its outputs, in order.
+        shapes: which sizes may change, as `torch.onnx.export` takes them.
+        path: of the file, weights inside.
+
+    Raises:
+        ValueError: torch cannot export it; the message has its reason.
+    """
     try:
         with _quiet():
             program = torch.onnx.export(
-                student,
+                model,
                 positional,
                 kwargs=named,
-                input_names=names,
-                output_names=[OUTPUT],
+                input_names=input_names,
+                output_names=output_names,
                 dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f"{type(student).__name__} cannot be exported: {reason}") from error
+        raise ValueError(f"{type(model).__name__} cannot be exported: {reason}") from error
     assert program is not None
     import onnx
 

@@ -11,13 +11,13 @@ CONTEXT = 48
 KINDS = ("gpt", "gpt2", "llama")
 
 
-def decoder(kind: str, seed: int = 0, width: int = 16) -> nn.Module:
+def decoder(kind: str, seed: int = 0, width: int = 16, depth: int = 2) -> nn.Module:
     torch.manual_seed(seed)
     if kind == "gpt":
-        model = GPT(VOCAB, CONTEXT, depth=2, width=width, heads=2, bias=True)
+        model = GPT(VOCAB, CONTEXT, depth=depth, width=width, heads=2, bias=True)
     else:
         transformers = pytest.importorskip("transformers")
-        sizes = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2}
+        sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": 2}
         if kind == "llama":
             sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": 1}
         config = transformers.AutoConfig.for_model(

@@ -1,0 +1,118 @@
+"""The model card of an exported student: README.md, with the numbers of its record.
+
+In the form of the Hugging Face Hub (Mitchell et al. 2019, arXiv:1810.03993, is where cards come
+from). What was not measured is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_research.records.record import RunRecord
+
+FILES = {
+    "student.onnx": "float32, by ONNX Runtime",
+    "student.int8.onnx": "int8, static",
+    "student.pte": "a program for phones, by ExecuTorch",
+    "decoder.onnx": "float32, with the cache of keys and values as inputs and outputs",
+    "tokenizer.json": "the tokenizer",
+    "transformers": "a folder that transformers loads",
+    "val.npz": "examples of validation",
+}
+METRICS = ("accuracy", "nll", "ece", "perplexity", "bits_per_byte")
+OF_TEXTS = ("rouge_l", "exact_match", "gsm8k_accuracy", "text_perplexity")
+FAITHFUL = ("teacher_agreement", "teacher_kl", "acceptance_rate", "accuracy_retention")
+COSTS = (
+    *("num_params", "model_bytes", "macs", "latency_ms", "peak_memory_bytes"),
+    *("decode_tokens_per_second", "kv_bytes_per_token", "compression_ratio", "speedup"),
+)
+
+
+def model_card(record: RunRecord, files: Mapping[str, str], usage: str | None) -> str:
+    """The card's text.
+
+    Args:
+        record: of the completed run.
+        files: name -> what it is.
+        usage: lines of Python that load the student; None: none are given.
+    """
+    config = record.config
+    name = str((config.get("dataset") or {}).get("name"))
+    text = record.value("val_perplexity") is not None
+    front = ["library_name: transformers"] if usage else []
+    front += ["pipeline_tag: text-generation"] if text else []
+    front += ["tags:", "- knowledge-distillation", "- kd_research", "datasets:", f"- {name}"]
+    parts = [
+        "---\n" + "\n".join(front) + "\n---",
+        f"# A student distilled on {name}",
+        _made(config, record),
+        "## Numbers\n\n"
+        f"Of one run, seed {record.seed}: n = 1. Accuracies are fractions, nll and kl are nats.\n\n"
+        + _quality(record),
+        "## Costs\n\n" + _costs(record),
+        "## Files\n\n" + _table(("file", "what"), [(f"`{k}`", v) for k, v in files.items()]),
+    ]
+    if usage:
+        parts.append(f"## Use\n\n```python\n{usage}\n```")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _made(config: Mapping[str, Any], record: RunRecord) -> str:
+    """How the student was made."""
+    student, teacher, loss = (config.get(key) or {} for key in ("student", "teacher", "loss"))
+    terms = ", ".join(loss.get("terms") or {}) or "none: the labels alone"
+    git = record.provenance.get("git") or {}
+    rows = [
+        ("student", _model(student.get("model"))),
+        ("teacher", _model(teacher.get("model"))),
+        ("loss terms", terms),
+        *((key, loss[key]) for key in ("lambda", "temperature") if key in loss),
+        ("epochs", (config.get("trainer") or {}).get("max_epochs")),
+        ("epoch chosen", record.selection.get("epoch")),
+        ("chosen by", record.selection.get("metric")),
+        ("data fingerprint", record.provenance.get("data_fingerprint")),
+        ("teacher fingerprint", record.provenance.get("teacher_fingerprint")),
+        ("commit of kd_research", git.get("commit")),
+    ]
+    return _table(("what", "value"), [(k, str(v)) for k, v in rows if v is not None])
+
+
+def _model(model: Any) -> str | None:
+    if not model:
+        return None
+    settings = {k: v for k, v in model.items() if k != "_target_" and not isinstance(v, dict)}
+    settings = {k: Path(v).name if str(v).startswith("/") else v for k, v in settings.items()}
+    said = ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+    return f"{model.get('_target_')} ({said})"
+
+
+def _quality(record: RunRecord) -> str:
+    rows = []
+    for key in (*METRICS, *OF_TEXTS):
+        names = [f"val_{key}", f"test_{key}", f"teacher_val_{key}", f"teacher_test_{key}"]
+        rows.append((key, *(_shown(record.value(each)) for each in names)))
+    for key in FAITHFUL:
+        rows.append((key, _shown(record.value(key)), _shown(record.value(f"test_{key}")), "", ""))
+    header = ("", "validation", "test", "teacher, validation", "teacher, test")
+    return _table(header, [row for row in rows if any(row[1:])])
+
+
+def _costs(record: RunRecord) -> str:
+    rows = [
+        (key, _shown(record.value(key)), _shown(record.value(f"teacher_{key}"))) for key in COSTS
+    ]
+    return _table(("", "student", "teacher"), [row for row in rows if any(row[1:])])
+
+
+def _shown(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4g}"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(cell for cell in line) + " |" for line in lines)
