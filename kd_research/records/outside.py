@@ -105,6 +105,21 @@ def is_full(directory: Path) -> bool:
     return False
 
 
+def ended_by(directory: Path, said: str, end: str) -> str:
+    """What ended a run from outside, in a line: on a full disk its log may hold nothing of it.
+
+    Args:
+        directory: the run's folder.
+        said: the last line of its log.
+        end: how its process ended.
+    """
+    if "no room" in said or "the disk" in said:
+        return said
+    if is_full(directory) or room(directory).startswith("0.0 MB"):
+        return f"no room on the disk of {directory} ({room(directory)}); make some"
+    return said or f"{end} ({room(directory)})"
+
+
 class Held:
     """Files or folders that should stay while something runs.
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from kd_research.configuration.config import save
 from kd_research.pools.local import End, Handle, Pool
-from kd_research.records.outside import OutsideError, is_full, room, trouble
+from kd_research.records.outside import OutsideError, ended_by, is_full, trouble
 from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, PROPOSAL_NAME, RECORD_NAME, write_json
 from kd_research.report import load_sweep
@@ -145,7 +145,7 @@ class _Baseline:
         if (path / RECORD_NAME).exists():
             return []
         if end.put_back or is_full(self.plan.directory):
-            raise OutsideError(places.last_line(path) or f"{end.reason} ({room(path)})")
+            raise OutsideError(ended_by(path, places.last_line(path), end.reason))
         if end.outside and places.count_loss(path) <= self.settings.max_retries:
             return [path]
         reason = end.reason + places.more_in_log(path)

@@ -18,7 +18,7 @@ from optuna.trial import Trial
 
 from kd_research.configuration.config import save
 from kd_research.pools.local import End, Handle, Pool
-from kd_research.records.outside import Held, OutsideError, is_full, room, trouble
+from kd_research.records.outside import Held, OutsideError, ended_by, is_full, trouble
 from kd_research.records.record import (
     CONFIG_NAME,
     RECORD_NAME,
@@ -219,7 +219,7 @@ class Sweep:
         if not (directory / RECORD_NAME).exists():
             self.held.check()
             if end.put_back or is_full(self.directory):
-                told = places.last_line(directory) or f"{end.reason} ({room(directory)})"
+                told = ended_by(directory, places.last_line(directory), end.reason)
                 if not directory.exists():
                     told = f"{directory} was removed"
                 raise OutsideError(told)

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from kd_research.configuration.config import ConfigError, save
 from kd_research.pools.local import Pool
-from kd_research.records.outside import OutsideError, is_full, room
+from kd_research.records.outside import OutsideError, ended_by, is_full
 from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, LOG_NAME, read_text
 from kd_research.sweep.folders import last_line
@@ -45,7 +45,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
         log = printable(read_text(path).strip()) if path.exists() else ""
     end = handle.end()
     if end is not None and (end.put_back or (end.failed and is_full(directory))):
-        raise OutsideError(last_line(directory) or f"{end.reason} ({room(directory)})")
+        raise OutsideError(ended_by(directory, last_line(directory), end.reason))
     if end is not None and end.failed:
         raise ConfigError([log or f"preparing the sweep failed: {end.reason}"])
     print(log, flush=True)

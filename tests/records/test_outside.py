@@ -14,7 +14,7 @@ import torch
 from small_disk import fill, fill_inodes, small_disk
 
 from kd_research.records import outside
-from kd_research.records.outside import Held, OutsideError, trouble
+from kd_research.records.outside import Held, OutsideError, ended_by, trouble
 from kd_research.records.record import write_json
 
 
@@ -60,6 +60,19 @@ def test_a_full_disk_is_known_whatever_was_written(name, tmp_path):
         assert "\n" not in line
         fill(disk)
         assert outside.is_full(disk)
+
+
+def test_a_full_disk_is_the_reason_whatever_the_log_holds_of_it(tmp_path):
+    said = "no room on the disk of /d (1 MB free); make some"
+    end = "its process ended with exit code 1"
+    assert ended_by(tmp_path, said, end) == said
+    assert ended_by(tmp_path, "", end).startswith(f"{end} (")
+    with small_disk(tmp_path / "disk", "size=2m") as disk:
+        fill(disk)
+        for cut in ("", "Traceback (most rec"):
+            line = ended_by(disk, cut, end)
+            assert line.startswith(f"no room on the disk of {disk} (0.0 MB"), line
+        assert ended_by(disk, said, end) == said
 
 
 @pytest.mark.parametrize("name", INODES)
