@@ -64,7 +64,9 @@ class DistillationLoss(Protocol):
       optimizer is made, to make regressors, projectors and memory banks of the right sizes;
     * `num_examples`: set before `build` to the size of the training split, for memory banks;
     * `set_epoch(epoch, max_epochs)`: called at the start of each epoch, counted from 0;
-    * `needs_teacher = False`: the loss takes `teacher=None`.
+    * `needs_teacher = False`: the loss takes `teacher=None`;
+    * `any_vocabulary = True`: the teacher may name other classes than the student;
+    * `reads_texts = True`: a position's value depends on others, or on whole rows of logits.
     """
 
     def __call__(self, student: Output, teacher: Output, batch: Batch) -> Tensor:

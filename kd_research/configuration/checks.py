@@ -139,7 +139,16 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
             continue
         for key in ("num_classes", "input_shape", "vocab_size"):
             given, expected = model.get(key), config.dataset.get(key)
+            if who == "teacher" and key != "input_shape":  # it may have a tokenizer of its own
+                own = config.teacher.get("dataset") or {}
+                expected = own.get("vocab_size", own.get(key, expected))
             if given is not None and expected is not None and given != expected:
+                if who == "teacher" and expected != config.dataset.get(key):
+                    yield (
+                        f"teacher.model.{key} is {given!s}, but teacher.dataset has {expected!s} "
+                        f"tokens; type teacher.model.{key}={expected!s}"
+                    )
+                    continue
                 yield (
                     f"{who}.model.{key} is {given!s}, but the dataset's is {expected!s}: teacher, "
                     f"student and data must agree; leave {who}.model.{key} out"

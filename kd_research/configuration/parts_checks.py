@@ -19,6 +19,7 @@ PACKAGE = "kd_research"
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
 VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
+TOKENIZER_KEYS = ("tokens", "vocab_size", "pretrained")  # of a data set of text
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
 
@@ -42,6 +43,8 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
         )
     for text in _text_problems(loss, whole["teacher"], bool(asking)):
         yield {"loss", "teacher"}, text
+    for text in _tokenizer_problems(terms, whole["teacher"], dataset):
+        yield {"loss", "teacher", "dataset"}, text
     for text in teacher_loss_problems(whole["teacher"]):
         yield {"teacher"}, text
     for who in ("teacher", "student"):
@@ -55,6 +58,28 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
                 yield {who, "loss"}, text
     for text in _augment_problems(dataset.get("augment") or {}):
         yield {"dataset"}, text
+
+
+def _tokenizer_problems(
+    terms: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> Iterator[str]:
+    """Of a teacher with a tokenizer of its own, what compares its tokens with the student's."""
+    own = teacher.get("dataset") or {}
+    named = {key: own[key] for key in TOKENIZER_KEYS if key in own and own[key] != dataset.get(key)}
+    wrong = [name for name, term in terms.items() if _compares_tokens(term.get("loss") or {})]
+    if named and wrong and teacher.get("model"):
+        told = ", ".join(f"{key}={value}" for key, value in named.items())
+        yield (
+            f"teacher.dataset has another tokenizer ({told}), and the loss's {', '.join(wrong)} "
+            "compares token with token; type loss=uld, or 'teacher.dataset={}'"
+        )
+
+
+def _compares_tokens(loss: Mapping[str, Any]) -> bool:
+    """Whether a loss of ours needs the teacher to name the student's classes."""
+    module, _, name = str(loss.get("_target_", "")).rpartition(".")
+    file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return _needs_teacher(loss) and name not in _stating(file, "any_vocabulary = True")
 
 
 def _text_problems(
@@ -96,17 +121,16 @@ def _needs_teacher(loss: Mapping[str, Any]) -> bool:
     if not module.startswith(f"{PACKAGE}.losses."):
         return False
     file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    return name in _classes(file) and name not in _alone(file)
+    return name in _classes(file) and name not in _stating(file, "needs_teacher = False")
 
 
 @cache
-def _alone(file: Path) -> frozenset[str]:
-    """The classes of a file that state `needs_teacher = False`."""
+def _stating(file: Path, text: str) -> frozenset[str]:
+    """The classes of a file that have this statement."""
     return frozenset(
         node.name
         for node in _tree(file).body
-        if isinstance(node, ast.ClassDef)
-        and any(ast.unparse(part) == "needs_teacher = False" for part in node.body)
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(part) == text for part in node.body)
     )
 
 

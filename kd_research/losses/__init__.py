@@ -41,6 +41,7 @@ from kd_research.losses.relations import (
 )
 from kd_research.losses.review import Review
 from kd_research.losses.schedules import TwoStage, Warmup
+from kd_research.losses.sorted_probabilities import UniversalLogit
 from kd_research.losses.target_class import (
     DecoupledKD,
     NormalizedKD,
@@ -109,6 +110,7 @@ __all__ = [
     "TotalVariation",
     "TransformedTeacher",
     "TwoStage",
+    "UniversalLogit",
     "VariationalInformation",
     "VirtualTeacher",
     "Warmup",

@@ -50,6 +50,11 @@ class Objective(nn.Module):
         """Whether any term is left that looks at a teacher."""
         return any(getattr(loss, "needs_teacher", True) for loss in self.terms.values())
 
+    @property
+    def any_vocabulary(self) -> bool:
+        """Whether every term takes a teacher with other classes than the student's."""
+        return all(getattr(loss, "any_vocabulary", False) for loss in self.terms.values())
+
     def layers(self, who: str) -> tuple[str, ...]:
         """The module paths that the terms want of `who` ("student" or "teacher"), each once."""
         return tuple(
@@ -133,7 +138,7 @@ class Objective(nn.Module):
     def _weighted(
         self, student: Output, teacher: Output | None, batch: Batch, labels: bool = False
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        student, teacher, batch = select(student, teacher, batch)
+        student, teacher, batch = select(student, teacher, batch, self.any_vocabulary)
         parts: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
         student, teacher = _float32(student), None if teacher is None else _float32(teacher)

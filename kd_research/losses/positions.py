@@ -32,7 +32,9 @@ def classes_last(logits: Tensor) -> Tensor:
     return logits if logits.ndim == 3 else logits.movedim(1, -1)
 
 
-def select(student: Output, teacher: Teacher, batch: Batch) -> tuple[Output, Teacher, Batch]:
+def select(
+    student: Output, teacher: Teacher, batch: Batch, any_vocabulary: bool = False
+) -> tuple[Output, Teacher, Batch]:
     """The valid positions as examples; what has one label an example comes back as it is.
 
     Features stay what they are: they belong to whole examples, and `valid` says which positions
@@ -42,6 +44,7 @@ def select(student: Output, teacher: Teacher, batch: Batch) -> tuple[Output, Tea
         student: logits (B, C), (B, T, V) or (B, C, H, W).
         teacher: the same, or None.
         batch: labels (B,), (B, T) or (B, H, W).
+        any_vocabulary: whether the teacher's classes may be others than the student's.
 
     Returns:
         The outputs with logits (N, C); the batch with labels (N,), index (N,): example * P +
@@ -55,7 +58,7 @@ def select(student: Output, teacher: Teacher, batch: Batch) -> tuple[Output, Tea
         return student, teacher, batch
     labels = batch.labels
     check_positions(student.logits, labels)
-    if teacher is not None:
+    if teacher is not None and not any_vocabulary:
         check_vocabularies(student.logits, teacher.logits)
     valid = labels != IGNORED
     if not valid.any():
@@ -123,5 +126,5 @@ def check_vocabularies(student_logits: Tensor, teacher_logits: Tensor) -> None:
             f"the student's logits are {tuple(student_logits.shape)}, the teacher's "
             f"{tuple(teacher_logits.shape)}: vocabularies of {student_logits.shape[place]} and "
             f"{teacher_logits.shape[place]}; a loss on logits needs one vocabulary and the same "
-            "positions: give both the data set's tokenizer"
+            "positions: give both the data set's tokenizer, or type loss=uld"
         )

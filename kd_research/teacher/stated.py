@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from kd_research.data.module import DataModule
@@ -42,6 +43,14 @@ def own_objective(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
             "teacher.assistants"
         )
     return own
+
+
+def own_dataset(config: Mapping[str, Any]) -> Any:
+    """The configuration of the data that the teacher learns from: the student's, with changes."""
+    changes = config["teacher"].get("dataset") or {}
+    if "vocab_size" in changes:
+        changes = {"num_classes": changes["vocab_size"], **changes}
+    return OmegaConf.to_container(OmegaConf.merge(config["dataset"], changes))
 
 
 def model_of(stated: Mapping[str, Any], dataset: Mapping[str, Any]) -> nn.Module:

@@ -18,7 +18,6 @@ import torch
 from filelock import FileLock
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
-from omegaconf import OmegaConf
 from torch import nn
 
 from kd_research.configuration.teacher_content import INHERITED
@@ -34,6 +33,7 @@ from kd_research.teacher.stated import (
     model_of,
     objective_of,
     optimizer_of,
+    own_dataset,
     own_objective,
     to_vocabulary,
 )
@@ -112,7 +112,7 @@ def obtain(
         ValueError: the given checkpoint does not fit the model, or the loss does not.
     """
     recipe, dataset = config["teacher"], config["dataset"]
-    own = OmegaConf.to_container(OmegaConf.merge(dataset, recipe.get("dataset") or {}))
+    own = own_dataset(config)
     if own != dataset:  # as where the transfer set lacks what the teacher learned from
         dataset = own
         data = instantiate(dataset, seed=config["seed"])

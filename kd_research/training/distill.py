@@ -122,7 +122,8 @@ class Distiller(LightningModule):
             outputs = {LOGITS: teacher.logits, **teacher.features}
             self.teacher_shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
             num_examples *= batch.labels[0].numel()  # each position is one
-            self.objective.build(*select(student, teacher, batch)[:2], num_examples)
+            chosen = select(student, teacher, batch, self.objective.any_vocabulary)
+            self.objective.build(*chosen[:2], num_examples)
         if batch.labels.ndim == 2 and student.logits.shape[2] >= LARGE_VOCABULARY:
             net = None if self._teacher is None else self._teacher.model
             self._chunked = chunked_step(
@@ -176,9 +177,7 @@ class Distiller(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of the batch, ()."""
         loss: Tensor
-        beside: Tensor | None = None
-        if self.text is not None:
-            batch, beside = self._with_text(self.text, batch, batch_idx)
+        batch, beside = self._with_text(self.text, batch, batch_idx) if self.text else (batch, None)
         count = count_valid(batch.labels)
         share = self._share(count, batch_idx, batch.drawn)
         if self._dot is None:

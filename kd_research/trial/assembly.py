@@ -30,6 +30,12 @@ from kd_research.soft_targets.fill import (
 from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.inheritance import inherit
+from kd_research.teacher.other_tokenizer import (
+    ReadsText,
+    other_tokenizer,
+    own_metrics,
+    refuse_other_tokenizer,
+)
 from kd_research.training.distill import Distiller, OptimizerFactory
 from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
@@ -65,7 +71,8 @@ class Parts:
         make("scheduler", self._schedule)
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
-            self.teacher = make("teacher", lambda: chain.obtain(config, self.data))
+            obtained = make("teacher", lambda: chain.obtain(config, self.data))
+            self.teacher = make("teacher", lambda: other_tokenizer(config, self.data, obtained))
         if is_made(config):
             maker = make("transfer", lambda: instantiate(config["transfer"]))
             given = (config, maker, self.data, self.teacher, self.device)
@@ -87,6 +94,16 @@ class Parts:
     def text_costs(self) -> dict[str, float]:
         """What the text that the loss trains on cost to draw; nothing where none is drawn."""
         return self.module.text.costs() if self.module.text else self._costs
+
+    @property
+    def _reads(self) -> bool:
+        """Whether the teacher reads the data's text in tokens of its own."""
+        return self.teacher is not None and isinstance(self.teacher.module, ReadsText)
+
+    @property
+    def writer(self) -> nn.Module | None:
+        """The teacher, if it says the data's own tokens."""
+        return self.teacher.module if self.teacher and not self._reads else None
 
     @property
     def trains(self) -> bool:
@@ -120,6 +137,7 @@ class Parts:
     def _assemble(self) -> Distiller:
         optimizer, groups = self._optimizer()
         if self.teacher:
+            refuse_other_tokenizer(self.config["loss"], self.teacher.module)
             self.data, self._costs = teacher_text(self.config, self.data, self.teacher, self.device)
         module = Distiller(
             self.student,
@@ -138,7 +156,7 @@ class Parts:
         self.data.views = self.config["soft_targets"]["views"]
         if self.teacher and module.objective.needs_teacher:
             module.text = student_text(self.config, self.data, module, example, self.teacher.module)
-        if self.teacher and module.teacher_shapes and module.text is None:
+        if self.teacher and module.teacher_shapes and module.text is None and not self._reads:
             key = self.teacher.key
             module.cached = cache(self.config, self.data, key, module.teacher_shapes)
             check_draws(module.cached, module.objective.terms)
@@ -200,12 +218,14 @@ class Parts:
         if not self.data.has_positions:
             logits = self.teacher_logits if self.teacher else None
             return evaluate(self.student, logits, self.data, read_test)
-        teach = self._teach if self.teacher else None
+        teach = self._teach if self.writer else None
         found = positions.evaluate_positions(self.student, teach, self.data, read_test)
+        if self.teacher and isinstance(self.teacher.module, ReadsText):
+            found.metrics.update(own_metrics(self.teacher.module, read_test))
         evaluate_texts(
             found,
             self.student,
-            self.teacher.module if self.teacher else None,
+            self.writer,
             self.data,
             self.config.get("text_evaluation") or OFF,
             stop_of(self.config, self.data),
@@ -236,7 +256,10 @@ class Parts:
             ConfigError: it is below the configured floor.
         """
         assert self.teacher is not None
-        if self.data.has_positions:
+        if isinstance(self.teacher.module, ReadsText):
+            own = self.teacher.module.own_data
+            accuracy = positions.accuracy(self.teacher.module.model, own, own.val)
+        elif self.data.has_positions:
             teach = self._teach("val")
             accuracy = positions.share_right(teach, self.data, self.data.val, self.device)
         else:

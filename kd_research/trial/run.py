@@ -168,7 +168,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     measured.begin()
     evaluation = parts.evaluate()
     evaluation.write(directory)
-    samples = sample_texts(parts.student, teacher, parts.data, config["seed"])
+    samples = sample_texts(parts.student, parts.writer, parts.data, config["seed"])
     write_samples(samples, parts.data, evaluation.predictions, directory)
     metrics = dict(evaluation.metrics)
     for rule in reader:

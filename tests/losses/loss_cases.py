@@ -64,6 +64,7 @@ CASES: dict[str, Case] = {
     "tvd": Case({"tvd": references.total_variation}),
     "akl": Case({"akl": references.adaptive_kl}),
     "alpha_beta": Case({"alpha_beta": references.alpha_beta}),
+    "uld": Case({"uld": references.uld}),
     "seqkd": Case({}, zero=False),
     "gkd": Case({"gkd": references.jensen_shannon}),
     "minillm": Case({"minillm": references.minillm}),

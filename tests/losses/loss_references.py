@@ -215,6 +215,12 @@ def reverse_kl(p, q, loss):
 
 
 @per_example
+def uld(s, t, y, loss):
+    pairs = zip(sorted(softmax(s)), sorted(softmax(t)), strict=True)
+    return sum(abs(a - b) for a, b in pairs)
+
+
+@per_example
 def minillm(s, t, y, loss):
     """Of texts of one token, after which nothing comes."""
     q, p = softmax(s), softmax(t)
