@@ -138,7 +138,7 @@ def register() -> None:
         model: dict[str, Any] = {"/model@model": path.stem}
         store.store(group="teacher", name=path.stem, node={"defaults": ["none", model]})
         none = dict.fromkeys(("checkpoint", "pretraining", "from_teacher", "view"))
-        student = {"defaults": [model, "_self_"], **none}
+        student = {"defaults": [model, "_self_"], **none, "gradient_checkpointing": False}
         store.store(group="student", name=path.stem, node=student)
 
 

@@ -177,6 +177,12 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
             f"{' and '.join(starts)} both say what the student starts from; "
             f"type {'=null or '.join(starts)}=null"
         )
+    again = config.student.get("gradient_checkpointing", False)
+    if not isinstance(again, bool):
+        yield (
+            f"student.gradient_checkpointing must be true or false, got {again!r}; "
+            "try student.gradient_checkpointing=true"
+        )
     adapter = config.student.get("adapter") or {}
     if str(adapter.get("_target_", "")).endswith(".FewShot") and config.trainer.max_epochs:
         yield (

@@ -19,6 +19,7 @@ from kd_research.evaluation.shared_costs import SharedCosts
 from kd_research.evaluation.texts import OFF, evaluate_texts, refuse_without_prompts
 from kd_research.interfaces import Batch, Inputs, some
 from kd_research.models.capture import Capture
+from kd_research.models.checkpointing import checkpoint_blocks
 from kd_research.soft_targets.fill import (
     cache,
     check_draws,
@@ -84,6 +85,8 @@ class Parts:
             self.student.load_state_dict(start.module.state_dict())
         make("student.from_teacher", self._inherit)
         self.student = with_adapter(config, self.data, self.student)
+        if config["student"].get("gradient_checkpointing"):
+            make("student.gradient_checkpointing", lambda: checkpoint_blocks(self.student))
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._costs: dict[str, float] = {}
