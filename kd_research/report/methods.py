@@ -188,6 +188,14 @@ def points(gap: Difference, metric: str) -> str:
 def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> list[str]:
     header = ["method", "ms of processor an epoch, teacher outputs cached", "teacher live"]
     header += ["KiB in a step", "seconds of all tuning runs"]
+    drawn = {  # of methods that train on text drawn for them
+        "generation_seconds": ("seconds of drawing text", 1.0),
+        "generated_tokens": ("thousands of tokens drawn", 1 / 1000),
+        "on_policy_share": ("% of batches the student's text", 100.0),
+    }
+    told = any(trial.mean(name) is not None for trial in trials.values() for name in drawn)
+    drawn = drawn if told else {}
+    header += [said for said, _ in drawn.values()]
     rows = []
     for name, tuning in tunings.items():
         trial = trials.get(name)
@@ -203,6 +211,7 @@ def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> 
                 _scaled(trial, "live_teacher_epoch_cpu_seconds", 1000),
                 _scaled(trial, "train_step_bytes", 1 / 1024),
                 f"{sum(spent):.0f}",
+                *(_scaled(trial, cost, factor) for cost, (_, factor) in drawn.items()),
             ]
         )
     return table(header, rows)

@@ -89,6 +89,21 @@ def make(directory: Path, metric: str = "test_accuracy") -> None:
     write(directory, 1, "kd", {1: 0.70, 2: 0.721, 3: 0.71})
 
 
+def test_what_text_cost_to_draw_is_on_the_page(tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    for path in (tmp_path / "c" / "trials" / "0001").glob("seed-*/record.json"):
+        record = json.loads(path.read_text())
+        drawn = {"generation_seconds": 4.0, "generated_tokens": 5000, "on_policy_share": 0.5}
+        record["costs"] |= drawn
+        path.write_text(json.dumps(record))
+    summary = write_report(tmp_path / "c")
+    assert summary.methods is not None
+    page = summary.methods.read_text()
+    assert "| seconds of drawing text | thousands of tokens drawn |" in page
+    assert "| kd | - | 200.0 | 2.0 | 6 | 4.0 | 5.0 | 50.0 |" in page
+    assert "| ce | 50.0 | - | 2.0 | 6 | - | - | - |" in page
+
+
 def test_the_page_of_a_comparison_that_still_runs(tmp_path: Path) -> None:
     make(tmp_path / "c")
     summary = write_report(tmp_path / "c")

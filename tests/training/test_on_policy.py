@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from kd_research.losses.objective import Objective
 from kd_research.losses.positions import IGNORED
 from kd_research.models.capture import Capture
 from kd_research.models.gpt import GPT
+from kd_research.training.distill import Distiller
 from kd_research.training.on_policy import StudentText
 from kd_research.training.replay import Replay
 
@@ -189,3 +192,14 @@ def test_wrong_settings_are_told_at_once() -> None:
         assert part_of_it in str(error.value)
     with pytest.raises(ValueError, match="replay needs capacity >= 1"):
         Replay(0, 0.1, 0.1)
+
+
+def test_labels_that_were_drawn_are_weighed_by_those_of_all_processes() -> None:
+    """Of 4 here and 6 there each process counts by its own: Lightning means over the two."""
+    objective = Objective({"rkl": {"loss": ReverseKL(1.0), "weight": 1.0}}, 0.0)
+    module = Distiller(net(), objective, lambda p: torch.optim.SGD(p, lr=1.0), teacher=net(16))
+    strategy = SimpleNamespace(reduce=lambda own, reduce_op: own + 6)
+    module._trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=2, accumulate_grad_batches=1, strategy=strategy
+    )
+    assert module._share(4, 0, drawn=True) == pytest.approx(2 * 4 / 10)
