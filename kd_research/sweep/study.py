@@ -186,7 +186,9 @@ class SharedStudy:
             if self._sampler is not None:
                 self.study.sampler, self._sampler = self._sampler, None
             trial = self.study.ask()
-            trial.set_user_attr(OWNER, self.owner)
+            if not self._own(trial):
+                self.refresh()
+                continue
             if trial.number < total:  # so many at most were before it
                 return trial
             self.refresh()
@@ -201,7 +203,8 @@ class SharedStudy:
 
     def discard(self, trial: Trial) -> None:
         """Take a proposal out of the count."""
-        trial.set_user_attr(DISCARDED, True)
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr(DISCARDED, True)
         self.tell(trial, None)
 
     def left_over(self) -> list[Trial]:
@@ -219,15 +222,21 @@ class SharedStudy:
             if (outages := self._storage.outages) != self._outages:
                 self._outages = outages
                 self._beats.clear()  # the storage was away: nobody could show that it lives
-            return [self._claim(trial) for trial in self._others() if self._is_left(trial, signs)]
+            left = [trial for trial in self._others() if self._is_left(trial, signs)]
+            claimed = [Trial(self.study, trial._trial_id) for trial in left]
+            return [trial for trial in claimed if self._own(trial)]
 
     def _others(self) -> list[FrozenTrial]:
         return [trial for trial in self.running if trial.user_attrs.get(OWNER) != self.owner]
 
-    def _claim(self, frozen: FrozenTrial) -> Trial:
-        trial = Trial(self.study, frozen._trial_id)
-        trial.set_user_attr(OWNER, self.owner)
-        return trial
+    def _own(self, trial: Trial) -> bool:
+        """Make a trial this sweeper's; False if another has finished it since it was read."""
+        try:
+            trial.set_user_attr(OWNER, self.owner)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._read_at = -math.inf
+            return False
+        return True
 
     def _is_left(self, trial: FrozenTrial, signs: Mapping[str, Any]) -> bool:
         owner = trial.user_attrs.get(OWNER)
@@ -271,7 +280,8 @@ class SharedStudy:
         self._storage.patient = False
         with suppress(OutsideError, optuna.exceptions.StorageInternalError, OSError):
             for trial in trials:
-                trial.set_user_attr(OWNER, "")
+                with suppress(optuna.exceptions.UpdateFinishedTrialError):
+                    trial.set_user_attr(OWNER, "")
 
     def tell(self, trial: Trial, values: Sequence[float] | None) -> bool:
         """Finish a trial, as failed without values; False if another sweeper already has."""

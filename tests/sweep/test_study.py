@@ -145,6 +145,29 @@ def test_a_repeat_takes_the_known_values(tmp_path):
         assert (study.finished, len(study.completed())) == (1, 1)
 
 
+def test_a_trial_that_its_sweeper_finished_meanwhile_is_not_taken_up(tmp_path, monkeypatch):
+    """The other tells its last trial, and ends, between our reading and our look at its lock."""
+    plan = make_plan()
+    with open_study(tmp_path, plan) as late:
+        with open_study(tmp_path, plan) as other:
+            trial = other.ask(1)
+            looked = SharedStudy._is_left
+
+            def ends_first(self, *given):
+                assert other.tell(trial, [0.5, 100.0])
+                other.__exit__()
+                return looked(self, *given)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(SharedStudy, "_is_left", ends_first)
+                late.refresh()
+                assert late.left_over() == []
+        late.refresh()
+        assert late.finished == len(late.completed()) == 1
+        late.release([trial])  # nor does putting it back fail
+        assert late.ask(1) is None
+
+
 def test_an_endless_space_has_no_points():
     assert points(make_plan().composition) is None
     assert len(points(make_plan(*SMALL).composition)) == 4
