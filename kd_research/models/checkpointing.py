@@ -31,18 +31,24 @@ def checkpoint_blocks(model: nn.Module) -> nn.Module:
             "a prefix fills a cache, which a block that runs again would fill twice; type "
             "student.gradient_checkpointing=false, or adapter@student.adapter=prompt_tuning"
         )
-    lists = [each for each in model.modules() if isinstance(each, LISTS) and _is_of_blocks(each)]
+    lists = block_lists(model)
     if not lists:
         raise ValueError(
             f"{type(model).__name__} has no list of equal blocks to checkpoint; "
             "type student.gradient_checkpointing=false"
         )
-    inside = {id(part) for each in lists for block in each for part in block.modules()}
     for each in lists:
-        for block in each if id(each) not in inside else ():  # a list in a block runs again with it
+        for block in each.children():
             kind = type(block)
             block.__class__ = type(kind.__name__, (_Checkpointed, kind), {})
     return model
+
+
+def block_lists(model: nn.Module) -> list[nn.Module]:
+    """A model's lists of two or more blocks of one kind; not those inside of a block."""
+    found = [each for each in model.modules() if isinstance(each, LISTS) and _is_of_blocks(each)]
+    inside = {id(part) for each in found for block in each.children() for part in block.modules()}
+    return [each for each in found if id(each) not in inside]
 
 
 def _is_of_blocks(found: nn.Module) -> bool:

@@ -26,6 +26,7 @@ from kd_research.training.callbacks import PerEpoch, WithoutFrozen, frozen
 from kd_research.training.continuation import Continuation, checkpoint_path, discard, last_epoch
 from kd_research.training.distill import Distiller
 from kd_research.training.selection import SELECTION, TEXT_SELECTION, KeepSelected, Selection
+from kd_research.training.sharded import Sharded
 from kd_research.training.spoken import Bar, Epochs, described
 
 Row = Mapping[str, float | int | str | None]
@@ -74,6 +75,8 @@ def make_trainer(
     Raises:
         ConfigError: Lightning refuses an option, has no such device, or runs another precision.
     """
+    if options.get("strategy") == "fsdp":
+        options = {**options, "strategy": Sharded()}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*precision=.?16")  # refused below
@@ -129,6 +132,8 @@ def fit(
 
     With trainer.max_epochs=0 nothing is trained, and the epoch is -1.
     """
+    if options.get("strategy") == "fsdp":
+        fit_identity = None  # moments are spread over the processes, and are not saved
     checkpoints = directory / "checkpoints"
     goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
     if not goes_on:
