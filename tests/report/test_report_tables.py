@@ -153,6 +153,12 @@ def test_a_trial_that_did_not_measure_an_objective_failed(sweep_folder):
     assert row["error"] == sweep.trials[6].error
 
 
+def test_shares_of_texts_are_read_in_percent():
+    names = ("val_rouge_l", "test_exact_match", "teacher_val_gsm8k_accuracy")
+    assert [show(name, 0.25) for name in names] == ["25.00%"] * 3
+    assert show("val_text_perplexity", 12.5) == "12.5"
+
+
 def test_undistilled_students_are_known(sweep_folder):
     sweep = load_sweep(sweep_folder)
     assert [t.number for t in sweep.trials if t.undistilled] == [4, 13, 22]
