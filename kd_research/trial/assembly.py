@@ -28,6 +28,7 @@ from kd_research.soft_targets.fill import (
     fill,
     fill_split,
 )
+from kd_research.soft_targets.teacher_text import TeacherText
 from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.inheritance import inherit
@@ -40,10 +41,11 @@ from kd_research.teacher.other_tokenizer import (
 from kd_research.training.distill import Distiller, OptimizerFactory
 from kd_research.training.groups import Groups, check_paths
 from kd_research.training.memory import keep_freed
+from kd_research.training.on_policy import StudentText
 from kd_research.training.schedules import Schedule
 from kd_research.transfer.replace import is_made, without_examples
 from kd_research.trial.parts import make, make_data, make_student, with_adapter
-from kd_research.trial.texts import stop_of, student_text, teacher_text
+from kd_research.trial.texts import check_writers, stated_text, stop_of
 
 CPU = torch.device("cpu")
 
@@ -70,6 +72,7 @@ class Parts:
         student = with_adapter(config, self.data, self._make_student())
         make("optimizer", lambda: check_paths(self._optimizer()[1], student))
         make("scheduler", self._schedule)
+        self._text = make("loss", lambda: stated_text(config, self.data))
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             obtained = make("teacher", lambda: chain.obtain(config, self.data))
@@ -141,7 +144,8 @@ class Parts:
         optimizer, groups = self._optimizer()
         if self.teacher:
             refuse_other_tokenizer(self.config["loss"], self.teacher.module)
-            self.data, self._costs = teacher_text(self.config, self.data, self.teacher, self.device)
+            if isinstance(self._text, TeacherText):
+                self._write(self._text, self.teacher)
         module = Distiller(
             self.student,
             stated.objective_of(self.config["loss"]),
@@ -158,7 +162,10 @@ class Parts:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
         if self.teacher and module.objective.needs_teacher:
-            module.text = student_text(self.config, self.data, module, example, self.teacher.module)
+            if isinstance(self._text, StudentText):
+                nets = (self.student, self.teacher.module)
+                check_writers(self._text, self.config, example, *nets)
+                module.text = self._text
         if self.teacher and module.teacher_shapes and module.text is None and not self._reads:
             key = self.teacher.key
             module.cached = cache(self.config, self.data, key, module.teacher_shapes)
@@ -169,6 +176,16 @@ class Parts:
                 to_fill(self.device, range(module.cached.num_views))
             module.fill = to_fill
         return module
+
+    def _write(self, text: TeacherText, teacher: teachers.Teacher) -> None:
+        """Put the teacher's text in place of the training split."""
+        root, stop = (
+            Path(self.config["output_dir"]) / "teacher_text",
+            stop_of(self.config, self.data),
+        )
+        net = teacher.module.to(self.device)
+        self.data = text.instead(self.data, net, teacher.key, stop, root)
+        self._costs = text.costs()
 
     def example(self, size: int) -> Batch:
         """The first `size` training examples, prepared, on the CPU."""

@@ -15,6 +15,7 @@ from tiny import Compose, plain
 
 from kd_research.configuration.config import ConfigError, check
 from kd_research.records.record import METRICS_NAME, RunRecord
+from kd_research.teacher import chain
 from kd_research.training import continuation
 from kd_research.training.fit import EpochLog
 from kd_research.trial.assembly import Parts
@@ -166,7 +167,12 @@ def refused(config: DictConfig) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_written_is_told_before_training(tiny: Compose, tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_told_before_training(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpadded = with_positions(tiny, "loss=gkd")  # a net that takes no attention_mask
+    assert "TokenNet takes no attention_mask" in refused(unpadded)
+    monkeypatch.setattr(chain, "obtain", None)  # the rest is told before a teacher is trained
     long = with_text(tiny, "loss=gkd", "loss.text.max_new_tokens=12")
     assert "prompt_tokens=6 and max_new_tokens=12 are more than a window of 12" in refused(long)
     wrong = with_text(tiny, "loss=gkd", "loss.on_policy=2", "loss.text.generation.top_p=0")
@@ -174,8 +180,6 @@ def test_what_cannot_be_written_is_told_before_training(tiny: Compose, tmp_path:
     assert "top_p must be in (0, 1], got 0" in refused(wrong)
     several = with_text(tiny, "loss=gkd", "+trainer.accumulate_grad_batches=2")
     assert "type trainer.accumulate_grad_batches=1" in refused(several)
-    unpadded = with_positions(tiny, "loss=gkd")  # a net that takes no attention_mask
-    assert "TokenNet takes no attention_mask" in refused(unpadded)
     for loss in ("gkd", "seqkd"):
         assert "and dataset digits has none" in refused(tiny(f"loss={loss}"))
     alone = with_text(tiny, "loss=seqkd")
