@@ -96,13 +96,14 @@ def test_a_hanging_trial_is_stopped_with_all_that_it_started(tmp_path):
     check_whole(tmp_path, 4)
 
 
-@pytest.mark.parametrize("twice", [False, True])
-def test_an_interrupt_puts_the_trials_back_and_leaves_nothing_running(tmp_path, twice):
+@pytest.mark.parametrize(("first", "twice"), [(signal.SIGINT, False), (signal.SIGHUP, True)])
+def test_an_interrupt_puts_the_trials_back_and_leaves_nothing_running(tmp_path, first, twice):
+    """Ctrl-C, or the terminal is closed: the same command then ends with exactly `n_trials`."""
     process = noop(
         tmp_path, "sweep.n_trials=4", trouble="hangs" if twice else "", seconds="100", run=start
     )
     wait_for(lambda: len(list(folder(tmp_path).glob("trials/*/starts"))) == 2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(first)
     if twice:  # while it waits for a trial that does not end when it is asked to
         wait_for(lambda: list(folder(tmp_path).glob("trials/*/asked")))
         process.send_signal(signal.SIGINT)

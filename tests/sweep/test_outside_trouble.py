@@ -6,7 +6,7 @@ import time
 import pytest
 from small_disk import fill, fill_inodes, small_disk
 from sqlalchemy.exc import OperationalError
-from sweep_commands import NOOP, folder, processes_of, records, scripted, start, sweep
+from sweep_commands import NOOP, folder, processes_of, proposals, records, scripted, start, sweep
 
 from kd_research.records.outside import PUT_BACK, OutsideError
 from kd_research.records.record import RunRecord, write_text
@@ -151,6 +151,19 @@ def test_a_sweep_goes_on_beside_damaged_files(tmp_path):
     named = "\n".join(report.damaged)
     for name in ("0000/metrics.jsonl", "0001/proposal.json", "0002/metrics.jsonl"):
         assert name in named
+
+
+def test_a_sweep_whose_folder_was_moved_goes_on_there(tmp_path):
+    scripted(tmp_path / "here", curve, "sweep.n_trials=6", slots=1, stop_after=3)
+    done, proposed = set(records(tmp_path / "here")), proposals(tmp_path / "here")
+    assert 0 < len(done) < 6
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    report, pool = scripted(tmp_path / "there", curve, "sweep.n_trials=6", slots=1)
+    assert report.counts == {"completed": 6, "running": 0, "failed": 0, "pruned": 0}
+    assert proposals(tmp_path / "there").items() >= proposed.items()
+    again = {path.name for path in pool.started} & {f"{number:04d}" for number in done}
+    assert not again, "what was finished is not run again"
+    assert not (tmp_path / "here").exists()
 
 
 def test_a_record_that_cannot_be_read_is_a_failed_trial(tmp_path):
