@@ -161,11 +161,10 @@ class Parts:
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
-        if self.teacher and module.objective.needs_teacher:
-            if isinstance(self._text, StudentText):
-                nets = (self.student, self.teacher.module)
-                check_writers(self._text, self.config, example, *nets)
-                module.text = self._text
+        is_taught = self.teacher is not None and module.objective.needs_teacher
+        if self.teacher and is_taught and isinstance(self._text, StudentText):
+            check_writers(self._text, self.config, example, self.student, self.teacher.module)
+            module.text = self._text
         if self.teacher and module.teacher_shapes and module.text is None and not self._reads:
             key = self.teacher.key
             module.cached = cache(self.config, self.data, key, module.teacher_shapes)
