@@ -10,7 +10,8 @@ import torch
 from tiny import Compose, plain
 from torch import Tensor, nn
 
-from kd_research.configuration.config import ConfigError
+from kd_research.configuration import trust
+from kd_research.configuration.config import ROOT, ConfigError, save
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
 from kd_research.models.mlp import MLP
@@ -182,3 +183,11 @@ def test_without_a_teacher_there_is_nothing_to_make_it_of(tmp_path: Path) -> Non
     config = composed(f"output_dir={tmp_path}", *IMPRESSIONS[:3], "teacher=none", "loss=ce")
     with pytest.raises(ConfigError, match="made of the teacher; type teacher=NAME"):
         Parts(plain(config))
+
+
+@pytest.mark.parametrize("stated", [(), IMPRESSIONS, GENERATOR], ids=["none", "zskd", "dafl"])
+def test_a_folder_of_such_a_run_is_trusted(
+    stated: tuple[str, ...], tiny: Compose, tmp_path: Path
+) -> None:
+    save(tiny(*stated), tmp_path / "config.yaml")
+    assert trust.problem(tmp_path / "config.yaml", ROOT / "conf") is None
