@@ -92,6 +92,7 @@ def test_help_and_cfg_read_well(tmp_path: Path) -> None:
             ["scheduler.T_max=3"],
             ["scheduler.T_max: a schedule is as long as its fit; type trainer"],
         ),
+        (["+x={a: 1}", "x.a=2"], []),  # what the command adds is there for the rest of it
         (["output_dir=/proc/none"], ["output_dir is no folder that can be written: "]),
         (["sweep.objectives={vall: maximize}"], ["sweep.objectives has no vall; +sweep"]),
         (["-m", "+sweeps=papers/crd_cifar10"], []),
