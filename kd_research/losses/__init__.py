@@ -41,6 +41,7 @@ from kd_research.losses.relations import (
 )
 from kd_research.losses.review import Review
 from kd_research.losses.schedules import TwoStage, Warmup
+from kd_research.losses.singular import SingularVectors
 from kd_research.losses.sorted_probabilities import UniversalLogit
 from kd_research.losses.target_class import (
     DecoupledKD,
@@ -102,6 +103,7 @@ __all__ = [
     "SimpleRecipe",
     "SkewKL",
     "SkewReverseKL",
+    "SingularVectors",
     "SoftTarget",
     "SoftmaxRegression",
     "Spherical",
