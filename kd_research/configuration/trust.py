@@ -65,6 +65,7 @@ def foreign(node: Any, conf: Path, key: str = "") -> Iterator[str]:
             at = f"{key}.{name}" if key else str(name)
             if (
                 name == "_target_"
+                and value is not None  # a part that is left out
                 and not _is_known(str(value), conf)
                 or name == "trust_remote_code"
                 and value not in (False, None)
