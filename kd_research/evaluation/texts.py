@@ -233,7 +233,9 @@ def evaluate_texts(
         pairs, left_out = chosen(split, settings["num_prompts"], context - new + 1)
         if not pairs:
             continue
-        counts = {"num_prompts": len(pairs), "left_out": left_out, "max_new_tokens": new}
+        cut = sum(stop is not None and pair.completion[-1] != stop for pair in pairs)
+        counts = {"num_prompts": len(pairs), "left_out": left_out, "cut": cut}
+        counts["max_new_tokens"] = new
         details = evaluation.details[name]
         details["texts"] = counts
         references = [data.tokenizer.decode(pair.completion) for pair in pairs]

@@ -77,7 +77,7 @@ def gpt2_config(student: GPT, stop: int | None) -> dict[str, Any]:
         "attn_pdrop": first.attention.dropout,
         "resid_pdrop": first.dropout.p,
         "tie_word_embeddings": True,
-        "bos_token_id": stop,
+        "bos_token_id": stop,  # null is written too: without it GPT-2's own would be meant
         "eos_token_id": stop,
         "torch_dtype": "float32",
     }
@@ -119,10 +119,7 @@ def _save_gpt(student: GPT, stop: int | None, folder: Path) -> None:
     temporary = folder / ".model.safetensors.partial"
     save_file(gpt2_state(student), temporary, metadata={"format": "pt"})
     temporary.replace(folder / "model.safetensors")
-    config = {
-        name: value for name, value in gpt2_config(student, stop).items() if value is not None
-    }
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", gpt2_config(student, stop))
     write_json(folder / "generation_config.json", {} if stop is None else {"eos_token_id": stop})
 
 
@@ -135,9 +132,10 @@ def difference(student: nn.Module, folder: Path, inputs: dict[str, Tensor]) -> f
         inputs: examples.
     """
     try:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, logging
     except ImportError:
         return None
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of the loading
     kinds = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder)  # in eval mode
     assert type(loaded).__name__ in kinds

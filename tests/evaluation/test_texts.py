@@ -115,6 +115,7 @@ def test_the_record_has_what_the_texts_are_worth(run):
         assert details[name]["texts"] == {
             "num_prompts": len(pairs),
             "left_out": 0,
+            "cut": 0,
             "max_new_tokens": 14,
         }
         for key in ("rouge_l", "exact_match", "gsm8k_accuracy"):

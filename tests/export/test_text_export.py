@@ -99,6 +99,8 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
     reader.start(1)
     torch.testing.assert_close(reader.read(ids), opened.student(ids).detach(), rtol=1e-4, atol=1e-5)
     theirs = run / "export" / "transformers"
+    config = transformers.AutoConfig.from_pretrained(theirs)
+    assert config.eos_token_id is config.bos_token_id is None, "not GPT-2's own, 50256"
     tokenizer = transformers.AutoTokenizer.from_pretrained(theirs)
     assert tokenizer("the cat")["input_ids"] == ids[0].tolist()
     assert tokenizer.decode(ids[0]) == "the cat"
