@@ -140,6 +140,7 @@ def fit(
         discard(directory)
     metric, mode = TEXT_SELECTION if data.val.labels.ndim == 2 else SELECTION
     keep = KeepSelected(checkpoints, metric, mode)
+    keep.save_weights_only = options.get("strategy") == "fsdp"
     options = dict(options)
     if options.get("enable_progress_bar") is None:
         options["enable_progress_bar"] = sys.stderr.isatty()

@@ -63,7 +63,6 @@ class KeepSelected(PerEpoch, ModelCheckpoint):
             monitor=metric,
             mode=mode,
             save_top_k=1,
-            save_weights_only=True,
             enable_version_counter=False,
         )
         self.ties = 0
