@@ -114,9 +114,9 @@ def _content(
     return {
         "made": made,
         "layers": repr(model),
-        "state": [
+        "tensors": [
             (name, tuple(value.shape), str(value.dtype))
-            for name, value in model.state_dict().items()
+            for name, value in (*model.named_parameters(), *model.named_buffers())
         ],
         "code": sorted({str(_source(kind)) for kind in kinds}),
         "compiled": getattr(model, "_compiled_call_impl", None) is not None,

@@ -196,7 +196,7 @@ class Parts:
 
     def shared_costs(self, device: torch.device, anew: bool = False) -> SharedCosts:
         """What gives the costs of student and teacher, which are on the device."""
-        described = {self.student: self.config["student"]["model"]}
+        described = {self.student: self.config["student"]}  # an adapter and a view cost too
         if self.teacher:
             described[self.teacher.module] = self.teacher.model
         return SharedCosts(

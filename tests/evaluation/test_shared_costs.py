@@ -36,6 +36,21 @@ def measured(folder: Path, model: nn.Module, made: Any = "net", **how: Any) -> d
     return SharedCosts(folder, images, settings, {model: made}, **how)(model)[1]
 
 
+class Prompted(nn.Module):
+    """Reads something of its own, which is in no checkpoint, with every input."""
+
+    before: Tensor
+
+    def __init__(self, num: int):
+        super().__init__()
+        self.net = net()
+        self.register_buffer("before", torch.zeros(num, 64), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.net(torch.cat([self.before, inputs]))
+        return found
+
+
 def test_one_architecture_is_measured_once_whatever_its_weights(tmp_path: Path) -> None:
     first = SharedCosts(tmp_path, images, SETTINGS, {(model := net()): "net"})(model)
     other = net()
@@ -52,6 +67,7 @@ def test_one_architecture_is_measured_once_whatever_its_weights(tmp_path: Path) 
         lambda folder: measured(folder, net(9)),
         lambda folder: measured(folder, net(), made="another, of the same layers"),
         lambda folder: measured(folder, net(), settings={"num_runs": 6}),
+        lambda folder: (measured(folder, Prompted(2)), measured(folder, Prompted(3)))[1],
         lambda folder: measured(folder, net().double().float().requires_grad_(False).half()),
     ],
 )
