@@ -116,10 +116,11 @@ def test_who_comes_second_takes_what_the_first_has_measured(tmp_path: Path) -> N
     barrier = context.Barrier(2)
 
     def one() -> None:
+        torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
         barrier.wait(60)
         found.put(measured(tmp_path, net())["shared"])
 
-    processes = [context.Process(target=one) for _ in range(2)]
+    processes = [context.Process(target=one, daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     assert sorted(found.get(timeout=100) for _ in processes) == [False, True]

@@ -44,6 +44,7 @@ def whole(made: SoftTargets) -> bool:
 
 def in_process(folder: Path, barrier: Any, counts: Any, die_after: int | None = None) -> None:
     """Fill the view, and tell how many outputs were computed here; or die in the midst of it."""
+    torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
     made, asked = store(folder), 0
 
     def compute(index: Tensor) -> Output:
@@ -65,7 +66,8 @@ def test_no_output_is_computed_twice(workers: int, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")  # which has imported torch
     barrier, counts = context.Barrier(workers), context.Queue()
     processes = [
-        context.Process(target=in_process, args=(tmp_path, barrier, counts)) for _ in range(workers)
+        context.Process(target=in_process, args=(tmp_path, barrier, counts), daemon=True)
+        for _ in range(workers)
     ]
     for process in processes:
         process.start()
@@ -80,8 +82,8 @@ def test_no_output_is_computed_twice(workers: int, tmp_path: Path) -> None:
 def test_what_the_claimer_was_killed_over_is_computed_by_the_other(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, counts = context.Barrier(2), context.Queue()
-    victim = context.Process(target=in_process, args=(tmp_path, barrier, counts, 100))
-    other = context.Process(target=in_process, args=(tmp_path, barrier, counts))
+    victim = context.Process(target=in_process, args=(tmp_path, barrier, counts, 100), daemon=True)
+    other = context.Process(target=in_process, args=(tmp_path, barrier, counts), daemon=True)
     for process in (victim, other):
         process.start()
     computed = counts.get(timeout=100)

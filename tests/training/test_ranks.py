@@ -4,6 +4,7 @@ import multiprocessing
 import os
 
 import pytest
+import torch
 from sweep_commands import folder, processes_of, proposals, records, sweep
 
 from kd_research.configuration.config import save
@@ -19,6 +20,7 @@ def _alone(config_folder, rank, port):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": "0", "NODE_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
+    torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
     os._exit(trial.main([str(config_folder)]))
 
 
