@@ -36,8 +36,8 @@ TYPOS = [
 TYPES = [
     ("loss.temperature=hot", "loss.temperature must be > 0, got 'hot'; try loss.temperature=4"),
     ("loss.lambda=abc", "loss.lambda must be from 0 to 1, got 'abc'; try loss.lambda=0.9"),
-    ("trainer.max_epochs=2.5", "must be a whole number >= 1, got 2.5; try trainer.max_epochs=2"),
-    ("trainer.max_epochs=abc", "must be a whole number >= 1, got 'abc'; try trainer.max_epochs"),
+    ("trainer.max_epochs=2.5", "must be a whole number >= 0, got 2.5; try trainer.max_epochs=2"),
+    ("trainer.max_epochs=abc", "must be a whole number >= 0, got 'abc'; try trainer.max_epochs"),
     ("seed=abc", "seed must be a whole number from 0 to 4294967295, got 'abc'; try seed=0"),
     ("dataset.batch_size=big", "dataset.batch_size must be a whole number >= 1, got 'big'"),
     ("optimizer.lr=fast", "optimizer.lr must be > 0, got 'fast'; try optimizer.lr=0.001"),

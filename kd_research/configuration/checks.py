@@ -86,7 +86,8 @@ def _number_problems(config: Mapping[str, Any]) -> Iterator[str]:
         as_it_is = name == "max_epochs" and not key.endswith(TRAINED)
         least = 0 if name == "depth" or as_it_is else 1
         if name in COUNTS and (not isinstance(value, int) or value < least):
-            yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={least + 1}"
+            near = int(value) if is_number(value, above=least) else least + 1
+            yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={near}"
         elif name in ("lr",) and not is_number(value, above=0):
             yield f"{key} must be > 0, got {value!r}; try {key}=0.001"
         elif name in ("val_fraction", "test_fraction") and not (

@@ -268,7 +268,9 @@ def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp
         # A machine with one GPU each: the ranks of one run are on both, each with its own.
         other = cluster.add("gpu-2", num_cpus=2, num_gpus=1)
         try:
-            run(tmp_path / "two", shared, "pool.gpus=1", *ranks[-2:], "sweep.n_trials=1")
+            run(
+                tmp_path / "two", shared, "pool.gpus=1", *ranks[-2:], "+noop={}", "sweep.n_trials=1"
+            )
             said = facts(tmp_path / "two", 0)
             assert {(each["node"], each["gpus"]) for each in said} == {("gpu", "0"), ("gpu-2", "0")}
             assert {(each["NODE_RANK"], each["LOCAL_RANK"]) for each in said} == {

@@ -17,6 +17,7 @@ from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
 TEXT = {"distilbert", "tinybert", "minilm"}
+TEXT |= {"seqkd", "gkd", "minillm", "distillm", "speculative_kd"}  # they draw it
 LOSSES = sorted({path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml")} - TEXT)
 CONVOLUTIONAL = ("student=cnn", "student.model.width=3", "student.model.depth=2")
 
