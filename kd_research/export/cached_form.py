@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kd_research.export.onnx_form import write_onnx
+from kd_research.export.onnx_form import session, write_onnx
 from kd_research.export.raw_inputs import OUTPUT
 from kd_research.models.gpt import GPT
 
@@ -128,15 +128,7 @@ class Decoder:
     """
 
     def __init__(self, path: Path):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors alone
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(path)
         self.past: dict[str, NDArray[Any]] = {}
 
     def start(self, rows: int) -> None:

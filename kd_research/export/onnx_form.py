@@ -20,6 +20,17 @@ from kd_research.export.raw_inputs import OUTPUT, input_name
 from kd_research.interfaces import Inputs
 
 
+def session(path: Path) -> Any:
+    """ONNX Runtime's session of a file, on the processor, with the threads that torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors alone
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxStudent(nn.Module):
     """An ONNX file as a module: inputs -> logits (B, C), by ONNX Runtime on the processor.
 
@@ -29,15 +40,7 @@ class OnnxStudent(nn.Module):
 
     def __init__(self, path: Path):
         super().__init__()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors alone
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(path)
 
     def forward(self, inputs: Tensor | None = None, **named: Tensor) -> Tensor:
         """Inputs (B, ...), or token tensors by name, as the student takes them."""
