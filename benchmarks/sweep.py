@@ -219,6 +219,7 @@ def ours(chosen: argparse.Namespace, output: str) -> tuple[float, float]:
             *(f"dataset.batch_size={BATCH}", f"trainer.max_epochs={chosen.epochs}"),
             f"trainer.precision={chosen.precision}",
             *(f"loss.temperature=choice({temperatures})", f"loss.lambda=choice({lambdas})"),
+            "student.model.width=16",  # resnet20's own: the default sweep would vary it
             *("sampler=brute_force", f"sweep.n_trials={chosen.settings}", "sweep.baseline=false"),
             *(f"sweep.workers={CORES}", "tracking=disabled", f"output_dir={output}"),
         ],
