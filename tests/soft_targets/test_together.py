@@ -49,11 +49,12 @@ def in_process(folder: Path, barrier: Any, counts: Any, die_after: int | None = 
 
     def compute(index: Tensor) -> Output:
         nonlocal asked
-        asked += len(index)
-        if die_after is not None and asked > die_after:
+        first, asked = asked == 0, asked + len(index)
+        dies = die_after is not None and asked > die_after
+        if dies or (first and die_after is None):
+            barrier.wait(60)  # so that all are at it together; who dies is last to come
+        if dies:
             os.kill(os.getpid(), signal.SIGKILL)
-        if asked <= len(index):
-            barrier.wait(60)  # so that all are at it together
         return logits(index)
 
     fill_view(made, compute, at_once=16)
