@@ -118,10 +118,14 @@ class Batches:
         examples = self.split.take(index)
         return Batch(examples.inputs, examples.labels, index)
 
-    def _indices(self) -> Iterator[torch.Tensor]:
+    def numbered(self, first: int, end: int) -> Iterator[Batch]:
+        """This process's share of the epoch's batches `first` to `end` - 1, in memory."""
+        return map(self._take, self._indices(first, end))
+
+    def _indices(self, first: int = 0, end: int | None = None) -> Iterator[torch.Tensor]:
         order = self.sampler.permutation().to(self.split.labels.device)
-        for batch_index in range(len(self)):
-            start = batch_index * self.batch_size
+        for number in range(first, len(self) if end is None else end):
+            start = number * self.batch_size
             index = order[start : start + self.batch_size]
             if self.world_size > 1:
                 index = index[self.rank :: self.world_size]

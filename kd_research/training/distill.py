@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from kd_research.interfaces import Batch, Inputs, Output, some
+from kd_research.losses.logits import full
 from kd_research.losses.objective import Objective
 from kd_research.losses.positions import check_positions, count_valid, select
 from kd_research.models.capture import Capture
@@ -28,6 +29,7 @@ from kd_research.training.chunked_step import ChunkedStep, chunked_step
 from kd_research.training.dot import DOT
 from kd_research.training.groups import Groups, parameter_groups
 from kd_research.training.on_policy import StudentText
+from kd_research.training.optimizer_step import num_labels, step_of, steps_of_an_epoch
 from kd_research.training.schedules import Schedule
 from kd_research.training.train_losses import TrainLosses
 
@@ -144,7 +146,7 @@ class Distiller(LightningModule):
             if self.fill is not None and self._is_whole_epoch():
                 self.fill(self.device, [self.current_epoch])
         if self.text is not None:
-            self.text.start((self.trainer.max_epochs or 1) * int(self.trainer.num_training_batches))
+            self.text.start((self.trainer.max_epochs or 1) * steps_of_an_epoch(self.trainer))
 
     def _is_whole_epoch(self) -> bool:
         """Whether the epoch sees every example: of a part of one, the teacher is asked as it goes.
@@ -197,14 +199,12 @@ class Distiller(LightningModule):
     ) -> tuple[Batch, Tensor | None]:
         """What takes the batch's place, and what the labels of the data themselves contribute."""
         assert self._teacher is not None
-        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        rank, size = self.trainer.global_rank, self.trainer.world_size
-        made = text(self.student, self._teacher.model, batch, step, rank, size)
+        made = text.in_place_of(batch, batch_idx, self.trainer, self.student, self._teacher.model)
         if not (made.drawn and text.data_weight):
             return made, None
         count = count_valid(batch.labels)
         output, _, data = select(self._student(batch.inputs), None, batch)
-        ce = nn.functional.cross_entropy(output.logits.float(), data.labels)
+        ce = nn.functional.cross_entropy(full(output.logits), data.labels)
         self.train_losses.add(count, {"data_ce": ce.detach()})
         return made, text.data_weight * self._share(count, batch_idx) * ce
 
@@ -236,19 +236,14 @@ class Distiller(LightningModule):
         Args:
             count: labels of this batch in this process.
             batch_idx: of this batch in the epoch.
-            drawn: whether it is text of the fit, whose labels nobody has counted.
+            drawn: whether it is text of the fit.
         """
         num_parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         if num_parts == 1:
             return 1.0
-        if drawn:  # nothing is accumulated then
-            total = torch.tensor(float(count), device=self.device)
-            return count * num_parts / float(self.trainer.strategy.reduce(total, reduce_op="sum"))
-        loader: Any = self.trainer.train_dataloader
-        accumulated = self.trainer.accumulate_grad_batches
-        first = batch_idx - batch_idx % accumulated
-        end = min(first + accumulated, int(self.trainer.num_training_batches))
-        return float(count * num_parts / loader.num_labels(first, end))
+        if drawn and self.text is not None:
+            return count * num_parts / self.text.num_labels
+        return count * num_parts / num_labels(self.trainer, step_of(self.trainer, batch_idx))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate accuracy and NLL; a process's share of the last batch may be empty."""

@@ -52,7 +52,6 @@ class Replay:
         self.grown = 0.0  # what the share has grown by
         self.compared: float | None = None
         self.texts: dict[int, list[Text]] = {}
-        self.puts = 0
 
     def bind(self, batch_size: int) -> None:
         """Divide the memory among the rows of the global batch."""
@@ -73,7 +72,7 @@ class Replay:
     @property
     def is_full(self) -> bool:
         """Whether every row has the texts that it may keep, but those that the last batch lacks."""
-        return self.puts >= self.each
+        return any(len(kept) >= self.each for kept in self.texts.values())
 
     def put(self, batch: Batch, rows: Tensor) -> None:
         """Keep a batch's texts; of a full row the oldest one goes.
@@ -86,7 +85,6 @@ class Replay:
         tokens, labels = (
             each.to("cpu", torch.int32) for each in (batch.inputs["input_ids"], batch.labels)
         )
-        self.puts += 1
         for place, row in enumerate(rows.tolist()):
             kept = self.texts.setdefault(row, [])
             kept.append((tokens[place].clone(), labels[place].clone()))
@@ -120,12 +118,9 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """The memory and the share: a fit that is cut off goes on with them."""
-        known = {"puts": self.puts, "grown": self.grown, "compared": self.compared}
-        return {"texts": self.texts, **known}
+        return {"texts": self.texts, "grown": self.grown, "compared": self.compared}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.texts = {row: [tuple(text) for text in kept] for row, kept in state["texts"].items()}
-        self.puts, self.grown, self.compared = (
-            state[name] for name in ("puts", "grown", "compared")
-        )
+        self.grown, self.compared = state["grown"], state["compared"]

@@ -46,13 +46,9 @@ def stated_text(config: Mapping[str, Any], data: DataModule) -> StudentText | Te
         return text
     if text.share == 0 and text.replay is None:
         return None
-    text.bind(config["seed"], labels.shape[1], stop_of(config, data), data.batch_size)
-    if config["trainer"].get("accumulate_grad_batches", 1) != 1:
-        raise ValueError(
-            "text drawn during the fit has as many labels as it happens to have, which are not "
-            "known when the first of several accumulated batches is weighed; type "
-            "trainer.accumulate_grad_batches=1 and a larger dataset.batch_size"
-        )
+    accumulated = config["trainer"].get("accumulate_grad_batches", 1)
+    stop, context = stop_of(config, data), labels.shape[1]
+    text.bind(config["seed"], context, stop, data.batch_size, accumulated)
     return text
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from kd_research.data.module import DataModule
 from kd_research.data.prompts import joined, prompts_of
+from kd_research.data.sources import Split, Splits
 from kd_research.generation.beside import TeacherReplaces
 from kd_research.generation.decode import Generated, generate
 from kd_research.generation.settings import GenerationConfig
@@ -19,15 +22,16 @@ from kd_research.losses.positions import IGNORED
 from kd_research.models.capture import Capture
 from kd_research.models.gpt import GPT
 from kd_research.training.distill import Distiller
+from kd_research.training.fit import make_trainer
 from kd_research.training.on_policy import StudentText
 from kd_research.training.replay import Replay
 
 VOCAB, WINDOW, STOP = 7, 12, 5
 
 
-def net(width: int = 8) -> GPT:
+def net(width: int = 8, dropout: float = 0.5) -> GPT:
     torch.manual_seed(width)
-    return GPT(VOCAB, WINDOW, depth=1, width=width, heads=2, dropout=0.5)
+    return GPT(VOCAB, WINDOW, depth=1, width=width, heads=2, dropout=dropout)
 
 
 def windows(lengths: list[int], places: Tensor | None = None) -> Batch:
@@ -96,15 +100,14 @@ def test_processes_write_the_rows_that_one_would(beside: bool) -> None:
     batch, student, teacher = windows([3, 5, 2, 6]), net(), net(16)
     student.train()
     mix = TeacherReplaces(2) if beside else None
-    whole = bound(StudentText(1.0, beside=mix))(student, teacher, batch, step=3)
+    (whole,) = bound(StudentText(1.0, beside=mix))(student, teacher, [batch], step=3)
     assert student.training
     assert all(module.training for module in student.modules())
-    assert not torch.equal(
-        whole.labels, bound(StudentText(1.0, beside=mix))(student, teacher, batch, step=4).labels
-    )
+    (later,) = bound(StudentText(1.0, beside=mix))(student, teacher, [batch], step=4)
+    assert not torch.equal(whole.labels, later.labels)
     for rank in (0, 1):
         own = bound(StudentText(1.0, beside=mix))
-        found = own(student, teacher, part(batch, slice(rank, None, 2)), 3, rank, 2)
+        (found,) = own(student, teacher, [part(batch, slice(rank, None, 2))], 3, rank, 2)
         expected = whole.labels[rank::2]
         width = min(found.labels.shape[1], expected.shape[1])
         assert torch.equal(found.labels[:, :width], expected[:, :width])
@@ -114,7 +117,7 @@ def test_processes_write_the_rows_that_one_would(beside: bool) -> None:
 
 def test_the_text_is_the_student_s_own_after_its_prompts() -> None:
     batch, student = windows([3, 5]), net()
-    made = bound(StudentText(1.0, 6, 4), stop=None)(student, net(16), batch, step=0)
+    (made,) = bound(StudentText(1.0, 6, 4), stop=None)(student, net(16), [batch], step=0)
     alone = generate(
         student, torch.tensor([[0, 1, 2]]), GenerationConfig(4), seed=0, rows=torch.tensor([0])
     )
@@ -124,11 +127,11 @@ def test_the_text_is_the_student_s_own_after_its_prompts() -> None:
 def test_which_batches_are_text_depends_on_seed_and_step() -> None:
     text, batch = bound(StudentText(0.3, 2, 1)), windows([3])
     student = net()
-    drawn = [text(student, student, batch, step).drawn for step in range(100)]
+    drawn = [text(student, student, [batch], step)[0].drawn for step in range(100)]
     assert 0.2 < sum(drawn) / 100 < 0.4
     assert text.costs()["on_policy_share"] == sum(drawn) / 100
     again = bound(StudentText(0.3, 2, 1))
-    assert [again(student, student, batch, step).drawn for step in (7, 3, 99)] == [
+    assert [again(student, student, [batch], step)[0].drawn for step in (7, 3, 99)] == [
         drawn[step] for step in (7, 3, 99)
     ]
 
@@ -179,7 +182,7 @@ def test_new_text_is_drawn_less_and_less_once_the_memory_is_full() -> None:
     student, seen = net(), []
     for step in range(160):
         before = text.counts["tokens"]
-        assert text(student, student, windows([3]), step).drawn
+        assert text(student, student, [windows([3])], step)[0].drawn
         seen.append(text.counts["tokens"] > before)
     assert sum(seen[:40]) > 28
     assert sum(seen[120:]) < 12
@@ -194,12 +197,44 @@ def test_wrong_settings_are_told_at_once() -> None:
         Replay(0, 0.1, 0.1)
 
 
-def test_labels_that_were_drawn_are_weighed_by_those_of_all_processes() -> None:
-    """Of 4 here and 6 there each process counts by its own: Lightning means over the two."""
+def fitted(folder: Path, text: StudentText, batch_size: int, **options: Any) -> list[Tensor]:
+    """The weights after a fit of two epochs on six windows, at rate 1."""
+    split = Split(*windows([3, 5, 2, 6, 9, 4])[:2])
+    data = DataModule("six", lambda: Splits(split, split, split), VOCAB, batch_size, 0.1, 0.1, 0, 0)
     objective = Objective({"rkl": {"loss": ReverseKL(1.0), "weight": 1.0}}, 0.0)
-    module = Distiller(net(), objective, lambda p: torch.optim.SGD(p, lr=1.0), teacher=net(16))
-    strategy = SimpleNamespace(reduce=lambda own, reduce_op: own + 6)
-    module._trainer = SimpleNamespace(  # type: ignore[assignment]
-        world_size=2, accumulate_grad_batches=1, strategy=strategy
+    student, teacher = (
+        net(width, dropout=0.0).double().requires_grad_(width == 8) for width in (8, 16)
     )
-    assert module._share(4, 0, drawn=True) == pytest.approx(2 * 4 / 10)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.mul_(3)  # so that there is something to learn
+    module = Distiller(student, objective, lambda p: torch.optim.SGD(p, lr=1.0), teacher=teacher)
+    module.text = text
+    text.bind(0, WINDOW, STOP, batch_size, options.get("accumulate_grad_batches", 1))
+    fixed = {"max_epochs": 2, "accelerator": "cpu", "precision": "64-true", "limit_val_batches": 0}
+    quiet = {"enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = make_trainer({**fixed, **quiet, **options}, folder)
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 4
+    return [parameter.detach() for parameter in student.parameters()]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"share": 1.0},
+        {"share": 0.5, "data_weight": 1.0},
+        {"share": 1.0, "beside": TeacherReplaces(2), "replay": (4, 0.1, 0.1)},
+    ],
+)
+def test_accumulated_batches_are_one_batch(how: dict[str, Any], tmp_path: Path) -> None:
+    """A step of two batches of two, or of one at the epoch's end, is that of one batch of four."""
+    found, made = [], []
+    for batch_size, accumulated in ((4, 1), (2, 2)):
+        replay = {"replay": Replay(*how["replay"])} if "replay" in how else {}
+        text = StudentText(**{**how, **replay})
+        found.append(fitted(tmp_path, text, batch_size, accumulate_grad_batches=accumulated))
+        made.append(text.counts["tokens"])
+    assert made[0] == made[1] > 6
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-12)

@@ -178,8 +178,6 @@ def test_what_cannot_be_written_is_told_before_training(
     wrong = with_text(tiny, "loss=gkd", "loss.on_policy=2", "loss.text.generation.top_p=0")
     assert "share must be in [0, 1], got 2" in refused(wrong)
     assert "top_p must be in (0, 1], got 0" in refused(wrong)
-    several = with_text(tiny, "loss=gkd", "+trainer.accumulate_grad_batches=2")
-    assert "type trainer.accumulate_grad_batches=1" in refused(several)
     for loss in ("gkd", "seqkd"):
         assert "and dataset digits has none" in refused(tiny(f"loss={loss}"))
     alone = with_text(tiny, "loss=seqkd")
