@@ -48,6 +48,12 @@ def stated_text(config: Mapping[str, Any], data: DataModule) -> StudentText | Te
         return None
     accumulated = config["trainer"].get("accumulate_grad_batches", 1)
     stop, context = stop_of(config, data), labels.shape[1]
+    if stop is not None and config["trainer"].get("strategy") == "fsdp":
+        raise ValueError(
+            "under trainer.strategy=fsdp all processes must run the student equally often, and "
+            "text that is drawn during the fit ends earlier in one than in another; type "
+            "trainer.strategy=ddp"
+        )
     text.bind(config["seed"], context, stop, data.batch_size, accumulated)
     return text
 

@@ -18,6 +18,7 @@ from kd_research.records.record import METRICS_NAME, RunRecord
 from kd_research.teacher import chain
 from kd_research.training import continuation
 from kd_research.training.fit import EpochLog
+from kd_research.trial import texts
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
@@ -178,6 +179,10 @@ def test_what_cannot_be_written_is_told_before_training(
     wrong = with_text(tiny, "loss=gkd", "loss.on_policy=2", "loss.text.generation.top_p=0")
     assert "share must be in [0, 1], got 2" in refused(wrong)
     assert "top_p must be in (0, 1], got 0" in refused(wrong)
+    ending = with_text(tiny, "loss=gkd", "trainer.strategy=fsdp")
+    with monkeypatch.context() as patched:
+        patched.setattr(texts, "stop_of", lambda *_: 3)
+        assert "type trainer.strategy=ddp" in refused(ending)
     for loss in ("gkd", "seqkd"):
         assert "and dataset digits has none" in refused(tiny(f"loss={loss}"))
     alone = with_text(tiny, "loss=seqkd")
