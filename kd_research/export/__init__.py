@@ -10,7 +10,6 @@ graph, unless --normalised leaves it to the caller. RUN/export/val.npz has examp
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,24 +23,22 @@ from torch import nn
 from kd_research.configuration import config as configs
 from kd_research.data.cuts import stratified
 from kd_research.data.module import DataModule
-from kd_research.evaluation.costs import latencies, measuring, model_bytes
-from kd_research.evaluation.quality import predict
+from kd_research.evaluation.costs import model_bytes
 from kd_research.export import causal_lm, executorch_form
 from kd_research.export.card import FILES, model_card
-from kd_research.export.onnx_form import OnnxStudent, to_int8, to_onnx
+from kd_research.export.forms import Form, measured
+from kd_research.export.onnx_form import OnnxStudent, to_dynamic_int8, to_int8, to_onnx
 from kd_research.export.raw_inputs import (
     OUTPUT,
     RawStudent,
     describe,
     examples,
     facts,
-    predict_raw,
     raw_inputs,
     take_raw,
 )
 from kd_research.export.text_forms import TextExport, export_text, is_text
 from kd_research.interfaces import Batch, Inputs
-from kd_research.models.capture import Capture
 from kd_research.records.record import (
     CONFIG_NAME,
     EXPORT_NAME,
@@ -62,24 +59,6 @@ NUM_CALIBRATION = 512  # training examples whose activations give the ranges of 
 
 
 @dataclass(frozen=True)
-class Form:
-    """One form of the student.
-
-    Attributes:
-        bytes: of its file.
-        accuracies: "val" and "test", a fraction, measured on this form.
-        latency_ms: median at batch 1, with p95; on the processor, with the run's threads.
-        max_difference: the largest |logit - the module's| on validation.
-    """
-
-    bytes: int
-    accuracies: dict[str, float]
-    latency_ms: float
-    latency_p95_ms: float
-    max_difference: float
-
-
-@dataclass(frozen=True)
 class Export:
     """All forms of one run's student: "module" (PyTorch), "onnx", "int8", "executorch"."""
 
@@ -92,14 +71,14 @@ class Export:
     @property
     def problems(self) -> list[str]:
         """The float32 forms that differ from the module by more than the tolerance."""
-        found = {name: form.max_difference for name, form in self.forms.items() if name != "int8"}
+        found = {name: form.max_difference for name, form in self.forms.items()}
         of_text = self.text.differences if self.text else {}
         found |= {name: value for name, value in of_text.items() if value is not None}
         return [
             f"{self.directory}: {name} differs from the module by {difference:.3g}, "
             f"more than the tolerance {self.tolerance:g}"
             for name, difference in found.items()
-            if not difference <= self.tolerance
+            if not name.startswith("int8") and not difference <= self.tolerance
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,6 +96,7 @@ class Export:
             name: form.max_difference for name, form in self.forms.items()
         }
         if self.text is not None:
+            metrics |= self.text.metrics
             costs |= self.text.costs
             differences |= self.text.differences
         return {
@@ -153,7 +133,10 @@ def export_run(
     path = folder / "student.onnx"
     to_onnx(student, example, path)
     files = [path, folder / "student.int8.onnx"]
-    to_int8(path, _calibration(parts.data), files[1])
+    if is_text(parts.data):
+        to_dynamic_int8(path, files[1])
+    else:
+        to_int8(path, _calibration(parts.data), files[1])
     raw = raw_inputs(parts.data)
     preparing = None if normalised else raw
     known = {**facts(parts.data, raw, normalised), **_numbers(directory)}
@@ -180,15 +163,21 @@ def export_run(
         files.append(file)
     runs = int(config["efficiency"]["num_runs"])
     forms = {
-        name: _form(model, size, student, parts, runs, preparing is not None and name != "module")
+        name: measured(
+            *(model, size, student, parts.data, runs),
+            takes_raw=preparing is not None and name != "module",
+        )
         for name, (model, size) in made.items()
     }
     text = None
     if is_text(parts.data):
-        text = export_text(student, parts.data, stop_of(config, parts.data), folder)
-    _write_cards(directory, folder, text)
+        if parts.teacher:
+            parts.teacher.module.cpu()
+        worth = parts.evaluate_positions(made["int8"][0]).metrics
+        text = export_text(student, parts.data, stop_of(config, parts.data), folder, worth)
     found = Export(directory, forms, tolerance, len(parts.data.val), text)
     written = found.as_dict()
+    _write_cards(directory, folder, text, written)
     write_json(directory / EXPORT_NAME, written)
     track_export(config, directory, files, {**written["metrics"], **written["costs"]})
     return found
@@ -218,7 +207,9 @@ def _numbers(directory: Path) -> dict[str, Any]:
     return {**{name: record.value(name) for name in names}, "seed": record.seed, "commit": commit}
 
 
-def _write_cards(directory: Path, folder: Path, text: TextExport | None) -> None:
+def _write_cards(
+    directory: Path, folder: Path, text: TextExport | None, written: Mapping[str, Any]
+) -> None:
     """README.md, where the run has a record, in the folder and in transformers'."""
     try:
         record = read_record(directory)
@@ -227,7 +218,7 @@ def _write_cards(directory: Path, folder: Path, text: TextExport | None) -> None
     if record.status != "completed":
         return
     files = {path.name: FILES[path.name] for path in folder.iterdir() if path.name in FILES}
-    write_text(folder / "README.md", model_card(record, files, None))
+    write_text(folder / "README.md", model_card(record, files, None, written))
     theirs = folder / causal_lm.FOLDER
     if text is not None and "transformers" not in text.without:
         own = {"model.safetensors": "the weights", "config.json": "the architecture"}
@@ -257,31 +248,3 @@ for k in range(0, len(labels), 256):
     (logits,) = session.run(["{OUTPUT}"], {{name: rows[k : k + 256] for name, rows in val.items()}})
     right += (logits.argmax(-1) == labels[k : k + 256]).sum()
 print(right / (labels >= 0).sum())  # {said}"""
-
-
-def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The share of right classes, of examples or of their labelled positions."""
-    labels = labels.cpu()
-    return float((logits.argmax(-1) == labels)[labels >= 0].float().mean())
-
-
-def _form(
-    model: nn.Module, size: int, student: nn.Module, parts: Parts, runs: int, takes_raw: bool
-) -> Form:
-    data = parts.data
-    one = data.train.take(torch.arange(1)).inputs if takes_raw else parts.example(1).inputs
-    say = predict_raw if takes_raw else predict
-    logits = say(model, data, data.val)
-    expected = predict(student, data, data.val)
-    run = Capture(model)
-    with measuring(), torch.no_grad():
-        times = latencies(lambda: run(one), runs, torch.device("cpu"))
-    accuracies = {"val": _accuracy(logits, data.val.labels)}
-    accuracies["test"] = _accuracy(say(model, data, data.test), data.test.labels)
-    return Form(
-        bytes=size,
-        accuracies=accuracies,
-        latency_ms=1000 * statistics.median(times),
-        latency_p95_ms=1000 * torch.tensor(times).quantile(0.95).item(),
-        max_difference=float((logits - expected).abs().max()),
-    )

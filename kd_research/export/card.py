@@ -15,12 +15,20 @@ from kd_research.records.record import RunRecord
 
 FILES = {
     "student.onnx": "float32, by ONNX Runtime",
-    "student.int8.onnx": "int8, static",
+    "student.int8.onnx": "int8",
     "student.pte": "a program for phones, by ExecuTorch",
     "decoder.onnx": "float32, with the cache of keys and values as inputs and outputs",
+    "decoder.int8.onnx": "the same in int8",
     "tokenizer.json": "the tokenizer",
     "transformers": "a folder that transformers loads",
     "val.npz": "examples of validation",
+}
+FORMS = {
+    "onnx": "`student.onnx`",
+    "int8": "`student.int8.onnx`",
+    "onnx_cache": "`decoder.onnx`",
+    "int8_cache": "`decoder.int8.onnx`",
+    "executorch": "`student.pte`",
 }
 METRICS = ("accuracy", "nll", "ece", "perplexity", "bits_per_byte")
 OF_TEXTS = ("rouge_l", "exact_match", "gsm8k_accuracy", "text_perplexity")
@@ -31,13 +39,19 @@ COSTS = (
 )
 
 
-def model_card(record: RunRecord, files: Mapping[str, str], usage: str | None) -> str:
+def model_card(
+    record: RunRecord,
+    files: Mapping[str, str],
+    usage: str | None,
+    exported: Mapping[str, Any] | None = None,
+) -> str:
     """The card's text.
 
     Args:
         record: of the completed run.
         files: name -> what it is.
         usage: lines of Python that load the student; None: none are given.
+        exported: metrics, costs and max_difference of the files; None: nothing is said of them.
     """
     config = record.config
     name = str((config.get("dataset") or {}).get("name"))
@@ -55,6 +69,8 @@ def model_card(record: RunRecord, files: Mapping[str, str], usage: str | None) -
         "## Costs\n\n" + _costs(record),
         "## Files\n\n" + _table(("file", "what"), [(f"`{k}`", v) for k, v in files.items()]),
     ]
+    if exported:
+        parts.insert(-1, "## Forms\n\n" + _forms(record, exported))
     if usage:
         parts.append(f"## Use\n\n```python\n{usage}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -107,10 +123,27 @@ def _costs(record: RunRecord) -> str:
     return _table(("", "student", "teacher"), [row for row in rows if any(row[1:])])
 
 
+def _forms(record: RunRecord, exported: Mapping[str, Any]) -> str:
+    """What the files are worth beside the module, a column each."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in {**exported["metrics"], **exported["costs"]}.items():
+        name = max((each for each in FORMS if key.startswith(f"{each}_")), key=len)
+        found.setdefault(name, {})[key.removeprefix(f"{name}_")] = value
+    forms = [name for name in FORMS if name in found]
+    module = {**record.metrics, **record.costs, "bytes": record.value("model_bytes")}
+    rows = []
+    for key in dict.fromkeys(key for name in forms for key in found[name]):
+        own = [_shown(found[name].get(key)) for name in forms]
+        rows.append((key, _shown(module.get(key)), *own))
+    differences = [_shown(exported["max_difference"].get(name)) for name in forms]
+    rows.append(("largest difference of a logit", "0", *differences))
+    return _table(("", "module", *(FORMS[name] for name in forms)), rows)
+
+
 def _shown(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return ""
-    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4g}"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.4g}"
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

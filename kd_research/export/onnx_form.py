@@ -1,7 +1,8 @@
 """The student as ONNX, in float32 and in int8, run by ONNX Runtime.
 
 int8 is static quantisation (Jacob et al. 2018, arXiv:1712.05877): weights per channel, activations
-by the ranges seen on training examples, written as quantise/dequantise pairs.
+by the ranges seen on training examples, written as quantise/dequantise pairs. Of a language model
+it is dynamic, as ONNX Runtime advises for transformers: activations by the range that they have.
 """
 
 from __future__ import annotations
@@ -137,7 +138,6 @@ def to_int8(path: Path, batches: Iterable[Inputs], quantised: Path) -> None:
         quantised: where the int8 file goes.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Hands the batches out one by one."""
@@ -148,19 +148,41 @@ def to_int8(path: Path, batches: Iterable[Inputs], quantised: Path) -> None:
         def get_next(self) -> dict[str, Any] | None:
             return next(self._feeds, None)
 
+    name = OnnxStudent(path)._session.get_inputs()[0].name
+    with _twin(path, quantised) as (prepared, temporary):
+        quantize_static(
+            prepared,
+            temporary,
+            Reader(name),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+        )
+
+
+def to_dynamic_int8(path: Path, quantised: Path) -> None:
+    """Write an int8 twin of an ONNX file, whose activations are quantised as they come.
+
+    Args:
+        path: the float32 file.
+        quantised: where the int8 file goes.
+    """
+    from onnxruntime.quantization import quantize_dynamic
+
+    with _twin(path, quantised) as (prepared, temporary):
+        quantize_dynamic(prepared, temporary)
+
+
+@contextmanager
+def _twin(path: Path, quantised: Path) -> Iterator[tuple[Path, Path]]:
+    """Gives the file made ready for quantisation, and where its twin is to be written."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     prepared = path.with_name(f".{path.name}.prepared")
     temporary = quantised.with_name(f".{quantised.name}.partial")
-    name = OnnxStudent(path)._session.get_inputs()[0].name
     try:
         with _quiet():
             quant_pre_process(path, prepared, skip_symbolic_shape=True)
-            quantize_static(
-                prepared,
-                temporary,
-                Reader(name),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-            )
+            yield prepared, temporary
         temporary.replace(quantised)
     finally:
         prepared.unlink(missing_ok=True)

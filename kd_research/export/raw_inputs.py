@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
-from kd_research.data.sources import Split
 from kd_research.interfaces import Batch, Inputs
-from kd_research.models.capture import Capture
 
 MAX_BYTES = 64 << 20  # of the examples that are laid beside the files
 OUTPUT = "logits"
@@ -170,13 +168,6 @@ def facts(data: DataModule, raw: RawInputs | None, normalised: bool) -> dict[str
         "resize": list(raw.shape),
         "crop": None if raw.crop is None else list(raw.crop[2:]),
     }
-
-
-@torch.no_grad()
-def predict_raw(model: nn.Module, data: DataModule, split: Split) -> Tensor:
-    """The logits of a model of raw inputs for all of a split, (N, C), in the split's order."""
-    run = Capture(model)
-    return torch.cat([run(batch.inputs).logits for batch in data.batches(split)]).float()
 
 
 def examples(data: DataModule, normalised: bool) -> dict[str, NDArray[Any]]:

@@ -1,10 +1,12 @@
-"""What is exported of a language student beside the usual: transformers' folder, ONNX with a cache.
+"""What is exported of a language student beside the usual: transformers' folder, ONNX with a cache,
+and what its int8 form is worth.
 
 Each is checked against the module; where there is none, it says why.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,11 @@ import kd_research.export.cached_form as cached_form
 import kd_research.export.causal_lm as causal_lm
 from kd_research.data.module import DataModule
 from kd_research.evaluation.generation import speeds
+from kd_research.export.onnx_form import to_dynamic_int8
 
-CACHED_NAME = "decoder.onnx"
+CACHED = {"onnx_cache": "decoder.onnx", "int8_cache": "decoder.int8.onnx"}  # form -> its file
+MEASURES = ("accuracy", "nll", "perplexity", "choice_accuracy")  # of the int8 form, of both splits
+FAITHFUL = ("teacher_agreement", "teacher_kl", "choice_agreement", "choice_kl")
 NUM_ROWS = 4  # examples of validation that the forms are checked on
 
 
@@ -27,25 +32,32 @@ class TextExport:
     Attributes:
         without: form -> why there is none.
         differences: form -> the largest |logit - the module's|: "transformers" (None where it is
-            not installed), "onnx_cache".
-        tokens_per_second: "module" and "onnx_cache", of decoding at batch 1.
-        cached_bytes: of the file with the cache; None: there is none.
+            not installed), "onnx_cache", "int8_cache".
+        tokens_per_second: "module", "onnx_cache" and "int8_cache", of decoding at batch 1.
+        bytes: of the files with a cache, by form.
+        int8: what `student.int8.onnx` is worth: "val_accuracy", "test_teacher_kl" and so on.
     """
 
     without: dict[str, str]
     differences: dict[str, float | None]
     tokens_per_second: dict[str, float | None]
-    cached_bytes: int | None
+    bytes: dict[str, int]
+    int8: dict[str, float]
 
     @property
     def costs(self) -> dict[str, float]:
         """For export.json."""
-        speed = self.tokens_per_second.get("onnx_cache")
-        found = {
-            "onnx_cache_decode_tokens_per_second": speed,
-            "onnx_cache_bytes": self.cached_bytes,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        found = {f"{form}_bytes": float(size) for form, size in self.bytes.items()}
+        for form in self.bytes:
+            speed = self.tokens_per_second[form]
+            if speed is not None:
+                found[f"{form}_decode_tokens_per_second"] = speed
+        return found
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """For export.json."""
+        return {f"int8_{name}": value for name, value in self.int8.items()}
 
     @property
     def lines(self) -> list[str]:
@@ -56,7 +68,11 @@ class TextExport:
             found.append(f"{form}: max difference {said}")
         for form, speed in self.tokens_per_second.items():
             if speed is not None:
-                found.append(f"{form}: {speed:,.0f} tokens a second at batch 1")
+                size = f", {self.bytes[form]:,} bytes" if form in self.bytes else ""
+                found.append(f"{form}: {speed:,.0f} tokens a second at batch 1{size}")
+        if self.int8:
+            worth = ", ".join(f"{name} {value:.4g}" for name, value in self.int8.items())
+            found.append(f"int8: {worth}")
         return found
 
 
@@ -65,14 +81,21 @@ def is_text(data: DataModule) -> bool:
     return data.tokenizer is not None and data.train.labels.ndim == 2
 
 
-def export_text(student: nn.Module, data: DataModule, stop: int | None, folder: Path) -> TextExport:
+def export_text(
+    student: nn.Module,
+    data: DataModule,
+    stop: int | None,
+    folder: Path,
+    int8: Mapping[str, float | None],
+) -> TextExport:
     """Write and check the forms.
 
     Args:
         student: in eval mode, on the processor.
         data: of a language model.
         stop: the token that ends a text; None: there is none.
-        folder: takes transformers/ and decoder.onnx.
+        folder: takes transformers/, decoder.onnx and decoder.int8.onnx.
+        int8: every measure of the int8 student.
     """
     assert data.tokenizer is not None
     inputs = data.val.take(torch.arange(min(NUM_ROWS, len(data.val)))).inputs
@@ -87,11 +110,19 @@ def export_text(student: nn.Module, data: DataModule, stop: int | None, folder: 
         differences["transformers"] = causal_lm.difference(student, theirs, tokens)
     else:
         without["transformers"] = why
-    path = folder / CACHED_NAME
-    why = cached_form.to_cached_onnx(student, path)
+    names = [f"{split}_{each}" for split in ("val", "test") for each in MEASURES]
+    names += [f"{prefix}{each}" for prefix in ("", "test_") for each in FAITHFUL]
+    worth = {name: value for name in names if (value := int8.get(name)) is not None}
+    sizes: dict[str, int] = {}
+    files = {form: folder / name for form, name in CACHED.items()}
+    why = cached_form.to_cached_onnx(student, files["onnx_cache"])
     if why is not None:
-        return TextExport({**without, "onnx_cache": why}, differences, speed, None)
-    decoder = cached_form.Decoder(path)
-    differences["onnx_cache"] = cached_form.difference(decoder, student, tokens["input_ids"])
-    speed["onnx_cache"] = cached_form.tokens_per_second(decoder, tokens["input_ids"][:1])
-    return TextExport(without, differences, speed, path.stat().st_size)
+        without["onnx_cache"] = why
+        return TextExport(without, differences, speed, sizes, worth)
+    to_dynamic_int8(files["onnx_cache"], files["int8_cache"])
+    for form, path in files.items():
+        decoder = cached_form.Decoder(path)
+        differences[form] = cached_form.difference(decoder, student, tokens["input_ids"])
+        speed[form] = cached_form.tokens_per_second(decoder, tokens["input_ids"][:1])
+        sizes[form] = path.stat().st_size
+    return TextExport(without, differences, speed, sizes, worth)

@@ -237,8 +237,7 @@ class Parts:
         if not self.data.has_positions:
             logits = self.teacher_logits if self.teacher else None
             return evaluate(self.student, logits, self.data, read_test)
-        teach = self._teach if self.writer else None
-        found = positions.evaluate_positions(self.student, teach, self.data, read_test)
+        found = self.evaluate_positions(self.student)
         if self.teacher and isinstance(self.teacher.module, ReadsText):
             found.metrics.update(own_metrics(self.teacher.module, read_test))
         evaluate_texts(
@@ -252,6 +251,11 @@ class Parts:
             read_test,
         )
         return found
+
+    def evaluate_positions(self, net: nn.Module) -> Evaluation:
+        """What a net is worth that takes the student's place, where the data have positions."""
+        teach = self._teach if self.writer else None
+        return positions.evaluate_positions(net, teach, self.data, self.config["read_test"])
 
     def _teach(self, split_name: str) -> positions.Teach:
         """Gives the teacher's logits for batches of "val" or "test": cached, where they fit."""

@@ -5,13 +5,18 @@ import json
 import pytest
 import torch
 from language_folder import language_run
+from tiny import plain
 from tiny_decoders import VOCAB, WithoutCache, decoder
 
+from kd_research.configuration.config import load
 from kd_research.export import cached_form, causal_lm
+from kd_research.export.onnx_form import OnnxStudent
 from kd_research.models.gpt import GPT
 from kd_research.records.record import read_record
+from kd_research.trial.assembly import Parts
 from kd_research.trial.language_run import open_language_run
 
+onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -92,8 +97,22 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
     assert 0 <= found["max_difference"]["transformers"] < 1e-4
     decoder_file = run / "export" / "decoder.onnx"
     assert found["costs"]["onnx_cache_bytes"] == decoder_file.stat().st_size
-    assert found["costs"]["onnx_cache_decode_tokens_per_second"] > 0
+    smaller = run / "export" / "decoder.int8.onnx"
+    assert found["costs"]["int8_cache_bytes"] == smaller.stat().st_size
+    assert smaller.stat().st_size < decoder_file.stat().st_size
+    kinds = {each.data_type for each in onnx.load(smaller).graph.initializer}
+    assert kinds & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    for form in ("onnx_cache", "int8_cache"):
+        assert found["costs"][f"{form}_decode_tokens_per_second"] > 0
+    assert found["max_difference"]["int8_cache"] > found["max_difference"]["onnx_cache"]
     opened, record = open_language_run(run), read_record(run)
+    parts = Parts(plain(load(run / "config.yaml")))
+    worth = parts.evaluate_positions(OnnxStudent(run / "export" / "student.int8.onnx")).metrics
+    for name in ("val_nll", "test_perplexity", "teacher_kl", "test_teacher_agreement"):
+        assert found["metrics"][f"int8_{name}"] == worth[name]
+        assert abs(worth[name] / record.metrics[name] - 1) < 0.2
+    assert found["metrics"]["int8_val_nll"] != record.metrics["val_nll"]
+    assert f"int8: val_accuracy {worth['val_accuracy']:.4g}" in printed
     ids = torch.tensor(opened.encode(["the cat"]))
     reader = cached_form.Decoder(decoder_file)
     reader.start(1)
@@ -112,4 +131,8 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
         assert "seed 0: n = 1" in text
         assert str(tmp_path) not in text
     assert "AutoModelForCausalLM" in text
+    card = (run / "export" / "README.md").read_text()
+    assert f"{worth['val_nll']:.4g}" in card
+    assert f"{smaller.stat().st_size:,}" in card
+    assert "cache_bytes" not in card
     assert "| `decoder.onnx` |" in (run / "export" / "README.md").read_text()
