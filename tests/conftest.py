@@ -74,6 +74,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def a_hang_up_is_heard() -> None:
+    """By what tests start, under nohup too: what is ignored is inherited, and a handler is not."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_handlers_left() -> Iterator[None]:
+    """What a module sets up for all its tests takes its handlers of signals back."""
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    left = {number: signal.getsignal(number) for number in HANDLED}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert left == handlers
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """No test leaves environment variables or an initialised Hydra behind.

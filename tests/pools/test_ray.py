@@ -37,7 +37,15 @@ from kd_research.pools.ray_files import Mirror, Outbox  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def no_handler_of_rays():
+    """Ray's start in this process sets one for SIGTERM that it never takes back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def cluster(no_handler_of_rays):
     with tempfile.TemporaryDirectory(prefix="kd-", ignore_cleanup_errors=True) as home:
         before = dict(os.environ)
         os.environ |= {"RAY_TMPDIR": f"{home}/r", "RAY_USAGE_STATS_ENABLED": "0"}
