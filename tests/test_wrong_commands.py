@@ -15,6 +15,7 @@ from kd_research.configuration.trainer_checks import GPU_FILES
 
 HAS_GPU = any(Path(path).exists() for path in GPU_FILES)
 HUB = "dataset=hub dataset.num_classes=3 dataset.input_shape=[3,8,8]"
+TEXT = "dataset=tinyshakespeare dataset.root=HERE teacher=gpt student=gpt"
 # What is typed, by words; HERE is the test's own folder. What is told must be in the lines.
 TYPOS = [
     ("loss.temprature=3", "did you mean loss.temperature?"),
@@ -144,6 +145,14 @@ TOGETHER = [
     ("student.model._target_=mine.Net", "mine is not installed; type pip install mine, or set PY"),
     ("student.model._target_=kd_research.models.mlp.MPL", "no 'MPL' in mlp; did you mean MLP?"),
     ("student.model._target_=kd_research.models.mpl.MLP", "no 'mpl' in models; did you mean mlp?"),
+    (
+        f"{TEXT} loss=seqkd ++teacher.dataset={{tokens:bpe,vocab_size:1024}}",
+        "loss.text has the teacher write in the student's tokens; type text@loss.text=student",
+    ),
+    (
+        f"{TEXT} loss=crd +text@loss.text=student",
+        "the loss's crd remembers every training example, and text that the student draws is anot",
+    ),
     ("-m sweep.objectives.num_params=less", "must be maximize or minimize, got 'less'"),
     ("-m +sweep.objectives.val_acc=maximize", "unknown objective val_acc; did you mean val_accur"),
     ("-m +sweep.objectives.test_accuracy=maximize", "the test split never reaches the optimiser"),

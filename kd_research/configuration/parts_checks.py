@@ -5,7 +5,6 @@ A model needs inputs of its kind, a loss layers and a teacher, a `_target_` an i
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -13,13 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kd_research.configuration.own_classes import PACKAGE, classes, needs_teacher, states
 from kd_research.configuration.values import is_number, is_whole
 
-PACKAGE = "kd_research"
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
 VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TOKENIZER_KEYS = ("tokens", "vocab_size", "pretrained")  # of a data set of text
+REMEMBERS = "remembers_examples = True"  # in a loss that keeps something of every example
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
 
@@ -34,16 +34,16 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
     loss, dataset = whole["loss"], whole["dataset"]
     stated = loss.get("terms") or {}
     terms = {name: term for name, term in stated.items() if isinstance(term, Mapping)}
-    asking = [name for name, term in terms.items() if _needs_teacher(term.get("loss") or {})]
+    asking = [name for name, term in terms.items() if needs_teacher(term.get("loss") or {})]
     if asking and not whole["teacher"].get("model"):
         yield (
             {"loss", "teacher"},
             f"the loss's {', '.join(asking)} needs a teacher, got teacher=none; try teacher=cnn, "
             "or loss=ce for the student alone",
         )
-    for text in _text_problems(loss, whole["teacher"], bool(asking)):
+    for text in _text_problems(loss, terms, whole["teacher"], bool(asking)):
         yield {"loss", "teacher"}, text
-    for text in _tokenizer_problems(terms, whole["teacher"], dataset):
+    for text in _tokenizer_problems(loss, terms, whole["teacher"], dataset):
         yield {"loss", "teacher", "dataset"}, text
     for text in teacher_loss_problems(whole["teacher"]):
         yield {"teacher"}, text
@@ -61,14 +61,25 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
 
 
 def _tokenizer_problems(
-    terms: Mapping[str, Mapping[str, Any]], teacher: Mapping[str, Any], dataset: Mapping[str, Any]
+    loss: Mapping[str, Any],
+    terms: Mapping[str, Mapping[str, Any]],
+    teacher: Mapping[str, Any],
+    dataset: Mapping[str, Any],
 ) -> Iterator[str]:
     """Of a teacher with a tokenizer of its own, what compares its tokens with the student's."""
     own = teacher.get("dataset") or {}
     named = {key: own[key] for key in TOKENIZER_KEYS if key in own and own[key] != dataset.get(key)}
     wrong = [name for name, term in terms.items() if _compares_tokens(term.get("loss") or {})]
-    if named and wrong and teacher.get("model"):
-        told = ", ".join(f"{key}={value}" for key, value in named.items())
+    if not named or not teacher.get("model"):
+        return
+    told = ", ".join(f"{key}={value}" for key, value in named.items())
+    text = loss.get("text") or {}
+    if text and (text.get("beside") or not _is_drawn(text)):
+        yield (
+            f"teacher.dataset has another tokenizer ({told}), and loss.text has the teacher write "
+            "in the student's tokens; type text@loss.text=student, or 'teacher.dataset={}'"
+        )
+    if wrong:
         yield (
             f"teacher.dataset has another tokenizer ({told}), and the loss's {', '.join(wrong)} "
             "compares token with token; type loss=uld, or 'teacher.dataset={}'"
@@ -77,13 +88,19 @@ def _tokenizer_problems(
 
 def _compares_tokens(loss: Mapping[str, Any]) -> bool:
     """Whether a loss of ours needs the teacher to name the student's classes."""
-    module, _, name = str(loss.get("_target_", "")).rpartition(".")
-    file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    return _needs_teacher(loss) and name not in _stating(file, "any_vocabulary = True")
+    return needs_teacher(loss) and not states(loss, "any_vocabulary = True")
+
+
+def _is_drawn(text: Mapping[str, Any]) -> bool:
+    """Whether the student draws this text during the fit."""
+    return str(text.get("_target_", "")).endswith(".StudentText")
 
 
 def _text_problems(
-    loss: Mapping[str, Any], teacher: Mapping[str, Any], is_told: bool
+    loss: Mapping[str, Any],
+    terms: Mapping[str, Mapping[str, Any]],
+    teacher: Mapping[str, Any],
+    is_told: bool,
 ) -> Iterator[str]:
     """Of `loss.text`, text that is drawn with a teacher, if not of its terms already."""
     if not loss.get("text"):
@@ -92,6 +109,12 @@ def _text_problems(
         yield (
             "loss.text is drawn with a teacher, got teacher=none; try teacher=gpt, or loss=ce for "
             "the student alone"
+        )
+    wrong = [name for name, term in terms.items() if states(term.get("loss") or {}, REMEMBERS)]
+    if wrong and _is_drawn(loss["text"]):
+        yield (
+            f"the loss's {', '.join(wrong)} remembers every training example, and text that the "
+            "student draws is another each time; type ~loss.text, or +text@loss.text=teacher"
         )
     if teacher.get("assistants"):
         yield (
@@ -107,31 +130,12 @@ def teacher_loss_problems(teacher: Mapping[str, Any]) -> Iterator[str]:
         teacher: of the configuration, perhaps unresolved: a loss like that often does not resolve.
     """
     own = (teacher.get("loss") or {}).get("terms") or {}
-    asking = [name for name, term in own.items() if _needs_teacher(term.get("loss") or {})]
+    asking = [name for name, term in own.items() if needs_teacher(term.get("loss") or {})]
     if asking:
         yield (
             f"teacher.loss has {', '.join(asking)}, which needs a teacher of its own; type "
             "loss@teacher.loss=ce, label_smoothing or tf_kd"
         )
-
-
-def _needs_teacher(loss: Mapping[str, Any]) -> bool:
-    """Whether a loss of ours asks the teacher, as its class says; of others nothing is known."""
-    module, _, name = str(loss.get("_target_", "")).rpartition(".")
-    if not module.startswith(f"{PACKAGE}.losses."):
-        return False
-    file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    return name in _classes(file) and name not in _stating(file, "needs_teacher = False")
-
-
-@cache
-def _stating(file: Path, text: str) -> frozenset[str]:
-    """The classes of a file that have this statement."""
-    return frozenset(
-        node.name
-        for node in _tree(file).body
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(part) == text for part in node.body)
-    )
 
 
 def _input_problems(
@@ -241,24 +245,13 @@ def _missing(target: str) -> str | None:
         if (place / name).is_dir():
             place = place / name
         elif file.exists():
-            names = _classes(file)
+            names = classes(file)
             wanted = rest[position + 1] if len(rest) > position + 1 else ""
             return None if wanted in names else _unknown(wanted, names, file.stem)
         elif position < len(rest) - 1:
             modules = [path.stem for path in place.glob("[a-z]*.py")]
             return _unknown(name, modules, place.name)
     return None
-
-
-@cache
-def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
-
-
-def _classes(file: Path) -> list[str]:
-    """The classes and functions of a file."""
-    defined = (ast.ClassDef, ast.FunctionDef)
-    return [node.name for node in _tree(file).body if isinstance(node, defined)]
 
 
 def _unknown(name: str, names: list[str], where: str) -> str:

@@ -41,6 +41,7 @@ class Contrastive(nn.Module):
         width: D; the paper's 128.
     """
 
+    remembers_examples = True  # so that they must be the same in each epoch
     student_memory: Tensor
     teacher_memory: Tensor
     classes: Tensor

@@ -78,7 +78,8 @@ def parameter_groups(
             have one dimension at most; and the settings}.
 
     Raises:
-        ValueError: a group takes nothing.
+        ValueError: a group with paths takes nothing. Norms and biases there may be none, as beside
+            an adapter.
     """
     taken: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     rest: list[nn.Parameter] = []
@@ -87,7 +88,7 @@ def parameter_groups(
         paths.append(path)
         place = next((name for name, each in groups.items() if _takes(each, path, parameter)), None)
         (rest if place is None else taken[place]).append(parameter)
-    empty = [name for name, parameters in taken.items() if not parameters]
+    empty = [name for name, own in taken.items() if not own and groups[name].get("paths")]
     if empty:
         shown = ", ".join([*paths[:4], "..."] if len(paths) > 8 else paths)
         raise ValueError(
@@ -103,6 +104,7 @@ def parameter_groups(
             **{key: value for key, value in group.items() if key not in WHICH},
         }
         for name, group in groups.items()
+        if taken[name]
     ]
     return [{"params": rest}, *found] if rest else found
 
@@ -111,7 +113,7 @@ def check_paths(groups: Groups, student: nn.Module) -> None:
     """What can be known of the groups of a student before there is a loss.
 
     Raises:
-        ValueError: a group takes nothing of the student, and nothing of the loss either.
+        ValueError: a group with paths takes nothing of the student, nor of the loss.
     """
     own = {
         name: group

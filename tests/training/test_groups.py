@@ -14,8 +14,10 @@ from kd_research.configuration.config import ConfigError
 from kd_research.losses.objective import Objective
 from kd_research.models.gpt import GPT
 from kd_research.teacher.stated import optimizer_of
+from kd_research.training.adapters import adapt
 from kd_research.training.distill import Distiller
 from kd_research.training.fit import make_trainer
+from kd_research.training.groups import check_paths
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
@@ -68,6 +70,18 @@ def test_nanogpt_decays_matrices_alone() -> None:
     }
     for name, each in net.named_parameters():
         assert decays[id(each)] == (0.1 if each.dim() >= 2 else 0.0), name  # nanoGPT's own rule
+
+
+def test_beside_an_adapter_there_may_be_no_norms_and_biases() -> None:
+    peft = pytest.importorskip("peft", reason="the extra adapters is not installed")
+    net = GPT(vocab_size=11, context=4, depth=1, width=8, heads=2)
+    adapted = adapt(net, peft.LoraConfig(r=2, target_modules="all-linear"), None, lambda _: ())
+    factory, groups = optimizer_of(plain(composed("optimizer=nanogpt"))["optimizer"])
+    check_paths(groups, adapted)
+    module = Distiller(adapted, Objective({}, 1.0), factory, None, None, groups)
+    (rest,) = factory(module.parameters_for_optimizer()).param_groups
+    assert rest["weight_decay"] == 0.1
+    assert len(rest["params"]) == 12, "two of each of the six layers"
 
 
 def test_a_schedule_scales_each_group_s_rate(tiny: Compose, tmp_path: Path) -> None:
