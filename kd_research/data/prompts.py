@@ -5,10 +5,14 @@ Shapes: B rows, T positions of a window, P tokens of the longest prompt.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from kd_research.generation.decode import Generated, uniforms
+from kd_research.data.sources import Split
+from kd_research.generation.decode import Generated, pad_left, uniforms
 from kd_research.interfaces import Batch
 from kd_research.losses.positions import IGNORED
 
@@ -35,7 +39,63 @@ def lengths(prompt_tokens: int | None, max_new_tokens: int | None, context: int)
     return prompt, new
 
 
-def in_window(batch: Batch, row: int, most: int) -> list[Tensor]:
+class Document(NamedTuple):
+    """Where a document with something to learn lies in its window.
+
+    Attributes:
+        start: of its first token.
+        first: of its first label.
+        last: of its last label.
+        end: of what follows it.
+    """
+
+    start: int
+    first: int
+    last: int
+    end: int
+
+
+class Pair(NamedTuple):
+    """The token ids of a prompt and of its completion."""
+
+    prompt: list[int]
+    completion: list[int]
+
+
+def documents_in(labels: Tensor, positions: Tensor | None) -> Iterator[Document]:
+    """The documents of a window that have something to learn, in their order.
+
+    Args:
+        labels: (T,).
+        positions: (T,), 0 where a document begins; None: the window is one.
+    """
+    starts = [] if positions is None else (positions == 0).nonzero()[:, 0].tolist()
+    starts = sorted({0, *starts})
+    for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
+        learnt = (labels[start:end] != IGNORED).nonzero()[:, 0].tolist()
+        if learnt:
+            yield Document(start, start + learnt[0], start + learnt[-1], end)
+
+
+def pairs_of(split: Split) -> Iterator[Pair]:
+    """The prompts with completions that are packed into a split's windows, in their order.
+
+    A prompt is what is not learnt at the front of a document. A completion that its window cuts is
+    what the window has.
+    """
+    for index in range(len(split)):
+        window = split.take(torch.tensor([index]))
+        if not isinstance(window.inputs, dict) or "input_ids" not in window.inputs:
+            return
+        ids, labels = window.inputs["input_ids"][0].long(), window.labels[0].long()
+        positions = window.inputs.get("position_ids")
+        for each in documents_in(labels, None if positions is None else positions[0]):
+            if each.first > each.start:
+                prompt = ids[each.start : each.first + 1]
+                yield Pair(prompt.tolist(), labels[each.first : each.last + 1].tolist())
+
+
+def in_window(batch: Batch, row: int, most: int) -> list[list[int]]:
     """The prompts of a window, of each document with something to learn one.
 
     A prompt is what stands before the first label of its document. Where that is the document's
@@ -48,30 +108,14 @@ def in_window(batch: Batch, row: int, most: int) -> list[Tensor]:
         most: P; of longer prompts the last P tokens.
     """
     assert isinstance(batch.inputs, dict)
-    tokens, places = batch.inputs["input_ids"][row], batch.inputs.get("position_ids")
-    valid = batch.labels[row] != IGNORED
-    starts = [] if places is None else (places[row] == 0).nonzero()[:, 0].tolist()
-    starts = sorted({0, *starts})
+    tokens, positions = batch.inputs["input_ids"][row].tolist(), batch.inputs.get("position_ids")
     found = []
-    for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
-        if not bool(valid[start:end].any()):
-            continue
-        first = start + int(valid[start:end].int().argmax())
-        if first == start:
-            first = start + max(1, min(most, end - start - 1)) - 1
-        found.append(tokens[max(start, first + 1 - most) : first + 1])
+    for each in documents_in(batch.labels[row], None if positions is None else positions[row]):
+        first = each.first
+        if first == each.start:
+            first += max(1, min(most, each.end - each.start - 1)) - 1
+        found.append(tokens[max(each.start, first + 1 - most) : first + 1])
     return found
-
-
-def padded(prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The prompts padded on the left, (B, P) int64, and the mask, 0 at the padding."""
-    longest = max(map(len, prompts))
-    tokens = prompts[0].new_zeros(len(prompts), longest, dtype=torch.int64)
-    mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        tokens[row, longest - len(prompt) :] = prompt
-        mask[row, longest - len(prompt) :] = 1
-    return tokens, mask
 
 
 def prompts_of(
@@ -94,7 +138,8 @@ def prompts_of(
     for row, chance in enumerate(chances):
         found = in_window(batch, row, most)
         chosen.append(found[int(chance * len(found))])
-    return padded(chosen)
+    tokens, mask = pad_left(chosen)
+    return tokens.to(batch.labels.device), mask.to(batch.labels.device)
 
 
 def joined(batch: Batch, prompts: Tensor, mask: Tensor, made: Generated, pad: int) -> Batch:

@@ -9,7 +9,7 @@ Shapes: N prompts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
+from kd_research.data.prompts import Pair, pairs_of
 from kd_research.data.sources import Split
 from kd_research.evaluation.quality import NUM_RESAMPLES, Evaluation, intervals
 from kd_research.generation.decode import (
@@ -28,7 +29,6 @@ from kd_research.generation.decode import (
     takes_padding,
 )
 from kd_research.generation.settings import GenerationConfig
-from kd_research.losses.positions import IGNORED
 
 BATCH = 16  # prompts at once
 OFF = {"num_prompts": 0}
@@ -37,13 +37,6 @@ SCORES = ("rouge_l", "exact_match", "gsm8k_accuracy")
 FINAL_ANSWER = re.compile(
     r"####\s*([-+−]?)\s*[$€£]?\s*([-+−]?)([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
 )
-
-
-class Pair(NamedTuple):
-    """The token ids of a prompt and of its completion."""
-
-    prompt: list[int]
-    completion: list[int]
 
 
 class Texts(NamedTuple):
@@ -99,27 +92,6 @@ def scored(texts: Sequence[str], references: Sequence[str]) -> dict[str, Tensor 
         "exact_match": torch.tensor([float(exact_match(*pair)) for pair in both]).double(),
         "gsm8k_accuracy": torch.tensor(right).double() if any(answers) else None,
     }
-
-
-def pairs_of(split: Split) -> Iterator[Pair]:
-    """The prompts with completions that are packed into a split's windows, in their order.
-
-    A prompt is what is not learnt at the front of a document. A completion that its window cuts is
-    what the window has.
-    """
-    for index in range(len(split)):
-        window = split.take(torch.tensor([index]))
-        if not isinstance(window.inputs, dict) or "input_ids" not in window.inputs:
-            return
-        ids, labels = window.inputs["input_ids"][0].long(), window.labels[0].long()
-        positions = window.inputs.get("position_ids")
-        starts = [0] if positions is None else (positions[0] == 0).nonzero().flatten().tolist()
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-            learnt = (labels[start:end] != IGNORED).nonzero().flatten().tolist()
-            if learnt and learnt[0] > 0:
-                first = start + learnt[0]
-                completion = labels[first : start + learnt[-1] + 1]
-                yield Pair(ids[start : first + 1].tolist(), completion.tolist())
 
 
 def chosen(split: Split, number: int | None, longest: int) -> tuple[list[Pair], int]:

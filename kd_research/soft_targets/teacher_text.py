@@ -22,13 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kd_research.data.module import DataModule
-from kd_research.data.prompts import in_window, lengths, padded
+from kd_research.data.prompts import in_window, lengths
 from kd_research.data.sources import Split
 from kd_research.data.store import content_key
-from kd_research.generation.decode import generate
+from kd_research.generation.decode import generate, pad_left
 from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Batch
 from kd_research.losses.positions import IGNORED
@@ -110,7 +110,7 @@ class TeacherText:
         self, data: DataModule, teacher: nn.Module, most: int, config: GenerationConfig
     ) -> pa.Table:
         started = time.perf_counter()
-        prompts: list[Tensor] = []
+        prompts: list[list[int]] = []
         windows: list[int] = []
         for start in range(0, len(data.train), AT_ONCE):
             index = torch.arange(start, min(start + AT_ONCE, len(data.train)))
@@ -124,7 +124,7 @@ class TeacherText:
         for start in range(0, len(prompts), AT_ONCE):
             some = prompts[start : start + AT_ONCE]
             rows = torch.arange(start, start + len(some))
-            tokens, mask = padded(some)
+            tokens, mask = pad_left(some)
             made = generate(teacher, tokens, config, seed=self.seed, rows=rows, attention_mask=mask)
             texts += [
                 row[there].tolist()
@@ -133,7 +133,7 @@ class TeacherText:
         decode = (lambda _: None) if data.tokenizer is None else data.tokenizer.decode
         columns = {
             "window": pa.array(windows, pa.int64()),
-            "prompt": pa.array([prompt.tolist() for prompt in prompts], pa.list_(pa.int32())),
+            "prompt": pa.array(prompts, pa.list_(pa.int32())),
             "tokens": pa.array(texts, pa.list_(pa.int32())),
             "text": pa.array([decode(text) for text in texts], pa.string()),
         }

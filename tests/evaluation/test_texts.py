@@ -10,13 +10,12 @@ from language_folder import language_run
 from tiny import composed
 
 from kd_research.configuration.config import ConfigError, check, check_sweep
+from kd_research.data.prompts import Pair, pairs_of
 from kd_research.evaluation.texts import (
-    Pair,
     Texts,
     chosen,
     exact_match,
     gsm8k_answer,
-    pairs_of,
     rouge_l,
     scored,
     surprise,
