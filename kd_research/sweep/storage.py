@@ -5,15 +5,18 @@ Workers run on meanwhile: they need their folders alone.
 
 from __future__ import annotations
 
+import copy
+import math
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import (
     DBAPIError,
@@ -29,6 +32,7 @@ from kd_research.records.printable import masked
 STUDY_NAME = "study.db"
 PATIENCE_SECONDS = 600.0
 WAIT_SECONDS = 0.5  # between two tries, at first
+READ_SECONDS = 5.0  # between two readings of all trials: a person's dashboard may write too
 
 
 def open_storage(url: str | None, directory: Path) -> PatientStorage:
@@ -90,7 +94,12 @@ def is_away(error: BaseException) -> bool:
 
 def _patient(name: str) -> Callable[..., Any]:
     def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
-        return self.patiently(getattr(self.storage, name), *arguments, **named)
+        if name.startswith("set_trial_"):
+            self._changed.add(named["trial_id"] if "trial_id" in named else arguments[0])
+        result = self.patiently(getattr(self.storage, name), *arguments, **named)
+        if name == "create_new_trial":
+            self._changed.add(result)
+        return result
 
     return call
 
@@ -105,14 +114,63 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
     A call that was carried out although its answer was lost is not undone: a trial that nobody
     knows of is taken up as that of a dead sweeper, one that is told twice was told.
 
+    And while nobody else writes into the study, what it holds is known from the last reading and
+    from what was written through this one since. Optuna reads every unfinished trial anew whenever
+    it is asked for the trials, three times a trial: with many slots that is most of what a sweeper
+    does.
+
     Args:
         storage: the other.
+
+    Attributes:
+        outages: times that it was away.
+        patient: whether a call waits while it is away.
+        others: what they that write into the study besides this process have left there, where
+            they are all dead; None where one may live.
     """
 
     def __init__(self, storage: BaseStorage):
         self.storage = storage
-        self.outages = 0  # times that it was away
+        self.outages = 0
         self.patient = True
+        self.others: Callable[[], Any] = lambda: None
+        self._known: dict[int, FrozenTrial] = {}  # by id
+        self._changed: set[int] = set()  # trials written since they were read, by id
+        self._read_at, self._read_beside = -math.inf, None
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials by number, those of `states` alone where they are given."""
+        beside = self.others()  # before the reading: who comes after it leaves something new
+        old = time.monotonic() - self._read_at > READ_SECONDS
+        if beside is None or beside != self._read_beside or old:
+            self._changed.clear()
+            found = self.patiently(self.storage.get_all_trials, study_id, deepcopy=False)
+            self._known = {trial._trial_id: trial for trial in found}
+            self._read_at, self._read_beside = time.monotonic(), beside
+        for trial_id in sorted(self._changed):
+            self._read(trial_id)
+        trials = [self._known[trial_id] for trial_id in sorted(self._known)]
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """One trial, to keep; what another sweeper has done to it, writing to it tells."""
+        known = self._known.get(trial_id)
+        if known is None or trial_id in self._changed or self._read_beside is None:
+            known = self._read(trial_id)
+        return known if known.state.is_finished() else copy.deepcopy(known)
+
+    def _read(self, trial_id: int) -> FrozenTrial:
+        found: FrozenTrial = self.patiently(self.storage.get_trial, trial_id)
+        self._known[trial_id] = found
+        self._changed.discard(trial_id)
+        return found
 
     def patiently(self, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Do it, now or when the storage answers again.

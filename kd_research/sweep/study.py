@@ -99,6 +99,7 @@ class SharedStudy:
         self._beat_count, self._next_beat = 0, 0.0
         self._beats: dict[str, tuple[Any, float]] = {}  # owner -> its last beat, when seen first
         self._storage, self._outages = storage, 0
+        storage.others = self._signs_of_the_dead
         self._first_open = self._counted_before = 0  # all trials before it are finished
         self._read_at = self._next_search = -math.inf
         self._trials: list[FrozenTrial] = []
@@ -214,17 +215,28 @@ class SharedStudy:
         self._next_search = time.monotonic() + SEARCH_SECONDS
         with self._claims:
             self.refresh()
-            signs = {
-                key.removeprefix("sweeper "): sign
-                for key, sign in self.study.user_attrs.items()
-                if key.startswith("sweeper ")
-            }
+            signs = self._signs()
             if (outages := self._storage.outages) != self._outages:
                 self._outages = outages
                 self._beats.clear()  # the storage was away: nobody could show that it lives
             left = [trial for trial in self._others() if self._is_left(trial, signs)]
             claimed = [Trial(self.study, trial._trial_id) for trial in left]
             return [trial for trial in claimed if self._own(trial)]
+
+    def _signs(self) -> dict[str, Any]:
+        """Of every sweeper that there ever was: its owner's name -> its last beat."""
+        attributes = self._storage.get_study_user_attrs(self.study._study_id)
+        return {
+            key.removeprefix("sweeper "): sign
+            for key, sign in attributes.items()
+            if key.startswith("sweeper ")
+        }
+
+    def _signs_of_the_dead(self) -> dict[str, Any] | None:
+        """The signs of all other sweepers; None where one of them may live."""
+        signs = self._signs()
+        signs.pop(self.owner, None)
+        return signs if all(self._is_dead(*other) for other in signs.items()) else None
 
     def _others(self) -> list[FrozenTrial]:
         return [trial for trial in self.running if trial.user_attrs.get(OWNER) != self.owner]

@@ -1,9 +1,13 @@
 """The study that sweepers share, without any process."""
 
+import math
+
+import optuna
 import pytest
 from hydra.utils import instantiate
 from sweep_commands import make_plan
 
+from kd_research.sweep import storage
 from kd_research.sweep.proposals import Proposals, points
 from kd_research.sweep.space import suggest
 from kd_research.sweep.storage import open_storage
@@ -20,9 +24,9 @@ CONDITIONAL = ("student.model.width=4,8", "student.model.depth=1", "loss.lambda=
 
 
 def open_study(directory, plan):
-    storage = open_storage(None, directory)
+    opened = open_storage(None, directory)
     sampler = instantiate(plan.config.sampler)
-    return SharedStudy("s", storage, directory, plan.objectives, sampler, seed=0)
+    return SharedStudy("s", opened, directory, plan.objectives, sampler, seed=0)
 
 
 def propose(study, plan, total):
@@ -171,3 +175,63 @@ def test_a_trial_that_its_sweeper_finished_meanwhile_is_not_taken_up(tmp_path, m
 def test_an_endless_space_has_no_points():
     assert points(make_plan().composition) is None
     assert len(points(make_plan(*SMALL).composition)) == 4
+
+
+def told_by(study):
+    return [
+        (trial.number, trial.state, trial.values, trial.params, trial.user_attrs)
+        for trial in study.get_trials(deepcopy=False)
+    ]
+
+
+def test_what_a_sweeper_knows_is_what_the_study_holds(tmp_path, monkeypatch):
+    """Alone it reads no trial of its own twice, be there many in flight; beside others it does."""
+    plan = make_plan()
+    with open_study(tmp_path, plan) as one:
+        backend, read = one._storage.storage, []
+        get_all, get_one = backend.get_all_trials, backend.get_trial
+        monkeypatch.setattr(
+            backend, "get_all_trials", lambda *a, **k: read.append("all") or get_all(*a, **k)
+        )
+        monkeypatch.setattr(
+            backend, "get_trial", lambda number: read.append(number) or get_one(number)
+        )
+        monkeypatch.setattr(storage, "READ_SECONDS", math.inf)
+        flying, most = [], 0
+        for step in range(30):
+            before = len(read)
+            flying.append(one.ask(99))
+            suggest(flying[-1], plan.space[0].key, plan.space[0].distribution)
+            one.refresh()
+            elsewhere = optuna.load_study(study_name="s", storage=fresh(tmp_path))
+            assert told_by(one.study) == told_by(elsewhere)
+            if step % 3 == 2:
+                one.tell(flying.pop(0), [step, 1.0])
+                one.refresh()
+            most = max(most, len(read) - before)
+        assert len(one.running) == 20
+        assert read.count("all") == 1
+        assert most <= 4
+
+        with open_study(tmp_path, plan) as other:
+            other.refresh()
+            asked = other.ask(99)
+            one.refresh()
+            assert asked.number in [trial.number for trial in one.running]
+            other.tell(asked, [0.5, 1.0])
+            one.refresh()
+            assert one.study.get_trials()[asked.number].values == [0.5, 1.0]
+            late = other.ask(99)
+        one.refresh()  # the other has gone since it was seen to live
+        assert late.number in [trial.number for trial in one.running]
+        seen = read.count("all")
+        with open_study(tmp_path, plan) as other:  # comes and goes between two looks
+            other.refresh()
+            other.tell(late, [0.25, 1.0])
+        one.refresh()
+        assert read.count("all") == seen + 1
+        assert one.study.get_trials()[late.number].values == [0.25, 1.0]
+
+
+def fresh(directory):
+    return open_storage(None, directory).storage
