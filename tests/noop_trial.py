@@ -1,4 +1,7 @@
-"""A trial program that trains nothing: it says what the proposal was, after a moment."""
+"""A trial program that trains nothing: it says what the proposal was, after a moment.
+
+NOOP_TROUBLE: what happens to trial 1, and after commas to those that follow it.
+"""
 
 import ctypes
 import json
@@ -36,22 +39,23 @@ def main(arguments):
     at = directory if (directory / "proposal.json").exists() else directory.parent
     params = json.loads((at / "proposal.json").read_text())["params"]
     seconds = float(os.environ.get("NOOP_SECONDS", "0"))
-    trouble = os.environ.get("NOOP_TROUBLE", "")
     number = int(at.name)
+    trouble = dict(enumerate(os.environ.get("NOOP_TROUBLE", "").split(","), 1)).get(number, "")
+    if trouble == "hangs":  # from before anyone can ask it to end
+        signal.signal(signal.SIGTERM, lambda *_: (directory / "asked").touch())
     with (directory / "starts").open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     starts = len((directory / "starts").read_text().split())
-    if trouble == "killed once" and number == 1 and starts == 1:
+    if trouble == "killed once" and starts == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    if trouble == "killed always" and number == 1:
+    if trouble == "killed always":
         os.kill(os.getpid(), signal.SIGKILL)
-    if trouble == "segfault" and number == 1:
+    if trouble == "segfault":
         ctypes.string_at(0)
-    if trouble == "exits" and number == 1:
+    if trouble == "exits":
         print("gone")
         sys.exit(3)
-    if trouble == "hangs" and number == 1:
-        signal.signal(signal.SIGTERM, lambda *_: (directory / "asked").touch())
+    if trouble == "hangs":
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:

@@ -25,6 +25,7 @@ from typing import ClassVar
 SERVER = Path(__file__).with_name("warm_server.py")
 ROOT = SERVER.parents[1]
 AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "MKL_", "HF_", "TORCH", "KMP_", "MALLOC_")
+FORKED = ("kd_research.", "kill_sweeps")  # modules
 LOST = 255  # the exit code of what was running when the server was killed
 
 
@@ -81,7 +82,7 @@ class Command(subprocess.Popen):
         unusual = (executable, preexec_fn, pass_fds, shell, gid, gids, uid)
         if (
             args[1] != "-m"
-            or not args[2].startswith("kd_research.")
+            or not args[2].startswith(FORKED)
             or any(unusual)
             or not hasattr(os, "pidfd_open")
             or start_variables(environment) != Server.here(args[0]).environment

@@ -1,64 +1,63 @@
-"""Starts a sweep many times, and kills it each time.
+"""Starts a sweep many times, and kills it each time, at another of its changes to the disk.
 
-`python kill_sweeps.py KILLS SEED OVERRIDES...`: every start is a fork of this process, which has
-imported what a sweep needs and composed this one, so that the time goes into sweeping.
+`python -m kill_sweeps KILLS STRIDE OVERRIDES...`: the first start is killed just before its first
+change takes effect, the next one STRIDE changes later, and so on: through the opening of a study,
+the proposal of a trial, its start, and what is told of its end. Every third start loses a process
+that it started as well, halfway. Each is a fork of this process, which has imported what a sweep
+needs and composed this one, so that the time goes into sweeping.
 """
 
+import itertools
 import os
-import random
 import signal
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
+import warm_server
 from hydra.utils import instantiate
+from sqlalchemy import Engine, event
 from sweep_commands import make_plan, processes_of
 
 from kd_research.sweep import run as sweeper
 from kd_research.sweep import storage
 
-HANGS_SECONDS = 600.0
+CHANGES = ("os.rename", "os.remove")  # and commits to the database
 
 
-def num_starts():
-    """Of trials, first ones and later ones."""
-    return sum(len(path.read_text().split()) for path in Path().glob("sweeps/s/trials/*/starts"))
+def die_at(last, halfway):
+    """Have this process killed at its `last` change, after one that it started if `halfway`."""
+    changes, spared = itertools.count(1), {str(os.getpid()), str(os.getppid())}
 
+    def happens(*_):
+        nonlocal halfway
+        change = next(changes)
+        if halfway and change >= last / 2:
+            for found in [pid for pid, _ in processes_of(os.getcwd()) if pid not in spared][-1:]:
+                halfway = False
+                with suppress(ProcessLookupError):
+                    os.kill(int(found), signal.SIGKILL)
+        if change == last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def wait_for_starts(pid, count):
-    """Until the sweep in process `pid` has started so many more."""
-    wanted, deadline = num_starts() + count, time.monotonic() + HANGS_SECONDS
-    while num_starts() < wanted:
-        assert time.monotonic() < deadline, "the sweep hangs"
-        assert os.waitpid(pid, os.WNOHANG)[0] == 0, "the sweep ended by itself"
-        time.sleep(0.01)
+    event.listen(Engine, "commit", happens)
+    sys.addaudithook(lambda name, _: happens() if name in CHANGES else None)
 
 
 def main():
-    kills, rng, overrides = int(sys.argv[1]), random.Random(int(sys.argv[2])), sys.argv[3:]
+    kills, stride, overrides = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     plan = make_plan(*overrides)
     instantiate(plan.config.sampler)(seed=0)
     with tempfile.TemporaryDirectory() as elsewhere:
         storage.open_storage(None, Path(elsewhere))
-    for _ in range(kills):
+    for kill in range(kills):
         pid = os.fork()
         if pid == 0:
+            warm_server.fork_ahead()
+            die_at(1 + kill * stride, halfway=kill % 3 == 2)
             sweeper.run_sweep(plan)
             os._exit(0)
-        wait_for_starts(pid, rng.randrange(4))  # now and then it is killed while it starts
-        time.sleep(rng.uniform(0, 0.1))
-        workers = [int(found) for found, _ in processes_of(os.getcwd())]
-        workers = [found for found in workers if found not in (pid, os.getpid())]
-        choice = rng.choice(["sweeper", "worker", "both"])
-        if choice != "sweeper" and workers:
-            with suppress(ProcessLookupError):
-                os.kill(rng.choice(workers), signal.SIGKILL)
-        if choice == "worker":
-            wait_for_starts(pid, 1)  # it goes on
-        time.sleep(rng.uniform(0, 0.05))
-        os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status), "the sweep ended by itself"
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from sweep_commands import NOOP, PATHS, folder, processes_of, proposals, records, start, sweep
+from warm import run
 
 from kd_research.pools import local
 from kd_research.pools.local import LocalPool, cores, visible_gpus
@@ -59,41 +60,30 @@ def check_whole(output_dir, total):
     assert processes_of(output_dir) == []
 
 
-@pytest.mark.parametrize(
-    ("trouble", "lost_before", "status", "error", "num_starts"),
-    [
+def test_a_lost_process_or_one_that_hangs_costs_its_trial_alone(tmp_path):
+    ends = [  # trouble, how often lost before under another sweeper, status, error, starts
         ("killed once", 0, "completed", None, 2),
         ("killed always", 1, "failed", f"{KILLED}, 3 times", 2),
         ("segfault", 2, "failed", f"{SEGFAULT}, 3 times; see log.txt", 1),
         ("exits", 0, "failed", "its process ended with exit code 3; see log.txt", 1),
-    ],
-)
-def test_a_lost_process_costs_its_trial_alone(
-    tmp_path, trouble, lost_before, status, error, num_starts
-):
-    for _ in range(lost_before):  # under another sweeper
-        count_loss(folder(tmp_path) / "trials" / "0001")
-    code, printed = noop(tmp_path, "sweep.n_trials=4", trouble=trouble)
+        ("hangs", 0, "failed", "it ran longer than sweep.trial_timeout=10 seconds", 1),
+    ]
+    trials = folder(tmp_path) / "trials"
+    for number, (_, lost_before, *_) in enumerate(ends, 1):
+        for _ in range(lost_before):
+            count_loss(trials / f"{number:04d}")
+    trouble = ",".join(name for name, *_ in ends)
+    code, printed = noop(tmp_path, "sweep.n_trials=7", "sweep.trial_timeout=10", trouble=trouble)
     assert code == 0, printed
     found = records(tmp_path)
-    assert found[1]["status"] == status
-    assert found[1]["error"] == error
-    assert len(starts(tmp_path, 1)) == num_starts
-    if trouble == "segfault":
-        log = (folder(tmp_path) / "trials" / "0001" / "log.txt").read_text()
-        assert "Fatal Python error: Segmentation fault" in log
-        assert "noop_trial.py" in log
-    assert [found[number]["status"] for number in (0, 2, 3)] == ["completed"] * 3
-    check_whole(tmp_path, 4)
-
-
-def test_a_hanging_trial_is_stopped_with_all_that_it_started(tmp_path):
-    code, printed = noop(tmp_path, "sweep.n_trials=4", "sweep.trial_timeout=10", trouble="hangs")
-    assert code == 0, printed
-    error = records(tmp_path)[1]["error"]
-    assert error == "it ran longer than sweep.trial_timeout=10 seconds"
-    assert len(starts(tmp_path, 1)) == 1
-    check_whole(tmp_path, 4)
+    for number, (_, _, status, error, num_starts) in enumerate(ends, 1):
+        assert (found[number]["status"], found[number]["error"]) == (status, error)
+        assert len(starts(tmp_path, number)) == num_starts, error
+    log = (trials / "0003" / "log.txt").read_text()
+    assert "Fatal Python error: Segmentation fault" in log
+    assert "noop_trial.py" in log
+    assert [found[number]["status"] for number in (0, 6)] == ["completed"] * 2
+    check_whole(tmp_path, 7)
 
 
 @pytest.mark.parametrize(("first", "twice"), [(signal.SIGINT, False), (signal.SIGHUP, True)])
@@ -131,11 +121,11 @@ def test_the_trials_of_a_killed_sweeper_die_with_it(tmp_path):
 
 def test_two_sweepers_share_one_study(tmp_path, monkeypatch):
     monkeypatch.setenv("NOOP_MEET", f"{tmp_path / 'met'}:2")  # none is done before both have one
-    both = [noop(tmp_path, "sweep.n_trials=12", seconds="0.1", run=start) for _ in range(2)]
+    both = [noop(tmp_path, "sweep.n_trials=6", run=start) for _ in range(2)]
     printed = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     ran = [sum(line.startswith("trial ") for line in text.splitlines()) for text in printed]
-    check_whole(tmp_path, 12)
+    check_whole(tmp_path, 6)
     assert min(ran) > 0
 
 
@@ -176,27 +166,24 @@ def test_every_slot_sees_its_own_gpus(tmp_path, monkeypatch, slots, devices_per_
     pool.wait(running, 10)
 
 
-@pytest.mark.slow  # fifty times: what it looks for is rare
-def test_fifty_kills_lose_nothing(tmp_path):
-    total, program = "sweep.n_trials=160", str(Path(__file__).with_name("kill_sweeps.py"))
-    command = [sys.executable, program, "50", "0", *NOOP, f"output_dir={tmp_path}", total]
-    environment = {**os.environ, "PYTHONPATH": PATHS, "NOOP_SECONDS": "0.1"}
-    log = tmp_path / "kills.txt"
-    with log.open("w") as stream:
-        killed = subprocess.run(
-            [*command, "sweep.workers=2"],
-            cwd=tmp_path,
-            env=environment,
-            stdout=stream,
-            stderr=stream,
-        )
-    assert killed.returncode == 0, log.read_text()
-    assert "kill_sweeps.py" not in log.read_text(), "a sweep ended by itself"
+def test_kills_at_every_step_lose_nothing(tmp_path):
+    total, place = "sweep.n_trials=50", str(Path(__file__).parent)
+    command = [sys.executable, "-m", "kill_sweeps", "24", "3", *NOOP, f"output_dir={tmp_path}"]
+    environment = {"PYTHONPATH": f"{PATHS}{os.pathsep}{place}", "NOOP_SECONDS": "0.05"}
+    killed = run(
+        [*command, total, "sweep.workers=2"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert killed.returncode == 0, killed.stdout
     before = len(records(tmp_path))
     code, printed = noop(tmp_path, total)
     assert code == 0, printed
     assert before > 10
-    check_whole(tmp_path, 160)
+    check_whole(tmp_path, 50)
 
 
 def test_the_study_starts_from_what_is_known_and_hears_of_limits(tmp_path):
