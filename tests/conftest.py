@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import quick_configs
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from tiny import TINY, Compose, composed
@@ -23,6 +24,8 @@ LONG = (
     *("test_outside_trouble.py", "test_rows.py", "test_sweep_run.py", "test_distill.py"),
     *("test_hydra_launcher.py", "test_baseline.py", "test_damage.py", "test_run.py"),
 )
+
+quick_configs.install()
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MayChange = (  # libraries' own
