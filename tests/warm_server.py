@@ -31,14 +31,18 @@ class Replaced(BaseException):
 
 
 def main(fd: int, package: str) -> None:
-    """Fork for every request, tell how each fork ended, until nobody can ask."""
+    """Import what commands import, then serve."""
     sys.path[:] = [package, *BASE] if package else BASE
     for name in IMPORTED:
         importlib.import_module(name)
     assert threading.active_count() == 1, "a fork has the thread that forks alone"
     gc.collect()
     gc.freeze()
-    asked = socket.socket(fileno=fd)
+    serve(socket.socket(fileno=fd))
+
+
+def serve(asked: socket.socket) -> None:
+    """Fork for every request, tell how each fork ended, until nobody can ask."""
     selector = selectors.DefaultSelector()
     selector.register(asked, selectors.EVENT_READ)
     running: dict[int, tuple[int, int]] = {}  # pidfd -> pid, where its end is told

@@ -9,23 +9,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 ALONE = "the part itself"
 
 
-# Every part in one process: most of a miniature is the start of Python, torch and Lightning.
-HERE = "import sys, gpu; gpu.run_part = gpu.here; sys.exit(gpu.main())"
-
-
 def bench(
-    out: Path, *arguments: str, program: tuple[str, ...] = (str(SCRIPT),)
+    out: Path, *arguments: str, forked: tuple[str, ...] = ()
 ) -> tuple[int, str, list[dict[str, object]]]:
+    """`gpu.py` as a person starts it, or `forked`: as gpu_miniature.py says."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{SCRIPT.parent}"
+    places = (ROOT, ROOT / "tests", Path(__file__).parent, SCRIPT.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
+    program = ("-m", "gpu_miniature", *forked) if forked else (str(SCRIPT),)
     command = [sys.executable, *program, "--cpu", "--out", str(out), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=out.parent)
+    start = run if forked else subprocess.run
+    done = start(command, capture_output=True, text=True, env=environment, cwd=out.parent)
     assert (out / "table.md").exists(), done.stdout + done.stderr
     lines = (out / "results.jsonl").read_text().splitlines()
     return done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines]
@@ -35,7 +36,7 @@ def bench(
 @pytest.mark.timeout(1800)  # on a busy machine
 def test_every_part_runs_in_miniature(tmp_path: Path) -> None:
     given = ("--limit", "800", "--minutes", "60")
-    code, printed, rows = bench(tmp_path / "out", *given, program=("-c", HERE))
+    code, printed, rows = bench(tmp_path / "out", *given, forked=("here",))
     wrong = [row for row in rows if row.get("ok") is False]
     assert not wrong, f"{wrong}\n{printed[-4000:]}"
     assert code == 0, printed[-4000:]
@@ -63,7 +64,9 @@ def test_a_part_that_fails_or_hangs_costs_itself_alone(tmp_path: Path) -> None:
     (tmp_path / "data" / "cifar100").mkdir(parents=True)
     out = tmp_path / "out"
     data = ("--data", str(tmp_path / "data"))
-    code, _, rows = bench(out, *data, "--only", "energy", "language", "--limit", "120")
+    code, _, rows = bench(
+        out, *data, "--only", "energy", "language", "--limit", "120", forked=("apart",)
+    )
     ends = {row["part"]: row for row in rows if row["what"] == ALONE}
     assert code == 1
     assert ends["energy"]["ok"] is False
