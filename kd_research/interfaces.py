@@ -6,11 +6,19 @@ are the V of the vocabulary, or H * W pixels.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 Inputs = Tensor | dict[str, Tensor]
+
+# Numbers with a range, which a configuration is held against before anything is imported; others
+# are written out, as Annotated[float, "in (0, 1]"].
+Positive = Annotated[float, "> 0"]
+NotNegative = Annotated[float, ">= 0"]
+Share = Annotated[float, "in [0, 1]"]
+ShareBelow1 = Annotated[float, "in [0, 1)"]
+Count = Annotated[int, ">= 1"]
 
 
 class Batch(NamedTuple):

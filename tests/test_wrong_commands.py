@@ -92,6 +92,17 @@ RANGES = [
     ("-m sweep.name=" + "x" * 300, "sweep.name has 300 characters, a folder's name at most 100"),
     ("-m loss.temperature=-1,4", "in the search space: loss.temperature must be > 0, got -1"),
     ("-m loss.temperature=interval(9,2)", "loss.temperature=interval(9,2)"),
+    ("loss=gkd loss.beta=2 " + TEXT, "loss.beta must be in [0, 1], got 2; try loss.beta=1"),
+    ("loss=gkd loss.text.generation.top_p=0 " + TEXT, "loss.text.generation.top_p must be in (0"),
+    ("loss=distillm loss.text.replay.capacity=-1 " + TEXT, "capacity must be a whole number >= 1"),
+    ("loss=kd loss.terms.kd.loss.student_temperature=x", "student_temperature must be > 0, or nu"),
+    ("loss=crd teacher=cnn loss.num_negatives=0", "loss.num_negatives must be a whole number >="),
+    ("transfer=generator transfer.lr=x", "transfer.lr must be > 0, got 'x'; try transfer.lr=0.001"),
+    ("optimizer=dot optimizer.difference=7", "difference must be in [0, 0.5], got 7; try optimiz"),
+    ("+optimizer.betas=[2,0.9]", "betas must be two numbers, at least 0 and below 1, got [2, 0.9]"),
+    ("optimizer=sgd optimizer.nesterov=true optimizer.momentum=0", "type optimizer.momentum=0.9"),
+    ("adapter@student.adapter=lora student.adapter.r=-2 " + TEXT, "adapter.r must be a whole num"),
+    ("-m loss=gkd loss.beta=interval(0,2) " + TEXT, "in the search space: loss.beta must be in ["),
 ]
 TRAINING = [
     ("trainer.check_val_every_n_epoch=50", "is above max_epochs=30: no epoch would be validated"),

@@ -26,6 +26,7 @@ from kd_research.configuration.parts_checks import teacher_loss_problems
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
 from kd_research.configuration.sweep_checks import sweep_value_problems
+from kd_research.configuration.value_ranges import range_problems
 from kd_research.configuration.values import is_number
 from kd_research.records.measures import COSTS as COSTS
 from kd_research.records.measures import METRICS as METRICS
@@ -157,7 +158,13 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     if missing:
         yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
         return
-    yield from value_problems(config, whole, open_parts)
+    found = list(value_problems(config, whole, open_parts))
+    yield from found
+    known = {text.split(" ")[0] for text in found}
+    closed = {part: node for part, node in whole.items() if part not in open_parts}
+    for text in range_problems(OmegaConf.to_container(config), closed):
+        if text.split(" ")[0] not in known:
+            yield text
     yield from _secret_problems(config, whole)
     mode = _get(config, "tracking.mode")
     if mode is not None and mode not in TRACKING_MODES:

@@ -33,6 +33,35 @@ def rate_problems(whole: Mapping[str, Any]) -> Iterator[str]:
                 within = "at least 0" if most is None else f"at least 0 and below {most}"
                 key = f"{at}optimizer.{name}"
                 yield f"{key} must be {within}, got {value!r}; try {key}=0"
+        yield from _step_problems(optimizer, f"{at}optimizer")
+
+
+def _step_problems(optimizer: Mapping[str, Any], at: str) -> Iterator[str]:
+    """Of what torch's own optimizers take, what they refuse."""
+    if not str(optimizer.get("_target_")).startswith("torch.optim."):
+        return
+    betas = optimizer.get("betas")
+    if "betas" in optimizer and not (
+        isinstance(betas, list | tuple)
+        and len(betas) == 2
+        and all(is_number(beta) and 0 <= beta < 1 for beta in betas)
+    ):
+        yield (
+            f"{at}.betas must be two numbers, at least 0 and below 1, got {betas!r}; "
+            f"try {at}.betas=[0.9,0.999]"
+        )
+    for name, example in (("eps", "1e-8"), ("dampening", "0")):
+        value = optimizer.get(name, 0)
+        if isinstance(value, str) or (is_number(value) and value < 0):
+            yield f"{at}.{name} must be at least 0, got {value!r}; try {at}.{name}={example}"
+    if optimizer.get("nesterov") and not (
+        optimizer.get("momentum") and not optimizer.get("dampening")
+    ):
+        yield (
+            f"{at}.nesterov needs a momentum and no dampening, got {at}.momentum="
+            f"{optimizer.get('momentum')} and {at}.dampening={optimizer.get('dampening')}; type "
+            f"{at}.momentum=0.9 {at}.dampening=0, or {at}.nesterov=false"
+        )
 
 
 def too_long(warmup: float, epochs: int, at: str = "") -> str:

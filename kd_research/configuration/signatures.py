@@ -63,7 +63,7 @@ def parameters(target: str) -> tuple[str, ...] | None:
     module, _, name = target.rpartition(".")
     if module.partition(".")[0] not in READ:
         return None
-    found = _defined(module, name)
+    found = defined(module, name)
     return _taken(*found) if found else None
 
 
@@ -77,7 +77,7 @@ def _taken(module: str, node: ast.stmt) -> tuple[str, ...] | None:
             names = _names(item.args)
             return names[1:] if names else None
     for base in node.bases:
-        found = _defined(module, base.id) if isinstance(base, ast.Name) else None
+        found = defined(module, base.id) if isinstance(base, ast.Name) else None
         if found and (names := _taken(*found)) is not None:
             return names
     return None
@@ -90,27 +90,28 @@ def _names(arguments: ast.arguments) -> tuple[str, ...] | None:
     return tuple(each.arg for each in listed)
 
 
-def _defined(module: str, name: str, depth: int = 5) -> tuple[str, ast.stmt] | None:
+def defined(module: str, name: str, depth: int = 5) -> tuple[str, ast.stmt] | None:
     """The module that defines a name, as this module has it, and the definition."""
-    path = _source(module)
+    path = source(module)
     if path is None or not depth:
         return None
-    for node in _parsed(path).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    return _defined(node.module, alias.name, depth - 1)
+                    return defined(node.module, alias.name, depth - 1)
     return None
 
 
 @cache
-def _parsed(path: Path) -> ast.Module:
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _source(module: str) -> Path | None:
+def source(module: str) -> Path | None:
     """Where a module of a package lies; the package itself is not imported."""
     first, *rest = module.split(".")
     spec = find_spec(first)

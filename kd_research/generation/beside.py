@@ -21,6 +21,7 @@ from kd_research.generation.decode import (
     probabilities,
 )
 from kd_research.generation.settings import GenerationConfig
+from kd_research.interfaces import Count, Share
 
 
 class Mix(Protocol):
@@ -42,7 +43,7 @@ class TeacherMixed:
         ValueError: it is outside.
     """
 
-    share: float
+    share: Share
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -67,7 +68,7 @@ class TeacherReplaces:
         ValueError: it is below 1.
     """
 
-    top_k: int
+    top_k: Count
 
     def __post_init__(self) -> None:
         if self.top_k < 1:

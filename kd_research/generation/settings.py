@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+if TYPE_CHECKING:
+    from kd_research.interfaces import Count, NotNegative
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,10 @@ class GenerationConfig:
         ValueError: a value is out of its range; all of them at once.
     """
 
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
+    max_new_tokens: Count = 128
+    temperature: NotNegative = 1.0
+    top_k: Count | None = None
+    top_p: Annotated[float, "in (0, 1]"] = 1.0
     stop: int | None = None
 
     def __post_init__(self) -> None:

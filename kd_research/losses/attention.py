@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive
 from kd_research.losses.logits import check_temperature
 from kd_research.losses.maps import (
     adapter,
@@ -155,7 +155,7 @@ class ChannelWise(nn.Module):
     """
 
     def __init__(
-        self, student_layers: Sequence[str], teacher_layers: Sequence[str], temperature: float
+        self, student_layers: Sequence[str], teacher_layers: Sequence[str], temperature: Positive
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers)

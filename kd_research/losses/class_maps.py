@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Count, Output
 from kd_research.losses.logits import check_logits, class_labels, full
 from kd_research.losses.maps import paired, pairs_of, pooled, require_maps
 from kd_research.losses.teacher_head import find_head
@@ -41,7 +41,7 @@ class ClassAttention(nn.Module):
         teacher_layers: Sequence[str],
         student_head: str,
         teacher_head: str,
-        resolution: int,
+        resolution: Count,
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)

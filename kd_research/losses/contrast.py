@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Count, Output, Positive, ShareBelow1
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import class_labels
 from kd_research.losses.maps import paired, pooled_pairs
@@ -52,10 +52,10 @@ class Contrastive(nn.Module):
         self,
         student_layers: Sequence[str],
         teacher_layers: Sequence[str],
-        num_negatives: int,
-        temperature: float,
-        momentum: float,
-        width: int,
+        num_negatives: Count,
+        temperature: Positive,
+        momentum: ShareBelow1,
+        width: Count,
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import check_logits, check_temperature
 
@@ -35,7 +35,7 @@ class DIST(nn.Module):
 
     compares_examples = True  # so that it cannot be computed in chunks
 
-    def __init__(self, temperature: float, inter_weight: float, intra_weight: float):
+    def __init__(self, temperature: Positive, inter_weight: float, intra_weight: float):
         super().__init__()
         self.temperature = check_temperature(temperature)
         self.inter_weight = float(inter_weight)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, NotNegative, Output, Positive, Share, ShareBelow1
 from kd_research.losses.logits import check_logits, check_temperature
 
 
@@ -56,7 +57,7 @@ def kl_to_mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
 class _Divergence(nn.Module, ABC):
     """What is common: the temperature, and the mean over rows."""
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: Positive):
         super().__init__()
         self.temperature = check_temperature(temperature)
 
@@ -99,7 +100,7 @@ class JensenShannon(_Divergence):
         ValueError: beta outside [0, 1].
     """
 
-    def __init__(self, temperature: float, beta: float, normalise: bool = True):
+    def __init__(self, temperature: Positive, beta: Share, normalise: bool = True):
         super().__init__(temperature)
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be in [0, 1], got {beta}; try loss.beta=0.5")
@@ -130,7 +131,7 @@ class SkewKL(_Divergence):
         ValueError: alpha outside [0, 1).
     """
 
-    def __init__(self, temperature: float, alpha: float):
+    def __init__(self, temperature: Positive, alpha: ShareBelow1):
         super().__init__(temperature)
         self.alpha = _share(alpha)
 
@@ -150,7 +151,7 @@ class SkewReverseKL(_Divergence):
         ValueError: alpha outside [0, 1).
     """
 
-    def __init__(self, temperature: float, alpha: float):
+    def __init__(self, temperature: Positive, alpha: ShareBelow1):
         super().__init__(temperature)
         self.alpha = _share(alpha)
 
@@ -192,7 +193,7 @@ class AdaptiveKL(_Divergence):
         ValueError: head outside (0, 1).
     """
 
-    def __init__(self, temperature: float, head: float = 0.5):
+    def __init__(self, temperature: Positive, head: Annotated[float, "in (0, 1)"] = 0.5):
         super().__init__(temperature)
         if not 0 < head < 1:
             raise ValueError(f"head must be in (0, 1), got {head}; try loss.head=0.5")
@@ -232,7 +233,7 @@ class AlphaBeta(_Divergence):
         ValueError: a negative value, or both are 0.
     """
 
-    def __init__(self, temperature: float, alpha: float, beta: float):
+    def __init__(self, temperature: Positive, alpha: NotNegative, beta: NotNegative):
         super().__init__(temperature)
         if not (alpha >= 0 and beta >= 0 and 0 < alpha + beta < math.inf):
             raise ValueError(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, ShareBelow1
 from kd_research.losses.maps import (
     adapter,
     conv1x1,
@@ -163,7 +163,9 @@ class MaskedGeneration(nn.Module):
         masked: share of the positions that are hidden, in [0, 1); the paper's lambda, 0.5.
     """
 
-    def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str], masked: float):
+    def __init__(
+        self, student_layers: Sequence[str], teacher_layers: Sequence[str], masked: ShareBelow1
+    ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers)
         if not 0 <= masked < 1:

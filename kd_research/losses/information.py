@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import check_temperature, soft_target_loss
 from kd_research.losses.maps import paired, pooled_pairs, standardized_columns
@@ -93,7 +93,7 @@ class SimpleRecipe(nn.Module):
         teacher_layers: Sequence[str],
         power: float,
         feature_weight: float,
-        temperature: float,
+        temperature: Positive,
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)

@@ -5,10 +5,12 @@ Shapes: B batch, C classes.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive, ShareBelow1
 from kd_research.losses.logits import check_temperature
 
 
@@ -21,7 +23,7 @@ class LabelSmoothing(nn.Module):
 
     needs_teacher = False
 
-    def __init__(self, smoothing: float):
+    def __init__(self, smoothing: ShareBelow1):
         super().__init__()
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be in [0, 1), got {smoothing}; try 0.1")
@@ -48,7 +50,7 @@ class VirtualTeacher(nn.Module):
 
     needs_teacher = False
 
-    def __init__(self, temperature: float, correct_probability: float):
+    def __init__(self, temperature: Positive, correct_probability: Annotated[float, "in (0, 1)"]):
         super().__init__()
         self.temperature = check_temperature(temperature)
         if not 0 < correct_probability < 1:

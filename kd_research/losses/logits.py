@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive
 
 
 def full(values: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class SoftTarget(nn.Module):
             distillation (Lopez-Paz et al. 2016, arXiv:1511.03643, section 4). None is the same.
     """
 
-    def __init__(self, temperature: float, student_temperature: float | None = None):
+    def __init__(self, temperature: Positive, student_temperature: Positive | None = None):
         super().__init__()
         self.temperature = check_temperature(temperature)
         self.student_temperature = self.temperature
@@ -159,7 +159,7 @@ class ProbabilityMSE(nn.Module):
         temperature: > 0, of both softmaxes; 1 is the definition.
     """
 
-    def __init__(self, temperature: float = 1.0):
+    def __init__(self, temperature: Positive = 1.0):
         super().__init__()
         self.temperature = check_temperature(temperature)
 

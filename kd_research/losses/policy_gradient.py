@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, ShareBelow1
 from kd_research.losses.divergences import distributions, kl
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import class_labels
@@ -48,7 +48,9 @@ class MiniLLM(nn.Module):
 
     reads_texts = True
 
-    def __init__(self, teacher_share: float, length_normalise: bool = True, whiten: bool = True):
+    def __init__(
+        self, teacher_share: ShareBelow1, length_normalise: bool = True, whiten: bool = True
+    ):
         super().__init__()
         if not 0 <= teacher_share < 1:
             raise ValueError(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Count, Output
 from kd_research.losses.maps import conv1x1, paired, pairs_of, require_maps
 
 
@@ -63,7 +63,7 @@ class Review(nn.Module):
     """
 
     def __init__(
-        self, student_layers: Sequence[str], teacher_layers: Sequence[str], max_channels: int
+        self, student_layers: Sequence[str], teacher_layers: Sequence[str], max_channels: Count
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 
+from kd_research.interfaces import Share
+
 
 def _length(epochs: float, of: float | None, max_epochs: int) -> float:
     return epochs if of is None else epochs * max_epochs / of
@@ -63,7 +65,7 @@ class TwoStage:
         fraction: of the training that the first stage takes, in [0, 1].
     """
 
-    def __init__(self, first: float, second: float, fraction: float):
+    def __init__(self, first: float, second: float, fraction: Share):
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction must be in [0, 1], got {fraction}; try 0.75")
         self.first, self.second, self.fraction = float(first), float(second), fraction

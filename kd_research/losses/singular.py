@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Count, Output
 from kd_research.losses.maps import adapter, paired, pairs_of, require_maps
 
 MORE = 3  # vectors of the student from which those nearest to the teacher's are taken
@@ -36,7 +36,7 @@ class SingularVectors(nn.Module):
     """
 
     def __init__(
-        self, student_layers: Sequence[str], teacher_layers: Sequence[str], vectors: int = 1
+        self, student_layers: Sequence[str], teacher_layers: Sequence[str], vectors: Count = 1
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive
 from kd_research.losses.logits import check_logits, check_temperature, class_labels
 
 
@@ -54,7 +54,7 @@ class DecoupledKD(nn.Module):
         non_target_weight: of NCKD; the paper's beta: 8 (2 to 8 by pair), ImageNet 0.5.
     """
 
-    def __init__(self, temperature: float, target_weight: float, non_target_weight: float):
+    def __init__(self, temperature: Positive, target_weight: float, non_target_weight: float):
         super().__init__()
         self.temperature = check_temperature(temperature)
         self.target_weight = float(target_weight)
@@ -92,7 +92,7 @@ class NormalizedKD(nn.Module):
         non_target_weight: the paper's gamma, 1.5.
     """
 
-    def __init__(self, temperature: float, non_target_weight: float):
+    def __init__(self, temperature: Positive, non_target_weight: float):
         super().__init__()
         self.temperature = check_temperature(temperature)
         self.non_target_weight = float(non_target_weight)
@@ -123,7 +123,7 @@ class WeightedSoftLabel(nn.Module):
         temperature: > 0; ImageNet: 2, CIFAR-100: 4.
     """
 
-    def __init__(self, temperature: float):
+    def __init__(self, temperature: Positive):
         super().__init__()
         self.temperature = check_temperature(temperature)
 
@@ -159,8 +159,8 @@ class RefinedLogit(nn.Module):
 
     def __init__(
         self,
-        temperature: float,
-        confidence_temperature: float,
+        temperature: Positive,
+        confidence_temperature: Positive,
         confidence_weight: float,
         masked_weight: float,
     ):

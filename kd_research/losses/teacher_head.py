@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Count, Output
 from kd_research.losses.maps import (
     VectorNorm,
     paired,
@@ -108,7 +108,7 @@ class ReusedClassifier(nn.Module):
         student_pool: str,
         student_head: str,
         teacher_head: str,
-        reduction: int,
+        reduction: Count,
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)

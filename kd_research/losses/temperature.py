@@ -6,13 +6,13 @@ Shapes: B batch, C classes.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Count, Output, Positive
 from kd_research.losses.logits import check_logits, check_temperature, soft_target_loss
 
 
@@ -58,7 +58,7 @@ class Spherical(nn.Module):
         multiplier: > 0, the standard deviation after scaling; PaddleClas: 2.
     """
 
-    def __init__(self, temperature: float, multiplier: float):
+    def __init__(self, temperature: Positive, multiplier: float):
         super().__init__()
         self.temperature = check_temperature(temperature)
         self.multiplier = float(multiplier)
@@ -84,7 +84,7 @@ class TransformedTeacher(nn.Module):
             which is larger where the teacher is less sure.
     """
 
-    def __init__(self, power: float, weighted: bool):
+    def __init__(self, power: Annotated[float, "in (0, 1]"], weighted: bool):
         super().__init__()
         if not 0 < power <= 1:
             raise ValueError(f"power must be in (0, 1], got {power}; try 0.1")
@@ -176,7 +176,7 @@ class AnnealedLogits(nn.Module):
         fraction: of the training that the stage takes, in (0, 1].
     """
 
-    def __init__(self, max_temperature: int, fraction: float):
+    def __init__(self, max_temperature: Count, fraction: float):
         super().__init__()
         if max_temperature < 1:
             raise ValueError(f"max_temperature must be >= 1, got {max_temperature}; try 10")

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output, same_document
+from kd_research.interfaces import Batch, Count, Output, same_document
 
 HIDDEN_AWAY = -1e9  # a score that is none: its softmax is exactly 0, and no product is NaN
 
@@ -118,7 +118,7 @@ class TinyBERT(nn.Module):
         ValueError: the map is empty.
     """
 
-    def __init__(self, layer_map: Mapping[int, int], layers: Mapping[str, str], heads: int):
+    def __init__(self, layer_map: Mapping[int, int], layers: Mapping[str, str], heads: Count):
         super().__init__()
         if not layer_map:
             raise ValueError("loss.layer_map is empty; try 'loss.layer_map={0: 0, -1: -1}'")
@@ -173,7 +173,7 @@ class MiniLM(nn.Module):
     """
 
     def __init__(
-        self, student_layer: int, teacher_layer: int, layers: Mapping[str, str], heads: int
+        self, student_layer: int, teacher_layer: int, layers: Mapping[str, str], heads: Count
     ):
         super().__init__()
         self.heads = heads

@@ -30,7 +30,7 @@ from kd_research.data.sources import Split
 from kd_research.data.store import content_key
 from kd_research.generation.decode import generate, pad_left
 from kd_research.generation.settings import GenerationConfig
-from kd_research.interfaces import Batch
+from kd_research.interfaces import Batch, Count
 from kd_research.losses.positions import IGNORED
 from kd_research.records.record import temporary_path
 
@@ -60,8 +60,8 @@ class TeacherText:
 
     def __init__(
         self,
-        prompt_tokens: int | None,
-        max_new_tokens: int | None,
+        prompt_tokens: Count | None,
+        max_new_tokens: Count | None,
         generation: Mapping[str, Any],
         seed: int,
     ):

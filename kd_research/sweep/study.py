@@ -20,12 +20,12 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kd_research.records.outside import OutsideError
+from kd_research.sweep.seeding import SeedOnFirstTrial
 from kd_research.sweep.storage import PatientStorage
 
 DISCARDED = "discarded"  # a proposal that is no trial: incomplete, or one more than was asked for
@@ -35,31 +35,6 @@ SEARCH_SECONDS = 1.0  # between two looks for trials that nobody runs
 DEAD_SECONDS = 60.0  # without a beat, for a sweeper that shares no disk with this one
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-class _SeedOnFirstTrial(BaseSampler):
-    """Stands for the sampler until the first trial is made, whose number, unique, seeds it.
-
-    Two sweepers that start together, or one that resumes, would otherwise repeat proposals.
-    """
-
-    def __init__(self, factory: Callable[..., BaseSampler], seed: int):
-        self.factory, self.seed = factory, seed
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = self.factory(seed=self.seed + trial.number)
-        study.sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
-        raise AssertionError("asked before a trial is made")
-
-    def sample_relative(self, *_: Any) -> dict[str, Any]:
-        raise AssertionError("asked before a trial is made")
-
-    def sample_independent(self, *_: Any) -> Any:
-        raise AssertionError("asked before a trial is made")
 
 
 class SharedStudy:
@@ -92,7 +67,7 @@ class SharedStudy:
         )
         self.objectives = list(objectives)
         self.exhausted = bool(self.study.user_attrs.get("exhausted"))  # a finite space
-        self._sampler: BaseSampler | None = _SeedOnFirstTrial(sampler, seed)
+        self._sampler: BaseSampler | None = SeedOnFirstTrial(sampler, seed)
         self.owner = f"{socket.gethostname()}:{secrets.token_hex(4)}"
         self._lock = FileLock(self._lock_path(self.owner))
         self._claims = FileLock(directory / "sweepers" / "claims.lock")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
 from kd_research.generation.decode import context_of, evaluating
-from kd_research.interfaces import Inputs
+from kd_research.interfaces import Count, Inputs
 from kd_research.losses.positions import IGNORED
 from kd_research.models.capture import Capture
 from kd_research.models.headless import head_of
@@ -45,7 +45,7 @@ class FewShot:
         ValueError: it is no whole number >= 1.
     """
 
-    examples: int
+    examples: Count
 
     def __post_init__(self) -> None:
         if not isinstance(self.examples, int) or self.examples < 1:

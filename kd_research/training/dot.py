@@ -7,7 +7,7 @@ distillation terms, so that these lead where the two disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class DOT(torch.optim.Optimizer):
         params: Iterable[nn.Parameter],
         lr: float,
         momentum: float = 0.9,
-        difference: float = 0.075,
+        difference: Annotated[float, "in [0, 0.5]"] = 0.075,
         weight_decay: float = 0.0,
     ):
         if not lr > 0 or not weight_decay >= 0:

@@ -22,7 +22,7 @@ from kd_research.data.prompts import joined, lengths, prompts_of
 from kd_research.generation.beside import Beside, Mix
 from kd_research.generation.decode import generate, uniforms
 from kd_research.generation.settings import GenerationConfig
-from kd_research.interfaces import Batch
+from kd_research.interfaces import Batch, Count, NotNegative, Share
 from kd_research.losses.positions import count_valid
 from kd_research.training.optimizer_step import later_batches, step_of
 from kd_research.training.replay import Replay
@@ -52,13 +52,13 @@ class StudentText:
 
     def __init__(
         self,
-        share: float,
-        prompt_tokens: int | None = None,
-        max_new_tokens: int | None = None,
+        share: Share,
+        prompt_tokens: Count | None = None,
+        max_new_tokens: Count | None = None,
         generation: Mapping[str, Any] | None = None,
         beside: Mix | None = None,
         replay: Replay | None = None,
-        data_weight: float = 0.0,
+        data_weight: NotNegative = 0.0,
     ):
         problems = []
         if not 0 <= share <= 1:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_research.generation.decode import uniforms
-from kd_research.interfaces import Batch
+from kd_research.interfaces import Batch, Count, NotNegative, Share
 from kd_research.losses.positions import IGNORED
 
 Text = tuple[Tensor, Tensor]  # input ids and labels, (L,) each, int32 on the CPU
@@ -41,7 +41,7 @@ class Replay:
         ValueError: a value is out of its range.
     """
 
-    def __init__(self, capacity: int, growth: float, tolerance: float):
+    def __init__(self, capacity: Count, growth: Share, tolerance: NotNegative):
         if capacity < 1 or not 0 <= growth <= 1 or not tolerance >= 0:
             raise ValueError(
                 "replay needs capacity >= 1, growth in [0, 1] and tolerance >= 0, got "

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_research.interfaces import Count, NotNegative, Positive
 from kd_research.models.capture import Capture
 
 log = logging.getLogger(__name__)
@@ -77,14 +79,14 @@ class Generated:
         ValueError: a value that is not of its kind, all of them at once.
     """
 
-    num_examples: int = 24000
-    steps: int = 24000
-    batch_size: int = 512
-    noise: int = 100
-    width: int = 128
-    lr: float = 1e-3
-    activation_weight: float = 0.1
-    entropy_weight: float = 5.0
+    num_examples: Count = 24000
+    steps: Count = 24000
+    batch_size: Annotated[int, ">= 2"] = 512
+    noise: Count = 100
+    width: Annotated[int, ">= 2"] = 128
+    lr: Positive = 1e-3
+    activation_weight: NotNegative = 0.1
+    entropy_weight: NotNegative = 5.0
 
     def __post_init__(self) -> None:
         wholes = {"num_examples": 1, "steps": 1, "batch_size": 2, "noise": 1, "width": 2}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kd_research.interfaces import Count, Positive
 from kd_research.models.headless import head_of
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ class ClassImpressions:
         ValueError: a value that is not of its kind, all of them at once.
     """
 
-    num_examples: int = 24000
-    iterations: int = 1500
-    batch_size: int = 100
-    lr: float = 0.01
-    temperature: float = 20.0
+    num_examples: Count = 24000
+    iterations: Count = 1500
+    batch_size: Count = 100
+    lr: Positive = 0.01
+    temperature: Positive = 20.0
     concentrations: Sequence[float] = (1.0, 0.1)
 
     def __post_init__(self) -> None:

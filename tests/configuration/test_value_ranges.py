@@ -1,0 +1,87 @@
+"""Ranges that our classes state for their numbers, read from their sources."""
+
+import inspect
+import math
+from importlib import import_module
+from typing import get_type_hints
+
+import pytest
+
+from kd_research import interfaces
+from kd_research.configuration.config import ROOT
+from kd_research.configuration.value_ranges import Range, range_problems, ranges
+
+PACKAGE = ROOT / "kd_research"
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("> 0", [1e-9, 3], [0, -1, math.inf, math.nan, True, "1", None]),
+        (">= 0", [0, 0.5], [-1e-9]),
+        ("in [0, 1]", [0, 1, 0.5], [-0.1, 1.1]),
+        ("in [0, 1)", [0, 0.9], [1]),
+        ("in (0, 1]", [1], [0]),
+    ],
+)
+def test_a_range_holds_what_it_says(text, inside, outside):
+    allowed = Range(text)
+    assert all(map(allowed.holds, inside))
+    assert not any(map(allowed.holds, outside))
+    assert allowed.holds(allowed.example())
+
+
+def test_a_count_is_whole_and_null_is_said():
+    assert not Range(">= 1", whole=True).holds(1.5)
+    assert Range(">= 1", whole=True, or_null=True).holds(None)
+    assert str(Range(">= 1", whole=True, or_null=True)) == "a whole number >= 1, or null"
+
+
+def stated_in(path):
+    """The classes of a file that state a range, and whether Python says the same of them."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    text = path.read_text(encoding="utf-8")
+    for name in {
+        line.split()[1].split("(")[0].rstrip(":")
+        for line in text.splitlines()
+        if line.startswith("class ")
+    }:
+        if found := ranges(f"{module}.{name}"):
+            yield module, name, found
+
+
+def test_what_the_source_says_is_what_python_says():
+    seen = 0
+    for path in sorted(PACKAGE.glob("*/*.py")):
+        if "Annotated" not in (text := path.read_text(encoding="utf-8")) and "Share" not in text:
+            continue
+        for module, name, found in stated_in(path):
+            kind = getattr(import_module(module), name)
+            owner = kind if hasattr(kind, "__dataclass_fields__") else kind.__init__
+            hints = get_type_hints(
+                owner, {**vars(interfaces), **vars(import_module(module))}, include_extras=True
+            )
+            for parameter, allowed in found.items():
+                options = getattr(hints[parameter], "__args__", ())
+                told = [getattr(one, "__metadata__", None) for one in (hints[parameter], *options)]
+                assert (allowed.text,) in told, f"{module}.{name}({parameter})"
+                seen += 1
+            assert set(found) <= set(inspect.signature(kind).parameters)
+    assert seen > 30
+
+
+def test_the_key_that_was_typed_is_told_once():
+    stated = {
+        "t": "${u}",
+        "u": 2,
+        "terms": {
+            "a": {"_target_": "kd_research.losses.divergences.JensenShannon", "beta": "${t}"},
+            "b": {"_target_": "kd_research.losses.divergences.JensenShannon", "beta": "${u}"},
+        },
+    }
+    resolved = {
+        **stated,
+        "t": 2,
+        "terms": {k: {**v, "beta": 2} for k, v in stated["terms"].items()},
+    }
+    assert list(range_problems(stated, resolved)) == ["u must be in [0, 1], got 2; try u=1"]
