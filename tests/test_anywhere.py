@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--wheel-dir", str(place), str(source)]
+    try:  # torch needs setuptools, too: mostly there is one, as pyproject.toml wants it
+        own = int(version("setuptools").partition(".")[0]) >= 77
+    except PackageNotFoundError:
+        own = False
+    here = ["--no-build-isolation", "--check-build-dependencies"] if own else []
+    build = [*pip, "wheel", "--no-deps", *here, "--wheel-dir", str(place), str(source)]
     done = subprocess.run(build, capture_output=True, text=True)
     if "No matching distribution found for setuptools" in done.stderr:
         pytest.skip("setuptools, which builds the wheel, cannot be had here")
@@ -43,8 +49,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = place.glob("*.whl")
     home = place / "environment"
     venv.create(home, with_pip=False, symlinks=True)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = home / "lib" / version / "site-packages"
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = home / "lib" / name / "site-packages"
     install = [*pip, "--python", str(home / "bin" / "python"), "install", "--no-deps", str(wheel)]
     subprocess.run(install, check=True)
     # What we depend on is taken from the environment of the tests; the package itself is not.

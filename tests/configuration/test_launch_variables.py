@@ -127,7 +127,8 @@ def test_srun_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(module: str, *arguments: str, at: Path, said: dict[str, str]) -> tuple[int, str, str]:
-    environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **said}
+    paths = f"{PATHS}{os.pathsep}{Path(__file__).parent}"
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **said}
     command = [sys.executable, "-m", module, *arguments]
     done = warm.run(command, capture_output=True, text=True, cwd=at, env=environment)
     return done.returncode, done.stdout, done.stderr
@@ -180,15 +181,12 @@ def test_torchrun_starts_a_folder(
         "trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"
     )
     save(config, tmp_path / CONFIG_NAME)
-    module = ["-m", "kd_research.trial", str(tmp_path)]
     with monkeypatch.context() as patch:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
         said({"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "3", **meeting}, patch)
         assert trial.main([str(tmp_path)]) == 2
     assert "trainer.devices=2 asks for 2: start that many" in capsys.readouterr().err
     assert not (tmp_path / RECORD_NAME).exists()
-    code, out, err = start(
-        "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module, at=tmp_path, said={}
-    )
+    code, out, err = start("torchrun_by_forks", str(tmp_path), at=tmp_path, said={})
     assert code == 0, out + err
     assert read_record(tmp_path).status == "completed"

@@ -125,20 +125,19 @@ def test_the_password_of_a_postgresql_that_asks_for_it_stays_where_it_was(tmp_pa
         output_dir = tmp_path / "out"
         overrides = [f"sweep.storage='{database.url}'", "tracking=offline", "sweep.n_trials=2"]
         key = {"WANDB_API_KEY": KEY}
-        process = start(output_dir, *overrides, base=NOOP, environment=key, real=True)
-        code, printed, children = run(process)
+        process = start(output_dir, *overrides, base=NOOP, environment=key)
+        code, printed, _ = run(process)
         assert code == 0, printed
         assert optuna.load_study(study_name="s", storage=database.url).best_trials
         wrong = database.url.replace(MARK, f"{MARK}-not")
         process = start(output_dir, f"sweep.storage='{wrong}'", base=NOOP)
-        code, refused, more = run(process)
+        code, refused, _ = run(process)
         assert code != 0
         assert "password authentication failed" in refused
     assert list((output_dir / "wandb").glob("offline-run-*-s-sweep"))
     code, report = look_at(output_dir, "kd_research.report", folder(output_dir))
     assert code == 0, report
-    assert len(children) > 1
-    for text in (printed, refused, report, *map(os.fsdecode, children | more)):
+    for text in (printed, refused, report):
         assert MARK not in text
     assert found_in(output_dir) == []
     assert "postgres:***@127.0.0.1" in (folder(output_dir) / "sweep.yaml").read_text()
