@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from tiny import Compose, plain
 from torch import Tensor
 
 from kd_research.configuration.config import save
+from kd_research.pools import child
 from kd_research.records.record import CONFIG_NAME, METRICS_NAME, read_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME
 from kd_research.training.fit import fit, make_trainer
@@ -96,16 +99,25 @@ def test_the_objective_is_continuous_in_lambda(tiny: Compose, tmp_path: Path) ->
         torch.testing.assert_close(small[name], tensor, atol=2e-3, rtol=0)
 
 
-def run_in_two_processes(config: object, directory: Path) -> None:
-    """`python -m kd_research.trial` with DDP: Lightning starts the second process itself."""
+def run_in_two_processes(config: object, directory: Path, by_lightning: bool) -> None:
+    """By `python -m kd_research.trial`, of which Lightning starts the second one; or both by us."""
     save(config, directory / CONFIG_NAME)  # type: ignore[arg-type]
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_research.trial", str(directory)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    if by_lightning:
+        command = [sys.executable, "-m", "kd_research.trial", str(directory)]
+        done = warm.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    part = child.Part(0, 2, "127.0.0.1", child.free_port())
+    arguments = (directory, "kd_research.trial.run", "main", 2, part)
+    process = multiprocessing.get_context("fork").Process(target=ranks, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def ranks(*arguments: object) -> None:
+    """In a process of its own, which ends as its ranks do."""
+    os._exit(child._run_ranks(*arguments))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("num_steps", ["one", "two epochs"])
@@ -117,7 +129,7 @@ def test_two_processes_equal_one(tiny: Compose, tmp_path: Path, num_steps: str) 
         overrides += ["optimizer.lr=1", "trainer.max_epochs=1", "dataset.batch_size=2000"]
     one = run(tiny(*overrides), tmp_path / "one")
     two_processes = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
-    run_in_two_processes(tiny(*overrides, *two_processes), tmp_path / "two")
+    run_in_two_processes(tiny(*overrides, *two_processes), tmp_path / "two", num_steps == "one")
     two = read_record(tmp_path / "two")
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=2e-6, rtol=1e-5)

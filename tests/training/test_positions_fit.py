@@ -201,7 +201,8 @@ def test_a_mean_is_over_the_tokens_of_the_whole_step(tmp_path: Path, processes: 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        multiprocessing.spawn(in_two, args=(tmp_path, port), nprocs=2)
+        arguments = (tmp_path, port)
+        multiprocessing.start_processes(in_two, args=arguments, nprocs=2, start_method="fork")
         found, other = (torch.load(tmp_path / f"gradient-{rank}.pt") for rank in range(2))
         assert all(torch.equal(a, b) for a, b in zip(found, other, strict=True))
     expected = whole_gradient()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 from tiny import TINY
+from warm import Command
 
 from kd_research.training import spoken
 
@@ -49,7 +50,7 @@ def test_a_run_speaks_and_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     ]
     command = [sys.executable, "-m", "kd_research.run", *typed]
     lines = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with Command(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stderr is not None
         for line in process.stderr:
             lines.append(line.strip())
