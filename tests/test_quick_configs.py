@@ -25,17 +25,24 @@ def composed(overrides: tuple[str, ...]) -> DictConfig:
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
+def said(node: Any) -> dict[str, Any]:
+    """What OmegaConf says of a node; of what was resolved only for what: the time goes on."""
+    found = copy.deepcopy(node._metadata.__dict__)
+    found["resolver_cache"] = {name: list(asked) for name, asked in found["resolver_cache"].items()}
+    return found
+
+
 def nodes(config: Any, parent: Any = None) -> list[Any]:
     """Of every node: its kind, what it holds, what is said of it, whether its parent is its."""
     content = config.__dict__["_content"]
-    found = [(type(config), copy.copy(config._metadata.__dict__), config._get_parent() is parent)]
+    found = [(type(config), said(config), config._get_parent() is parent)]
     if isinstance(content, dict | list):
         for node in content.values() if isinstance(content, dict) else content:
             if isinstance(node, DictConfig | ListConfig):
                 found += nodes(node, config)
             else:
                 held = node._get_parent() is config
-                found.append((type(node), copy.copy(node._metadata.__dict__), node._val, held))
+                found.append((type(node), said(node), node._val, held))
                 assert held
     else:
         found.append(content)
