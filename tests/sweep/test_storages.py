@@ -4,18 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from postgres import free_port, running, wait_for_port
-from sweep_commands import NOOP, PATHS, folder, records, start, sweep
-
-SERVE = """
-import sys
-from optuna.storages import RDBStorage, run_grpc_proxy_server
-storage = RDBStorage(f"sqlite:///{sys.argv[1]}")
-run_grpc_proxy_server(storage, host="127.0.0.1", port=int(sys.argv[2]))
-"""
+from sweep_commands import NOOP, folder, records, start, sweep
+from warm import Command
 
 
 def sweep_together(storage, output_dirs, total):
@@ -39,46 +35,53 @@ def check_study(storage, total):
 def test_two_sweepers_through_optunas_proxy(tmp_path):
     pytest.importorskip("grpc", reason="Optuna's proxy needs grpcio")
     port, database = free_port(), tmp_path / "served.db"
-    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(database), str(port)]
-    environment = {**os.environ, "PYTHONPATH": PATHS}
-    server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "serve_storage", str(database), str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    server = Command(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port, server)
-        ran = sweep_together(f"grpc://127.0.0.1:{port}", [tmp_path, tmp_path], 8)
+        ran = sweep_together(f"grpc://127.0.0.1:{port}", [tmp_path, tmp_path], 4)
     finally:
         server.kill()
         server.wait()
     assert min(ran) > 0
     assert sorted(records(tmp_path)) == sorted(set(records(tmp_path)))
-    assert len(records(tmp_path)) == 8
-    check_study(f"sqlite:///{database}", 8)
+    assert len(records(tmp_path)) == 4
+    check_study(f"sqlite:///{database}", 4)
 
 
-@pytest.fixture
-def database():
-    """PostgreSQL, running; gone after the test."""
+@pytest.fixture(scope="module")
+def server():
+    """PostgreSQL, running."""
     with running() as made:
         yield made
 
 
 @pytest.fixture
-def postgres(database):
-    """Its URL."""
-    return database.url
+def postgres(server):
+    """The URL of an empty database of it."""
+    if server.server is None:
+        server.start()
+    engine = sqlalchemy.create_engine(server.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        count = connection.scalar(sqlalchemy.text("select count(*) from pg_database"))
+        connection.execute(sqlalchemy.text(f"create database test_{count}"))
+    engine.dispose()
+    return f"{server.url.rpartition('/')[0]}/test_{count}"
 
 
 def test_three_sweepers_on_postgresql_without_a_common_disk(postgres, tmp_path):
     machines = [tmp_path / name for name in "abc"]
-    ran = sweep_together(postgres, machines, 12)
-    assert sum(ran) == 12
+    ran = sweep_together(postgres, machines, 6)
+    assert sum(ran) == 6
     assert min(ran) > 0
     numbers = [number for at in machines for number in records(at)]
-    assert len(numbers) == len(set(numbers)) == 12
-    check_study(postgres, 12)
+    assert len(numbers) == len(set(numbers)) == 6
+    check_study(postgres, 6)
 
 
-def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(database, tmp_path):
-    overrides = (f"sweep.storage={database.url}", "sweep.n_trials=8", "sweep.workers=2")
+def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(server, postgres, tmp_path):
+    overrides = (f"sweep.storage={postgres}", "sweep.n_trials=8", "sweep.workers=2")
     log, away = tmp_path / "printed", tmp_path / "away"
     with log.open("w") as stream:
         process = start(
@@ -91,7 +94,7 @@ def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(database, tmp_path)
         while len(records(tmp_path / "o")) < 2:
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
-        database.stop()
+        server.stop()
         away.touch()
         while "the study's storage does not answer" not in log.read_text():
             assert process.poll() is None, log.read_text()
@@ -100,13 +103,13 @@ def test_a_database_that_is_away_in_mid_sweep_costs_no_trial(database, tmp_path)
         while len(records(tmp_path / "o")) < len(list((tmp_path / "o").rglob("trials/*/starts"))):
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
-        database.start()
+        server.start()
         assert process.wait() == 0, log.read_text()
     printed = log.read_text()
     assert "Traceback" not in printed
     assert "retry" not in printed
     assert len(records(tmp_path / "o")) == 8
-    check_study(database.url, 8)
+    check_study(postgres, 8)
 
 
 def test_a_study_that_a_server_lost_is_rebuilt_there(postgres, tmp_path):
