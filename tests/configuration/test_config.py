@@ -62,12 +62,12 @@ def test_a_composition_copies_what_it_needs_of_the_store_alone() -> None:
     assert second.view is None
 
 
-@pytest.mark.parametrize("who", ["teacher", "student"])
-def test_every_model_is_a_teacher_and_a_student(who: str) -> None:
+def test_every_model_is_a_teacher_and_a_student() -> None:
     for name in names("model"):
-        assert composed(f"{who}={name}")[who].model._target_.startswith(
-            ("kd_research.models", "timm.", "transformers.")
-        )
+        config = composed(f"teacher={name}", f"student={name}")
+        for who in ("teacher", "student"):
+            target = config[who].model._target_
+            assert target.startswith(("kd_research.models", "timm.", "transformers.")), name
 
 
 @pytest.mark.parametrize("name", names("sweep"))
