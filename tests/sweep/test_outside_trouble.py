@@ -1,7 +1,9 @@
 """Trouble from outside is not the trial's fault: it is put back, and the same command goes on."""
 
 import shutil
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from small_disk import fill, fill_inodes, small_disk
@@ -85,6 +87,43 @@ def test_a_trials_folder_that_is_removed_is_told(tmp_path):
 
     _, line = break_in_mid_sweep(output_dir, remove, tmp_path / "done")
     assert "the folders of finished trials were removed: [" in line
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as long as there is a network: until two trials are done, where it goes away."""
+
+    def do_GET(self):
+        away = self.server.goes_away and len(records(self.server.output_dir)) >= 2
+        if not away:  # else the connection ends without a word
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_network_that_goes_in_mid_sweep_costs_no_trial(tmp_path):
+    pytest.importorskip("requests")
+    output_dir = tmp_path / "outputs"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        server.output_dir, server.goes_away = output_dir, True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        environment = {"NETWORKED_URL": url, "NO_PROXY": "127.0.0.1"}
+        command = (TOTAL, "dataset._target_=networked.data")
+        code, printed = sweep(output_dir, *command, environment=environment)
+        assert code == PUT_BACK, printed
+        assert "Traceback" not in printed
+        assert "the network is away: " in printed.splitlines()[-1]
+        assert printed.splitlines()[-1].endswith("; the same command goes on from here")
+        assert 2 <= len(records(output_dir)) < 6
+        server.goes_away = False
+        code, printed = sweep(output_dir, *command, environment=environment)
+        server.shutdown()
+    assert code == 0, printed
+    assert [record["status"] for record in records(output_dir).values()] == ["completed"] * 6
+    assert list(folder(output_dir).glob("trials/*/.lost")) == []
 
 
 class Away:
