@@ -239,6 +239,71 @@ def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, explained: bool)
     return str(ended.value.code)
 
 
+OWN = [  # a group, what stands in a file of one's own, and what is told
+    (
+        "student",
+        b"",
+        "student.model must be a mapping with a _target_, the class that makes it, got No",
+    ),
+    (
+        "student",
+        b"model: 3",
+        "student.model must be a mapping with a _target_, the class that makes it",
+    ),
+    (
+        "student",
+        b"model: {width: 3}",
+        "got {'width': 3}; conf/model/mlp.yaml is one; in a file student/N",
+    ),
+    ("student", b"- a", "mine.yaml holds a list; type KEY: VALUE lines, as in conf/model/mlp.yaml"),
+    ("student", b"3", "mine.yaml cannot be read as YAML: "),
+    (
+        "student",
+        b"model: {a: {b}",
+        "mine.yaml cannot be read as YAML: while parsing a flow mapping",
+    ),
+    (
+        "student",
+        b"model:\n\ta: 1",
+        "mine.yaml cannot be read as YAML: while scanning for the next token",
+    ),
+    (
+        "student",
+        b"model: {a: caf\xe9}",
+        "mine.yaml cannot be read as YAML: 'utf-8' codec can't decode",
+    ),
+    ("loss", b"", "loss must have a ce_weight, that of the labels' cross-entropy"),
+    (
+        "loss",
+        b"{ce_weight: 1, terms: 3}",
+        "loss.terms must be a mapping of names to terms, got 3; try",
+    ),
+    ("loss", b"{ce_weight: 1, terms: {a: 4}}", "loss.terms.a must have a loss and a weight, got 4"),
+    (
+        "loss",
+        b"{ce_weight: 1, terms: {a: {loss: {}, weight: 1}}}",
+        "needs loss._target_ and weight, g",
+    ),
+    (
+        "optimizer",
+        b"lr: 1",
+        "optimizer must be a mapping with a _target_, the class that makes it, got {",
+    ),
+]
+
+
+@pytest.mark.parametrize(("group", "text", "expected"), OWN)
+def test_a_wrong_file_of_ones_own_is_told(
+    group: str, text: bytes, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own" / group).mkdir(parents=True)
+    (tmp_path / "own" / group / "mine.yaml").write_bytes(text)
+    monkeypatch.chdir(tmp_path)
+    message = told(["--config-dir", "own", f"{group}=mine"], monkeypatch, explained=True)
+    assert expected in message
+    assert [path.name for path in tmp_path.iterdir()] == ["own"], "a folder was made"
+
+
 def test_there_are_enough() -> None:
     assert len({command for command, _ in COMMANDS}) >= 80
 

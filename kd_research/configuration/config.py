@@ -25,6 +25,7 @@ from kd_research.configuration.own_folders import add_to_path
 from kd_research.configuration.parts_checks import teacher_loss_problems
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
+from kd_research.configuration.structure import structure_problems
 from kd_research.configuration.sweep_checks import sweep_value_problems
 from kd_research.configuration.value_ranges import range_problems
 from kd_research.configuration.values import is_number
@@ -157,6 +158,9 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     missing = [key for key in ("dataset", "teacher", "student", "loss") if not _get(config, key)]
     if missing:
         yield f"the configuration lacks {', '.join(missing)}; compose it by kd_research.run"
+        return
+    if wrong := list(structure_problems(whole)):
+        yield from wrong
         return
     found = list(value_problems(config, whole, open_parts))
     yield from found

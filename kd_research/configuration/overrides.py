@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
@@ -24,6 +25,8 @@ from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
 
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
+UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, OSError)
+DEPTHS = ("", "*/", "*/*/")  # of files in a folder of settings
 # With any other flag Hydra is left to speak for itself.
 FLAGS = {
     *("-m", "--multirun", "--run", "-r", "--cfg", "-c", "--resolve", "--package", "-p"),
@@ -55,8 +58,8 @@ def explain(arguments: Sequence[str]) -> list[str]:
         try:
             config, refused = compose("config", overrides=plain), ""
             doubtful = [item for item in overrides if item.is_sweep_override()]
-        except (HydraException, OmegaConfBaseException) as error:
-            refused = " ".join(str(error).split("Set the environment")[0].split())
+        except UNREADABLE as error:
+            refused = _told(error)
             doubtful = overrides
         wrong = {item.input_line: list(_group_problems(item)) for item in doubtful}
         problems += [problem for found in wrong.values() for problem in found]
@@ -66,8 +69,8 @@ def explain(arguments: Sequence[str]) -> list[str]:
             fixed = [str(item.input_line) for item in groups if not item.is_sweep_override()]
             try:
                 config = compose("config", overrides=fixed)
-            except (HydraException, OmegaConfBaseException) as error:  # sweeps=NAME, without a +
-                return problems or [" ".join(str(error).split())]
+            except UNREADABLE as error:  # sweeps=NAME, without a +, or a file that is no YAML
+                return problems or list(_file_problems()) or [_told(error)]
         # What a swept group's choices hold is not known yet: the plan tries them.
         swept = tuple(f"{item.key_or_group}." for item in groups if item.is_sweep_override())
         for override in right:
@@ -78,6 +81,27 @@ def explain(arguments: Sequence[str]) -> list[str]:
     if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
         problems += _folder_problems(config)
     return problems
+
+
+def _told(error: Exception) -> str:
+    """What Hydra says, in a line."""
+    return " ".join(str(error).split("Set the environment")[0].split())
+
+
+def _file_problems() -> Iterator[str]:
+    """The files of a person's own folders that cannot be settings."""
+    for item in GlobalHydra.instance().config_loader().get_search_path().get_path():
+        folder = Path(item.path.removeprefix("file://"))
+        if not item.path.startswith("file://") or folder == ROOT / "conf":
+            continue
+        for path in sorted(found for depth in DEPTHS for found in folder.glob(f"{depth}*.yaml")):
+            try:
+                node = OmegaConf.load(path)
+            except (YAMLError, UnicodeError, OSError) as error:
+                yield f"{path} cannot be read as YAML: {_told(error)}"
+            else:
+                if not isinstance(node, DictConfig):
+                    yield f"{path} holds a list; type KEY: VALUE lines, as in conf/model/mlp.yaml"
 
 
 def as_whole(arguments: Sequence[str]) -> list[str]:

@@ -1,0 +1,59 @@
+"""Whether the parts of a configuration have the form that the rest counts on.
+
+They come from files that people write: one may be empty, or have a key at another place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# What makes a part, and a file of ours that states one.
+MADE = {
+    "student.model": "model/mlp.yaml",
+    "teacher.model": "model/mlp.yaml",
+    "dataset": "dataset/digits.yaml",
+    "optimizer": "optimizer/sgd.yaml",
+    "scheduler": "scheduler/cosine.yaml",
+}
+OPTIONAL = ("teacher.model", "scheduler")
+
+
+def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
+    """What is no part, a line each; where there is any, nothing else can be checked.
+
+    Args:
+        whole: a configuration, resolved.
+    """
+    for key, file in MADE.items():
+        part_of = key.split(".")[0]
+        part = whole.get(part_of)
+        if part is not None and not isinstance(part, Mapping):
+            yield f"{part_of} must be a mapping of settings, got {part!r}"
+            continue
+        made = _at(whole, key)
+        if not (isinstance(made, Mapping) and "_target_" in made) and (made or key not in OPTIONAL):
+            yield (
+                f"{key} must be a mapping with a _target_, the class that makes it, got {made!r}; "
+                f"conf/{file} is one"
+                + (f"; in a file {part_of}/NAME.yaml it is below model:" if "." in key else "")
+            )
+    loss = whole.get("loss")
+    if not isinstance(loss, Mapping) or "ce_weight" not in loss:
+        yield f"loss must have a ce_weight, that of the labels' cross-entropy, got {loss!r}"
+    terms = loss.get("terms") if isinstance(loss, Mapping) else {}
+    if not isinstance(terms, Mapping):
+        yield f"loss.terms must be a mapping of names to terms, got {terms!r}; try loss=kd"
+        return
+    for name, term in terms.items():
+        if not (isinstance(term, Mapping) and isinstance(term.get("loss"), Mapping)):
+            yield f"loss.terms.{name} must have a loss and a weight, got {term!r}"
+        elif "_target_" not in term["loss"] or "weight" not in term:
+            yield f"loss.terms.{name} needs loss._target_ and weight, got {term!r}"
+
+
+def _at(whole: Mapping[str, Any], key: str) -> Any:
+    node: Any = whole
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
