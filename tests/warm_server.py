@@ -4,6 +4,7 @@ import array
 import atexit
 import gc
 import importlib
+import logging
 import multiprocessing.util
 import os
 import pickle
@@ -12,6 +13,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 from contextlib import suppress
@@ -37,10 +39,32 @@ def main(fd: int, package: str) -> None:
     sys.path[:] = [package, *BASE] if package else BASE
     for name in IMPORTED:
         importlib.import_module(name)
+    rehearse()
     assert threading.active_count() == 1, "a fork has the thread that forks alone"
     gc.collect()
     gc.freeze()
     serve(socket.socket(fileno=fd))
+
+
+def rehearse() -> None:
+    """What libraries work out once in a process and keep: mappers, statements, grammars."""
+    import optuna
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    typed = ["a=1", "+a.b=x/y", "a@b.c=d", "a=interval(1,20)", "a=1,2", "a=[1,x]", "a={b: 1e-3}"]
+    OverridesParser.create().parse_overrides([*typed, "a='x y'", "a=${oc.env:HOME}", "a=null"])
+    OmegaConf.to_container(OmegaConf.create({"a": 1, "b": "${a}", "c": "x-${b}"}), resolve=True)
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as place:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{place}/study.db")
+        study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler())
+        for _ in range(2):
+            trial = study.ask()
+            study.tell(trial, trial.suggest_float("a", 0, 1) + trial.suggest_int("b", 0, 1))
+        assert study.trials
+        storage.engine.dispose()
+    logging.disable(logging.NOTSET)
 
 
 def serve(asked: socket.socket) -> None:
