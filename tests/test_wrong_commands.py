@@ -304,6 +304,25 @@ def test_a_wrong_file_of_ones_own_is_told(
     assert [path.name for path in tmp_path.iterdir()] == ["own"], "a folder was made"
 
 
+def test_what_a_class_of_ones_own_does_not_take_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`+student.model={...}` adds to the default's keys, which the class has not."""
+    (tmp_path / "net_of_ones_own.py").write_text(
+        "class Net:\n    def __init__(self, input_shape, num_classes, hidden=8): ..."
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = "+student.model={_target_: net_of_ones_own.Net, hidden: 4}"
+    message = told([model, "student.model.hidden=5"], monkeypatch, explained=True)
+    for key in ("width", "depth"):
+        assert (
+            f"student.model.{key} is no argument of Net; there are: input_shape, num_c" in message
+        )
+    assert "hidden" not in message.replace("num_classes, hidden", "")
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_there_are_enough() -> None:
     assert len({command for command, _ in COMMANDS}) >= 80
 

@@ -66,7 +66,8 @@ def explain(arguments: Sequence[str]) -> list[str]:
         right = [item for item in doubtful if not wrong[item.input_line]]
         groups = [item for item in right if _options(item)]
         if refused:
-            fixed = [str(item.input_line) for item in groups if not item.is_sweep_override()]
+            known = [*groups, *(item for item in right if item.is_add() or item.is_force_add())]
+            fixed = [str(item.input_line) for item in known if not item.is_sweep_override()]
             try:
                 config = compose("config", overrides=fixed)
             except UNREADABLE as error:  # sweeps=NAME, without a +, or a file that is no YAML

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import difflib
+import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-READ = ("kd_research", "torch")  # whose sources are where their names say
+READ = ("kd_research", "torch")  # whose sources are where their names say, as a person's own are
 # What others call the length of a schedule, which is here the fit's.
 LENGTHS = ("T_max", "T_0", "total_steps", "total_iters", "epochs", "max_epochs", "num_steps")
 OTHERS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "groups")  # not its own
@@ -61,10 +62,26 @@ def length_of_the_fit(name: str, value: Any) -> str:
 def parameters(target: str) -> tuple[str, ...] | None:
     """The names that a class or a function takes; None: any, or its source does not say."""
     module, _, name = target.rpartition(".")
-    if module.partition(".")[0] not in READ:
+    if not _is_read(module.partition(".")[0]):
         return None
     found = defined(module, name)
     return _taken(*found) if found else None
+
+
+@cache
+def _is_read(package: str) -> bool:
+    """Whether its sources are read: those of READ, and what nobody installed."""
+    if package in READ:
+        return True
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()]
+    at = Path(spec.origin).resolve() if spec and spec.has_location and spec.origin else None
+    if at is None or {"site-packages", "dist-packages"} & set(at.parts):
+        return False
+    return not any(path in at.parents for path in installed)
 
 
 def _taken(module: str, node: ast.stmt) -> tuple[str, ...] | None:
@@ -117,5 +134,7 @@ def source(module: str) -> Path | None:
     spec = find_spec(first)
     if spec is None or spec.origin is None:
         return None
+    if not rest:
+        return Path(spec.origin)
     at = Path(spec.origin).parent.joinpath(*rest)
     return next((p for p in (at / "__init__.py", at.with_suffix(".py")) if p.is_file()), None)
