@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,21 +31,37 @@ LOST = 255  # the exit code of what was running when the server was killed
 
 
 class Server:
-    """The process that forks the commands of an interpreter; it ends with this one."""
+    """The process that forks the commands of an interpreter; it ends with the last that asks it."""
 
     started: ClassVar[dict[str, Server]] = {}
 
     def __init__(self, python: str) -> None:
         self.owner, self.environment = os.getpid(), start_variables(os.environ)
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            package = str(ROOT) if python == sys.executable else ""  # another has its own
-            self.process = subprocess.Popen(
-                [python, str(SERVER), str(theirs.fileno()), package],
-                pass_fds=[theirs.fileno()],
-                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-            )
+        package = str(ROOT) if python == sys.executable else ""  # another has its own
+        self.process = None
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            name = address(python)
+            while True:
+                try:
+                    listener.bind(name)
+                except OSError:  # another worker's server is there, or this one's by now
+                    pass
+                else:
+                    name = listener.getsockname()
+                    listener.listen()
+                    self._start(python, package, listener.fileno())
+                with suppress(ConnectionRefusedError):  # of one that is about to listen, or ended
+                    self.socket.connect(name)
+                    break
         atexit.register(self.stop)
+
+    def _start(self, python: str, package: str, fd: int) -> None:
+        self.process = subprocess.Popen(
+            [python, str(SERVER), str(fd), package],
+            pass_fds=[fd],
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        )
 
     @classmethod
     def here(cls, python: str) -> Server:
@@ -58,7 +75,14 @@ class Server:
         """Nothing more is asked of it."""
         if self.owner == os.getpid():
             self.socket.close()
-            self.process.wait()
+            if self.process and "PYTEST_XDIST_WORKER" not in os.environ:
+                self.process.wait()  # else it ends with the last of the workers
+
+
+def address(python: str) -> str:
+    """Where an interpreter's server listens: one for all workers of a session; else any place."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    return f"\0{sha256(f'{session} {python}'.encode()).hexdigest()}" if session else ""
 
 
 def start_variables(environment: dict[str, str] | os._Environ[str]) -> dict[str, str]:

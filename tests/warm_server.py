@@ -67,26 +67,30 @@ def rehearse() -> None:
     logging.disable(logging.NOTSET)
 
 
-def serve(asked: socket.socket) -> None:
-    """Fork for every request, tell how each fork ended, until nobody can ask."""
+def serve(listener: socket.socket) -> None:
+    """Fork for every request, tell how each fork ended, until nobody is left who can ask."""
     selector = selectors.DefaultSelector()
-    selector.register(asked, selectors.EVENT_READ)
+    selector.register(listener, selectors.EVENT_READ)
+    clients = {listener.accept()[0]}  # of whoever started this
+    selector.register(*clients, selectors.EVENT_READ)
     running: dict[int, tuple[int, int]] = {}  # pidfd -> pid, where its end is told
-    while True:
+    while clients:
         for key, _ in selector.select():
-            if key.fileobj is not asked:
-                pidfd = key.fd
-                pid, told = running.pop(pidfd)
-                selector.unregister(pidfd)
-                _, status = os.waitpid(pid, 0)
-                with suppress(BrokenPipeError):
-                    os.write(told, b"%d\n" % status)
-                os.close(told)
-                os.close(pidfd)
+            asked = key.fileobj
+            if asked is listener:
+                clients.add(other := listener.accept()[0])
+                selector.register(other, selectors.EVENT_READ)
+                continue
+            if isinstance(asked, int):
+                selector.unregister(asked)
+                tell_end(asked, *running.pop(asked))
                 continue
             message, fds = receive(asked)
             if not message:
-                return
+                selector.unregister(asked)
+                clients.remove(asked)
+                asked.close()
+                continue
             pid = os.fork()
             if pid == 0:
                 for pidfd, (_, told) in running.items():
@@ -94,15 +98,25 @@ def serve(asked: socket.socket) -> None:
                     os.close(told)
                 os.close(fds.pop())
                 selector.close()
-                asked.close()
+                for each in (listener, *clients):
+                    each.close()
                 live(pickle.loads(message), fds)
             told = fds.pop()
-            for other in fds:
-                os.close(other)
+            for fd in fds:
+                os.close(fd)
             os.write(told, b"%d\n" % pid)
             pidfd = os.pidfd_open(pid)
             running[pidfd] = pid, told
             selector.register(pidfd, selectors.EVENT_READ)
+
+
+def tell_end(pidfd: int, pid: int, told: int) -> None:
+    """To whoever asked for a fork that has ended."""
+    _, status = os.waitpid(pid, 0)
+    with suppress(BrokenPipeError):
+        os.write(told, b"%d\n" % status)
+    os.close(told)
+    os.close(pidfd)
 
 
 def receive(asked: socket.socket) -> tuple[bytes, list[int]]:

@@ -22,13 +22,16 @@ class Ourselves(warm.Server):
 
     def __init__(self):
         self.owner, self.environment = os.getpid(), warm.start_variables(os.environ)
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.socket.close()
-            warm_server.serve(theirs)
-            os._exit(0)
-        theirs.close()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind("")
+            listener.listen()
+            self.pid = os.fork()
+            if self.pid == 0:
+                self.socket.close()
+                warm_server.serve(listener)
+                os._exit(0)
+            self.socket.connect(listener.getsockname())
         atexit.register(self.stop)
 
     def stop(self):
