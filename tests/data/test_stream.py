@@ -1,5 +1,6 @@
 """Images decoded as they are asked for are those that are decoded once."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from kd_research.data.module import DataModule
 def _no_server_is_left():
     """Later tests of this process start a fork server that has other modules loaded."""
     yield
+    gc.collect()  # loaders that refer to themselves: a server ends after their workers
     forkserver._forkserver._stop()
 
 
