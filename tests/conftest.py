@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache, wraps
 from pathlib import Path
 
 import pytest
@@ -88,7 +90,16 @@ def pytest_collection_finish() -> None:
     """What is imported stays: the collector of garbage need not look through it time and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(20_000, 10, 10)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_are_read_once() -> None:
+    """Every run of this process gets a copy: reading their text takes longer than to train."""
+    from kd_research.data import sources
+
+    read = cache(sources.digits)
+    sources.digits = wraps(sources.digits)(lambda: copy.deepcopy(read()))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,6 +114,7 @@ def no_handlers_left() -> Iterator[None]:
     """What a module sets up for all its tests takes its handlers of signals back."""
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     yield
+    gc.collect()  # which is seldom else
     left = {number: signal.getsignal(number) for number in HANDLED}
     for number, handler in handlers.items():
         signal.signal(number, handler)
