@@ -1,8 +1,9 @@
-"""What the harness itself costs a trial: `python benchmarks/harness.py [TRIALS]`.
+"""What the harness itself costs a trial: `python benchmarks/harness.py [TRIALS] [--slots N]`.
 
-Runs a sweep whose trials do nothing, in one slot and without processes, so that all the time
-between two trials is the harness's; the start of a process is timed apart. Prints milliseconds a
-trial in blocks, the sampler's own time apart, and the memory. Nothing here is a test: times vary.
+Runs a sweep whose trials do nothing, without processes, so that all the time between two trials is
+the harness's; the start of a process is timed apart. With N slots, N trials are in flight, of which
+the oldest ends. Prints milliseconds a trial in blocks, the sampler's own time apart, and the
+memory. Nothing here is a test: times vary.
 """
 
 import argparse
@@ -45,10 +46,8 @@ class Done:
 class NoProcesses:
     """Writes the record in place of a run, which is not counted."""
 
-    slots = 1
-
-    def __init__(self):
-        self.ended, self.not_ours = [], 0.0
+    def __init__(self, slots):
+        self.slots, self.ended, self.not_ours = slots, [], 0.0
 
     def submit(self, directory, action="main", processes=1):
         start = time.perf_counter()
@@ -64,7 +63,7 @@ class NoProcesses:
         self.ended.append(
             (time.perf_counter(), self.not_ours, asking.seconds, memory(), time.process_time())
         )
-        return list(handles)
+        return list(handles)[:1]
 
     def kill(self, handles):
         pass
@@ -129,6 +128,7 @@ def main():
     parser.add_argument("trials", type=int, nargs="?", default=1000)
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--after", type=int, default=0, help="trials that were run before")
+    parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--block", type=int, default=250)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as output_dir:
@@ -140,12 +140,15 @@ def main():
             config = compose("config", overrides=overrides, return_hydra_config=True)
             plan = Plan(GlobalHydra.instance().config_loader(), config, overrides)
         plan.directory.mkdir(parents=True)
-        pool = NoProcesses()
+        pool = NoProcesses(chosen.slots)
         quiet = redirect_stdout(io.StringIO())
         with quiet, open_study(plan) as study:
             fill(study.study, plan.space, chosen.after)
             sweeper.Sweep(plan, study, pool).run()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sampler {chosen.sampler}")
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sampler {chosen.sampler}, "
+        f"{chosen.slots} slots"
+    )
     print("trials         harness ms   sampler ms   both, CPU ms   peak MiB")
     marks = pool.ended[1 :: chosen.block] + [pool.ended[-1]]
     for index, (before, after) in enumerate(zip(marks, marks[1:], strict=False)):
