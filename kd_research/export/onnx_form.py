@@ -94,7 +94,7 @@ def write_onnx(
         path: of the file, weights inside.
 
     Raises:
-        ValueError: torch cannot export it; the message has its reason.
+        ValueError: torch cannot export it, or only for one size of batch; the message says why.
     """
     try:
         with _quiet():
@@ -112,11 +112,23 @@ def write_onnx(
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"{type(model).__name__} cannot be exported: {reason}") from error
     assert program is not None
+    fixed = [each for each in program.model_proto.graph.input if not _any_batch(each)]
+    if fixed:
+        raise ValueError(
+            f"{type(model).__name__} cannot be exported: its forward makes the size of the batch "
+            f"a constant (of {', '.join(each.name for each in fixed)}), as len(tensor) and "
+            "int(tensor.shape[0]) do; write tensor.shape[0]"
+        )
     import onnx
 
     temporary = path.with_name(f".{path.name}.partial")
     onnx.save(_lean(program.model_proto), temporary)
     temporary.replace(path)
+
+
+def _any_batch(taken: Any) -> bool:
+    """Whether an input may have any number of rows; torch drops that without a word."""
+    return bool(taken.type.tensor_type.shape.dim[0].dim_param)
 
 
 def _lean(model: Any) -> Any:

@@ -87,7 +87,7 @@ class PromptedDecoder(Prompted):
         num = len(self.tokens) if self.vectors is None else len(self.vectors())
         others["past_key_values"] = past_key_values
         return self.model(
-            input_ids=input_ids, **self._told(len(input_ids), num, attention_mask, others)
+            input_ids=input_ids, **self._told(input_ids.shape[0], num, attention_mask, others)
         )
 
 
@@ -113,7 +113,7 @@ class Prefixed(nn.Module):
         **others: Any,
     ) -> Any:
         """(B, T) -> logits (B, T, V), or {"logits", "past_key_values"} with `use_cache`."""
-        rows = len(input_ids)
+        rows = input_ids.shape[0]  # `len` would be a constant in an exported file
         keys: Keys = self.keys()
         num = keys[0][0].shape[2]
         if past_key_values is None:
@@ -156,7 +156,7 @@ def _in_place_of(vectors: Tensor | None, embedding: nn.Module) -> Iterator[None]
         return
 
     def put(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        own = vectors.to(output.dtype).expand(len(output), -1, -1)
+        own = vectors.to(output.dtype).expand(output.shape[0], -1, -1)
         return torch.cat([own, output[:, len(vectors) :]], dim=1)
 
     handle = embedding.register_forward_hook(put)

@@ -34,6 +34,7 @@ from kd_research.export.__main__ import main  # noqa: E402
 from kd_research.export.raw_inputs import RawInputs, RawStudent, take_raw  # noqa: E402
 from kd_research.models.gpt import GPT  # noqa: E402
 from kd_research.models.text import BagOfEmbeddings, BiLSTM  # noqa: E402
+from kd_research.training.adapters import adapt  # noqa: E402
 
 TRACKED, PRINTED = [], []
 
@@ -225,6 +226,34 @@ def test_a_language_model_takes_token_ids_of_any_length(tmp_path):
         tokens = torch.arange(size * length).view(size, length) % 20
         found, expected = exported(input_ids=tokens), student(tokens)
         torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_a_student_with_a_soft_prompt_takes_batches_of_any_size(kind, tmp_path):
+    peft = pytest.importorskip("peft", reason="the extra adapters is not installed")
+    torch.manual_seed(0)
+    tokens = {"input_ids": torch.arange(10).view(2, 5)}
+    base = GPT(vocab_size=20, context=16, depth=1, width=8, heads=2).eval()
+    student = adapt(base, getattr(peft, kind)(num_virtual_tokens=4), tokens, lambda _: ()).eval()
+    for parameter in student.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    onnx_form.to_onnx(student, tokens, tmp_path / "s.onnx")
+    exported = onnx_form.OnnxStudent(tmp_path / "s.onnx")
+    for size, length in ((1, 3), (3, 9)):
+        tokens = torch.arange(size * length).view(size, length) % 20
+        found, expected = exported(input_ids=tokens), student(tokens)
+        torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=0)
+
+
+class OfOneSize(torch.nn.Module):
+    def forward(self, inputs):
+        return inputs * torch.arange(len(inputs)).unsqueeze(1)
+
+
+def test_a_student_of_one_size_of_batch_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"OfOneSize .* the size of the batch a constant \(of fe"):
+        onnx_form.to_onnx(OfOneSize().eval(), torch.ones(2, 5), tmp_path / "student.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_torch_cannot_export_is_told(tmp_path):
