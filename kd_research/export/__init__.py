@@ -177,7 +177,7 @@ def export_run(
         text = export_text(student, parts.data, stop_of(config, parts.data), folder, worth)
     found = Export(directory, forms, tolerance, len(parts.data.val), text)
     written = found.as_dict()
-    _write_cards(directory, folder, text, written)
+    _write_cards(directory, folder, text, written, _is_distilled(parts))
     write_json(directory / EXPORT_NAME, written)
     track_export(config, directory, files, {**written["metrics"], **written["costs"]})
     return found
@@ -208,7 +208,11 @@ def _numbers(directory: Path) -> dict[str, Any]:
 
 
 def _write_cards(
-    directory: Path, folder: Path, text: TextExport | None, written: Mapping[str, Any]
+    directory: Path,
+    folder: Path,
+    text: TextExport | None,
+    written: Mapping[str, Any],
+    is_distilled: bool,
 ) -> None:
     """README.md, where the run has a record, in the folder and in transformers'."""
     try:
@@ -217,12 +221,23 @@ def _write_cards(
         return
     if record.status != "completed":
         return
-    files = {path.name: FILES[path.name] for path in folder.iterdir() if path.name in FILES}
-    write_text(folder / "README.md", model_card(record, files, None, written))
     theirs = folder / causal_lm.FOLDER
+    places: list[tuple[Path, str | None, Mapping[str, Any] | None]] = [(folder, None, written)]
     if text is not None and "transformers" not in text.without:
-        own = {"model.safetensors": "the weights", "config.json": "the architecture"}
-        write_text(theirs / "README.md", model_card(record, own, causal_lm.USAGE))
+        places.append((theirs, causal_lm.USAGE, None))
+    for place, usage, exported in places:
+        found = {path.name for path in place.iterdir()}
+        files = {name: what for name, what in FILES.items() if name in found}
+        card = model_card(record, files, usage, exported, is_distilled=is_distilled)
+        write_text(place / "README.md", card)
+
+
+def _is_distilled(parts: Parts) -> bool:
+    """Whether the student learnt from its teacher: from its outputs, or from its text."""
+    text = parts.config["loss"].get("text") or {}
+    reads = str(text.get("_target_", "")).endswith(".TeacherText")
+    needs = parts.module.objective.needs_teacher or reads
+    return parts.trains and parts.teacher is not None and needs
 
 
 def _write_examples(path: Path, content: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kd_research.records.measures import COSTS, METRICS, TRAINING_COSTS
 from kd_research.records.record import RunRecord
 
 FILES = {
@@ -20,6 +21,10 @@ FILES = {
     "decoder.onnx": "float32, with the cache of keys and values as inputs and outputs",
     "decoder.int8.onnx": "the same in int8",
     "tokenizer.json": "the tokenizer",
+    "model.safetensors": "the weights",
+    "config.json": "the architecture",
+    "generation_config.json": "the token that ends a text",
+    "tokenizer_config.json": "how transformers loads the tokenizer",
     "transformers": "a folder that transformers loads",
     "val.npz": "examples of validation",
 }
@@ -30,13 +35,7 @@ FORMS = {
     "int8_cache": "`decoder.int8.onnx`",
     "executorch": "`student.pte`",
 }
-METRICS = ("accuracy", "nll", "ece", "perplexity", "bits_per_byte")
-OF_TEXTS = ("rouge_l", "exact_match", "gsm8k_accuracy", "text_perplexity")
-FAITHFUL = ("teacher_agreement", "teacher_kl", "acceptance_rate", "accuracy_retention")
-COSTS = (
-    *("num_params", "model_bytes", "macs", "latency_ms", "peak_memory_bytes"),
-    *("decode_tokens_per_second", "kv_bytes_per_token", "compression_ratio", "speedup"),
-)
+OF_TEACHER = [name for name in METRICS if not name.startswith("val_")]
 
 
 def model_card(
@@ -44,6 +43,8 @@ def model_card(
     files: Mapping[str, str],
     usage: str | None,
     exported: Mapping[str, Any] | None = None,
+    *,
+    is_distilled: bool,
 ) -> str:
     """The card's text.
 
@@ -52,21 +53,30 @@ def model_card(
         files: name -> what it is.
         usage: lines of Python that load the student; None: none are given.
         exported: metrics, costs and max_difference of the files; None: nothing is said of them.
+        is_distilled: whether it learnt from a teacher.
     """
     config = record.config
     name = str((config.get("dataset") or {}).get("name"))
     text = record.value("val_perplexity") is not None
+    has_choices = record.value("val_choice_accuracy") is not None
     front = ["library_name: transformers"] if usage else []
     front += ["pipeline_tag: text-generation"] if text else []
-    front += ["tags:", "- knowledge-distillation", "- kd_research", "datasets:", f"- {name}"]
+    front += ["tags:", *(["- knowledge-distillation"] if is_distilled else [])]
+    front += ["- kd_research", "datasets:", f"- {name}"]
+    trains = bool((config.get("trainer") or {}).get("max_epochs"))
+    made = "distilled on" if is_distilled else "trained on" if trains else "on"
     parts = [
         "---\n" + "\n".join(front) + "\n---",
-        f"# A student distilled on {name}",
+        f"# A student {made} {name}",
         _made(config, record),
         "## Numbers\n\n"
-        f"Of one run, seed {record.seed}: n = 1. Accuracies are fractions, nll and kl are nats.\n\n"
+        f"Of one run, seed {record.seed}: n = 1. Accuracies are fractions, nll and kl are nats."
+        + (" `accuracy` is of tokens." if text else "")
+        + (" `choice_accuracy` is of label words." if has_choices else "")
+        + "\n\n"
         + _quality(record),
         "## Costs\n\n" + _costs(record),
+        "## Training costs\n\n" + _training(record),
         "## Files\n\n" + _table(("file", "what"), [(f"`{k}`", v) for k, v in files.items()]),
     ]
     if exported:
@@ -79,14 +89,15 @@ def model_card(
 def _made(config: Mapping[str, Any], record: RunRecord) -> str:
     """How the student was made."""
     student, teacher, loss = (config.get(key) or {} for key in ("student", "teacher", "loss"))
-    terms = ", ".join(loss.get("terms") or {}) or "none: the labels alone"
+    epochs = (config.get("trainer") or {}).get("max_epochs")
     git = record.provenance.get("git") or {}
     rows = [
         ("student", _model(student.get("model"))),
+        ("begins with", _beginning(student)),
+        ("adapter", _model(student.get("adapter"))),
         ("teacher", _model(teacher.get("model"))),
-        ("loss terms", terms),
-        *((key, loss[key]) for key in ("lambda", "temperature") if key in loss),
-        ("epochs", (config.get("trainer") or {}).get("max_epochs")),
+        *(_learnt(loss) if epochs else [("loss terms", "none: it was not trained")]),
+        ("epochs", epochs),
         ("epoch chosen", record.selection.get("epoch")),
         ("chosen by", record.selection.get("metric")),
         ("data fingerprint", record.provenance.get("data_fingerprint")),
@@ -94,6 +105,39 @@ def _made(config: Mapping[str, Any], record: RunRecord) -> str:
         ("commit of kd_research", git.get("commit")),
     ]
     return _table(("what", "value"), [(k, str(v)) for k, v in rows if v is not None])
+
+
+def _beginning(student: Mapping[str, Any]) -> str | None:
+    """What the weights were before the training; None of random ones."""
+    if checkpoint := student.get("checkpoint"):
+        return "/".join(Path(str(checkpoint)).parts[-2:])
+    stated = ("from_teacher", "pretraining")
+    return next((f"student.{key}" for key in stated if student.get(key)), None)
+
+
+def _learnt(loss: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What it learnt from: the terms, the numbers of the loss, and text that was drawn for it."""
+    text = loss.get("text") or {}
+    of_teacher = str(text.get("_target_", "")).endswith(".TeacherText")
+    labels = "the teacher's text" if of_teacher else "the labels"
+    terms = [f"cross-entropy with {labels}"] if loss.get("ce_weight") else []
+    stated = (loss.get("terms") or {}).items()
+    terms += [
+        name for name, term in stated if (term or {}).get("weight") != 0
+    ]  # 0: it is not built
+    rows: list[tuple[str, Any]] = [("loss terms", ", ".join(terms))]
+    rows += [(key, value) for key, value in loss.items() if isinstance(value, int | float | str)]
+    if text:
+        who = "teacher, once, in place of the data's" if of_teacher else "student, during the fit"
+        rows.append(("text", f"written by the {who}"))
+        parts = {**text, **(text.get("generation") or {})}
+        parts |= {key: text[key]["_target_"] for key in ("beside", "replay") if text.get(key)}
+        rows += [
+            (f"text: {key}", value)
+            for key, value in parts.items()
+            if key != "_target_" and isinstance(value, int | float | str)
+        ]
+    return rows
 
 
 def _model(model: Any) -> str | None:
@@ -107,10 +151,10 @@ def _model(model: Any) -> str | None:
 
 def _quality(record: RunRecord) -> str:
     rows = []
-    for key in (*METRICS, *OF_TEXTS):
+    for key in (name.removeprefix("val_") for name in METRICS if name.startswith("val_")):
         names = [f"val_{key}", f"test_{key}", f"teacher_val_{key}", f"teacher_test_{key}"]
         rows.append((key, *(_shown(record.value(each)) for each in names)))
-    for key in FAITHFUL:
+    for key in OF_TEACHER:
         rows.append((key, _shown(record.value(key)), _shown(record.value(f"test_{key}")), "", ""))
     header = ("", "validation", "test", "teacher, validation", "teacher, test")
     return _table(header, [row for row in rows if any(row[1:])])
@@ -121,6 +165,11 @@ def _costs(record: RunRecord) -> str:
         (key, _shown(record.value(key)), _shown(record.value(f"teacher_{key}"))) for key in COSTS
     ]
     return _table(("", "student", "teacher"), [row for row in rows if any(row[1:])])
+
+
+def _training(record: RunRecord) -> str:
+    rows = [(key, _shown(record.value(key))) for key in TRAINING_COSTS]
+    return _table(("", "of this run"), [row for row in rows if row[1]])
 
 
 def _forms(record: RunRecord, exported: Mapping[str, Any]) -> str:

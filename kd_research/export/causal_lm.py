@@ -56,6 +56,8 @@ def to_transformers(
     write_json(
         folder / "tokenizer_config.json", {**known, **({} if end is None else {"eos_token": end})}
     )
+    for weights in folder.glob("*.safetensors"):  # which safetensors writes for its owner alone
+        weights.chmod((folder / "config.json").stat().st_mode & 0o777)
     return None
 
 
