@@ -70,6 +70,10 @@ def main() -> None:
     run = open_language_run(given.run.resolve(), torch.device("cpu"))
     if run.teacher is None:
         parser.error(f"{given.run}: {run.no_teacher}")
+    if run.teacher_tokens is not run.tokens:
+        parser.error(
+            f"{given.run}: the teacher has a tokenizer of its own, so the student is no draft"
+        )
     student, teacher = run.student, run.teacher
     windows = run.data.val.take(torch.arange(given.prompts)).inputs
     assert isinstance(windows, dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from kd_research.generation.decode import context_of, generate, pad_left
 from kd_research.generation.settings import GenerationConfig
 from kd_research.records.printable import printable
 from kd_research.records.printing import print_safely
-from kd_research.trial.language_run import LanguageRun, open_language_run
+from kd_research.trial.language_run import Tokens, open_language_run
 from kd_research.trial.run import quiet
 
 BATCH = 16  # prompts at once
@@ -28,32 +29,29 @@ DEFAULT_TOKENS = 128
 
 
 def written(
-    model: nn.Module, run: LanguageRun, prompts: list[list[int]], how: GenerationConfig, seed: int
+    model: nn.Module, tokens: Tokens, prompts: list[list[int]], how: GenerationConfig, seed: int
 ) -> tuple[list[str], int, float]:
     """What `model` writes after each prompt, in how many tokens and seconds."""
     texts: list[str] = []
     num_tokens, start = 0, time.perf_counter()
     for first in range(0, len(prompts), BATCH):
         part = prompts[first : first + BATCH]
-        tokens, mask = pad_left(part)
+        padded, mask = pad_left(part)
         rows = torch.arange(first, first + len(part))
-        found = generate(model, tokens, how, seed=seed, rows=rows, attention_mask=mask)
+        found = generate(model, padded, how, seed=seed, rows=rows, attention_mask=mask)
         num_tokens += int(found.mask.sum())
         texts += [
-            run.tokenizer.decode(row[kept].tolist())
+            tokens.tokenizer.decode(row[kept].tolist())
             for row, kept in zip(found.tokens, found.mask, strict=True)
         ]
     return texts, num_tokens, time.perf_counter() - start
 
 
-def settings(run: LanguageRun, given: argparse.Namespace, longest: int) -> GenerationConfig:
-    """How text is drawn: as many tokens as fit, at most 128, where no number is given."""
-    new = given.max_new_tokens
-    if new is None:
-        models = [run.student] if run.teacher is None else [run.student, run.teacher]
-        rooms = [c - longest + 1 for c in map(context_of, models) if c is not None]
-        new = max(1, min([DEFAULT_TOKENS, *rooms]))  # `generate` tells a prompt that is too long
-    return GenerationConfig(new, given.temperature, given.top_k, given.top_p, run.stop)
+def room(longest: Mapping[nn.Module, int]) -> int:
+    """How many tokens fit after the longest prompt of each model, at most 128 and at least 1."""
+    contexts = {model: context_of(model) for model in longest}
+    rooms = [c - longest[model] + 1 for model, c in contexts.items() if c is not None]
+    return max(1, min([DEFAULT_TOKENS, *rooms]))  # `generate` tells a prompt that is too long
 
 
 def show(directory: Path, given: argparse.Namespace) -> None:
@@ -64,15 +62,20 @@ def show(directory: Path, given: argparse.Namespace) -> None:
         ValueError: it has no language model, no weights, or a prompt or setting does not fit.
     """
     GenerationConfig(given.max_new_tokens or 1, given.temperature, given.top_k, given.top_p)
-    texts = _prompts(given)
+    named = _prompts(given)
+    names, texts = [name for name, _ in named], [text for _, text in named]
     run = open_language_run(directory)
-    prompts = run.encode(texts)
-    how = settings(run, given, max(map(len, prompts)))
-    writers = {"student": run.student}
+    writers = {"student": (run.student, run.tokens)}
     if run.teacher is not None:
-        writers["teacher"] = run.teacher
+        writers["teacher"] = (run.teacher, run.teacher_tokens)
+    read = {name: tokens.encode(texts, names) for name, (_, tokens) in writers.items()}
+    new = given.max_new_tokens
+    if new is None:
+        new = room({model: max(map(len, read[name])) for name, (model, _) in writers.items()})
+    drawn = (new, given.temperature, given.top_k, given.top_p)
     columns = {
-        name: written(model, run, prompts, how, given.seed) for name, model in writers.items()
+        name: written(model, tokens, read[name], GenerationConfig(*drawn, tokens.stop), given.seed)
+        for name, (model, tokens) in writers.items()
     }
     for place, text in enumerate(texts):
         print(f"{'prompt':9}{_shown(text)}")
@@ -84,6 +87,8 @@ def show(directory: Path, given: argparse.Namespace) -> None:
         print(f"{name}: {num_tokens} tokens in {seconds:.2f} s, {speed:,.0f} tokens a second")
     if run.no_teacher is not None:
         print(f"the student's text alone: {printable(run.no_teacher)}")
+    elif run.teacher_tokens is not run.tokens:
+        print("the teacher has a tokenizer of its own: its tokens are not the student's")
 
 
 def _shown(text: str) -> str:
@@ -91,16 +96,18 @@ def _shown(text: str) -> str:
     return printable(text).replace("\n", "\n         ")
 
 
-def _prompts(given: argparse.Namespace) -> list[str]:
-    texts = list(given.prompt or [])
+def _prompts(given: argparse.Namespace) -> list[tuple[str, str]]:
+    """Each prompt, and what an error calls it."""
+    found = [(f"prompt {place}", text) for place, text in enumerate(given.prompt or [], start=1)]
     if given.prompts is not None:
         try:
-            texts += given.prompts.read_text(encoding="utf-8").splitlines()
+            lines = given.prompts.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"--prompts {given.prompts} cannot be read: {error}") from None
-    if not texts:
+        found += [(f"line {n} of {given.prompts}", line) for n, line in enumerate(lines, start=1)]
+    if not found:
         raise ValueError("there is no prompt; type --prompt TEXT, or --prompts FILE")
-    return texts
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,9 @@ GPT = ("model.depth=1", "model.width=16", "model.heads=2")
 TEXT = "the cat sat on the mat, and the dog ate the cat's hat. " * 60
 
 
-def language_run(folder: Path, *overrides: str, dataset: str = "tinyshakespeare") -> Path:
+def language_run(
+    folder: Path, *overrides: str, dataset: str = "tinyshakespeare", loss: str = "fkl"
+) -> Path:
     """Its folder `run`, with config, record and weights; the data and the teacher lie beside it."""
     texts = folder / "texts"
     if not texts.exists():
@@ -29,7 +31,7 @@ def language_run(folder: Path, *overrides: str, dataset: str = "tinyshakespeare"
         f"dataset.root={texts}",
         f"dataset.vocab_size={len(set(TEXT))}",
         "dataset.context=16",
-        "loss=fkl",
+        f"loss={loss}",
         "teacher.model.width=32",
         "teacher.optimizer.lr=0.01",
         "teacher.trainer.max_epochs=4",

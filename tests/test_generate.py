@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 import torch
-from language_folder import language_run
+from language_folder import TEXT, language_run
 
 from kd_research.configuration.config import save
 from kd_research.generate import main
+from kd_research.generation.decode import generate
+from kd_research.generation.settings import GenerationConfig
 from kd_research.trial.language_run import open_language_run
 
 
@@ -49,7 +51,7 @@ def test_greedy_prompts_of_a_file_are_what_the_weights_say(run, tmp_path, capsys
     opened = open_language_run(run)
     for model, name in ((opened.student, "student"), (opened.teacher, "teacher")):
         for prompt, text in zip(("the do", "mat"), texts(printed, name), strict=True):
-            ids = opened.encode([prompt + text])[0]
+            ids = opened.tokens.encode([prompt + text])[0]
             logits = model(torch.tensor([ids[:-1]]))
             start = len(prompt)
             assert len(text) == 16 - 6 + 1  # the room after the longest prompt
@@ -71,13 +73,39 @@ def test_where_the_teacher_is_gone_the_student_writes_alone(run, copied, capsys)
     assert "holds other weights than" in open_language_run(copied).no_teacher
 
 
+def test_a_teacher_with_a_tokenizer_of_its_own_writes_in_its_own_tokens(tmp_path, capsys):
+    own = "++teacher.dataset={tokens: bpe, vocab_size: 280, context: 16}"
+    run = language_run(tmp_path, own, "teacher.model.vocab_size=280", loss="uld")
+    asked = ["--prompt", "the cat", "--max-new-tokens", "6", "--temperature", "0"]
+    assert main([str(run), *asked]) == 0
+    printed = capsys.readouterr().out
+    opened = open_language_run(run)
+    ids = opened.teacher_tokens.encode(["the cat"])
+    assert len(ids[0]) < len("the cat")
+    made = generate(opened.teacher, torch.tensor(ids), GenerationConfig(6, 0.0), seed=0)
+    text = opened.teacher_tokens.tokenizer.decode(made.tokens[0].tolist())
+    assert texts(printed, "teacher") == [text]
+    assert set(text) <= set(TEXT)
+    assert len(texts(printed, "student")[0]) == 6
+    assert "the teacher has a tokenizer of its own" in printed
+
+
+def test_an_empty_line_of_a_file_of_prompts_is_named(run, tmp_path, capsys):
+    (tmp_path / "prompts").write_text("the\n\ncat\n\n")
+    assert main([str(run), "--prompts", str(tmp_path / "prompts")]) == 2
+    printed = capsys.readouterr()
+    place = tmp_path / "prompts"
+    assert f"line 2 of {place}, line 4 of {place} are empty" in printed.err
+    assert printed.out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--prompt", "cat @ [1]"], "characters that the run's vocabulary has not: '1', '@', '['"),
         (["--prompt", "the cat sat on the mat"], "a prompt of 22 tokens"),
         (["--prompt", "the cat", "--max-new-tokens", "11"], "context of 16 tokens; try"),
-        (["--prompt", ""], "a prompt is empty"),
+        (["--prompt", "the", "--prompt", ""], "prompt 2 is empty"),
         ([], "there is no prompt; type --prompt TEXT"),
         (["--prompts", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["--prompt", "a", "--top-p", "2", "--temperature", "-1"], r"(?s)temperature.*\n.*top_p"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,42 +18,38 @@ from kd_research.data.module import DataModule
 from kd_research.records.record import CONFIG_NAME, read_record
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
-from kd_research.teacher.stated import to_vocabulary
+from kd_research.teacher.stated import own_dataset, to_vocabulary
 from kd_research.training.distill import freeze
-from kd_research.trial.parts import make_data, make_student, with_adapter
+from kd_research.trial.parts import make, make_data, make_student, with_adapter
 from kd_research.trial.texts import stop_of
 
 
 @dataclass(frozen=True)
-class LanguageRun:
-    """What a finished run left.
+class Tokens:
+    """What a model reads and writes.
 
     Attributes:
-        config: its resolved configuration.
-        data: its data set.
-        tokenizer: of both models.
+        tokenizer: makes them of text.
         stop: the id of the token that ends a text; None: there is none.
-        student: with the run's weights, in eval mode.
-        teacher: as the run had it, frozen; None where there is none any more.
-        no_teacher: why there is none.
+        are_characters: whether its vocabulary is of characters, and may lack some.
     """
 
-    config: dict[str, Any]
-    data: DataModule
     tokenizer: Tokenizer
     stop: int | None
-    student: nn.Module
-    teacher: nn.Module | None
-    no_teacher: str | None
+    are_characters: bool
 
-    def encode(self, prompts: list[str]) -> list[list[int]]:
+    def encode(self, prompts: list[str], names: list[str] | None = None) -> list[list[int]]:
         """The token ids of each prompt; an empty one is the end of text, after which one begins.
+
+        Args:
+            prompts: texts.
+            names: what an error calls each; None: "prompt 1" and so on.
 
         Raises:
             ValueError: a character that a vocabulary of characters has not, or an empty prompt
                 where there is no end of text.
         """
-        if self.config["dataset"].get("tokens") == "char":
+        if self.are_characters:
             known = set(self.tokenizer.get_vocab())
             if unknown := sorted(set("".join(prompts)) - known):
                 raise ValueError(
@@ -65,12 +62,36 @@ class LanguageRun:
             encoding.ids or start
             for encoding in self.tokenizer.encode_batch(prompts, add_special_tokens=False)
         ]
-        if not all(found):
+        names = names or [f"prompt {place + 1}" for place in range(len(prompts))]
+        if empty := [name for name, ids in zip(names, found, strict=True) if not ids]:
             raise ValueError(
-                "a prompt is empty, and this run's texts have no end after which one could begin; "
-                "give at least one character"
+                f"{', '.join(empty[:10])} {'is' if len(empty) == 1 else 'are'} empty, and this "
+                "run's texts have no end after which one could begin; give at least one character"
             )
         return found
+
+
+@dataclass(frozen=True)
+class LanguageRun:
+    """What a finished run left.
+
+    Attributes:
+        config: its resolved configuration.
+        data: its data set.
+        tokens: the student's.
+        student: with the run's weights, in eval mode.
+        teacher: as the run had it, frozen; None where there is none any more.
+        teacher_tokens: `tokens`, unless `teacher.dataset` has another tokenizer.
+        no_teacher: why there is none.
+    """
+
+    config: dict[str, Any]
+    data: DataModule
+    tokens: Tokens
+    student: nn.Module
+    teacher: nn.Module | None
+    teacher_tokens: Tokens
+    no_teacher: str | None
 
 
 def open_language_run(directory: Path, device: torch.device | None = None) -> LanguageRun:
@@ -103,25 +124,44 @@ def open_language_run(directory: Path, device: torch.device | None = None) -> La
         )
     student = with_adapter(config, data, make_student(config, data))
     load_weights(student, directory / WEIGHTS_NAME)
-    teacher, why = _teacher(config, data, directory)
+    tokens = _tokens(config["dataset"], data)
+    own_data, teacher_tokens = data, tokens
+    if config["teacher"].get("dataset"):
+        own = own_dataset(config)
+        own_data = make("teacher.dataset", lambda: instantiate(own, seed=config["seed"]))
+        if own_data.tokenizer and own_data.tokenizer.to_str() != data.tokenizer.to_str():
+            teacher_tokens = _tokens(own, own_data)
+    teacher, why = _teacher(config, own_data, directory)
     if device is None:
         use_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
         device = torch.device("cuda" if use_gpu else "cpu")
     return LanguageRun(
         config,
         data,
-        data.tokenizer,
-        stop_of(config, data),
+        tokens,
         student.to(device).eval(),
         None if teacher is None else teacher.to(device),
+        teacher_tokens,
         why,
     )
+
+
+def _tokens(dataset: Mapping[str, Any], data: DataModule) -> Tokens:
+    assert data.tokenizer is not None
+    are_characters = dataset.get("tokens") == "char"
+    return Tokens(data.tokenizer, stop_of({"dataset": dataset}, data), are_characters)
 
 
 def _teacher(
     config: dict[str, Any], data: DataModule, directory: Path
 ) -> tuple[nn.Module | None, str | None]:
-    """The run's teacher, loaded and never trained; or why there is none."""
+    """The run's teacher, loaded and never trained; or why there is none.
+
+    Args:
+        config: resolved.
+        data: in the teacher's own tokens.
+        directory: the run's.
+    """
     recipe = config["teacher"]
     if not recipe["model"]:
         return None, "the run had no teacher"

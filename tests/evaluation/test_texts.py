@@ -95,9 +95,9 @@ def test_prompts_and_completions_are_those_of_the_data(run):
     seen = []
     for split in (opened.data.train, opened.data.val, opened.data.test):
         for prompt, completion in pairs_of(split):
-            ask = opened.tokenizer.decode(prompt)
-            assert opened.tokenizer.decode(completion) == known[ask]
-            assert completion[-1] == opened.stop
+            ask = opened.tokens.tokenizer.decode(prompt)
+            assert opened.tokens.tokenizer.decode(completion) == known[ask]
+            assert completion[-1] == opened.tokens.stop
             seen.append(ask)
     assert sorted(seen) == sorted(known)
     few, left_out = chosen(opened.data.val, 3, longest=4)

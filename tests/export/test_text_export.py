@@ -113,7 +113,7 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
         assert abs(worth[name] / record.metrics[name] - 1) < 0.2
     assert found["metrics"]["int8_val_nll"] != record.metrics["val_nll"]
     assert f"int8: val_accuracy {worth['val_accuracy']:.4g}" in printed
-    ids = torch.tensor(opened.encode(["the cat"]))
+    ids = torch.tensor(opened.tokens.encode(["the cat"]))
     reader = cached_form.Decoder(decoder_file)
     reader.start(1)
     torch.testing.assert_close(reader.read(ids), opened.student(ids).detach(), rtol=1e-4, atol=1e-5)
@@ -131,6 +131,10 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
         assert "seed 0: n = 1" in text
         assert str(tmp_path) not in text
     assert "AutoModelForCausalLM" in text
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"):
+        assert f"| `{name}` |" in text
+    modes = {path.name: path.stat().st_mode for path in theirs.iterdir()}
+    assert len(set(modes.values())) == 1, modes
     card = (run / "export" / "README.md").read_text()
     assert f"{worth['val_nll']:.4g}" in card
     assert f"{smaller.stat().st_size:,}" in card
