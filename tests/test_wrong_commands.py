@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import warm
+from hydra import compose, initialize_config_dir
 
 from kd_research import run
+from kd_research.configuration.config import ROOT
+from kd_research.configuration.overrides import as_whole, explain
 from kd_research.configuration.trainer_checks import GPU_FILES
 
 HAS_GPU = any(Path(path).exists() for path in GPU_FILES)
@@ -158,7 +161,39 @@ TOGETHER = [
     ("student.model._target_=kd_research.models.mpl.MLP", "no 'mpl' in models; did you mean mlp?"),
     (
         f"{TEXT} loss=seqkd ++teacher.dataset={{tokens:bpe,vocab_size:1024}}",
-        "loss.text has the teacher write in the student's tokens; type text@loss.text=student",
+        "the teacher write in the student's tokens; type loss=uld +text@loss.text=student, or",
+    ),
+    (
+        f"{TEXT} loss=minillm ++teacher.dataset={{tokens:bpe,vocab_size:1024}}",
+        "the teacher write in the student's tokens; type loss=uld +text@loss.text=student, or",
+    ),
+    (
+        f"{TEXT} loss=ce +text@loss.text=student ++teacher.dataset={{tokens:bpe,vocab_size:1024}}",
+        "it needs a term with a teacher, and this loss has none; type loss=uld +text@loss.text=st",
+    ),
+    (f"{TEXT} loss=seqkd text@loss.text=student", "and has no labels: it needs a term with a teac"),
+    (f"{TEXT} loss=ce +text@loss.text=student", "and this loss has none; type loss=gkd, or a loss"),
+    (f"{TEXT} loss=gkd teacher=none", "gkd needs a teacher, got teacher=none; try teacher=gpt, or"),
+    (
+        f"-m {TEXT} loss=ce teacher=none +sweep.objectives.teacher_agreement=maximize",
+        "teacher_agreement needs a teacher, got teacher=none; try teacher=gpt",
+    ),
+    ("loss=gkd", "loss.text draws text, and dataset digits has no windows of it; type dataset=ti"),
+    (
+        f"{TEXT} loss=gkd loss.text.prompt_tokens=70",
+        "more than a window of 64 tokens and the one after it; try loss.text.prompt_tokens=32, or",
+    ),
+    (
+        f"{TEXT} loss=seqkd loss.text.prompt_tokens=70 loss.text.max_new_tokens=40",
+        "try loss.text.prompt_tokens=32 loss.text.max_new_tokens=33, or a larger dataset.context",
+    ),
+    (
+        "-m +sweeps=tune_prompt_or_distil dataset.root=HERE base=HERE",
+        "teacher.run has no value; type teacher.run=VALUE",
+    ),
+    (
+        "-m +sweeps=tune_prompt_or_distil dataset.root=HERE",
+        "teacher.run has no value; type teacher.run=VALUE\nbase has no value; type base=VALUE",
     ),
     (
         f"{TEXT} loss=crd +text@loss.text=student",
@@ -188,6 +223,11 @@ SYNTAX = [
     ("loss", "loss is no override; type loss=VALUE"),
     ("dataset.root=/data/a=b", "type \"dataset.root='/data/a=b'\""),
     ("dataset.root=/data/é", "type \"dataset.root='/data/é'\""),
+    (f"{TEXT} loss=gkd +text@loss.text=teacher", "has one already; type text@loss.text=teacher"),
+    (
+        "teacher.dataset={tokens:bpe}",
+        "is empty, and has no tokens; +teacher.dataset.tokens=... a",
+    ),
     ("loss.temperature=choice(1", "loss.temperature=choice(1: "),
     ("-m ~sweep.space.student.model.width", "student.model.width=VALUE takes it out"),
     ("-m sweep.objectives={val_acc:maximize}", "unknown objective val_acc; did you mean val_acc"),
@@ -321,6 +361,14 @@ def test_what_a_class_of_ones_own_does_not_take_is_told(
         )
     assert "hidden" not in message.replace("num_classes, hidden", "")
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_adapter_with_its_class_is_taken_as_it_is_typed() -> None:
+    typed_whole = as_whole(["student.adapter={_target_: peft.LoHaConfig, r: 4}"])
+    assert explain(typed_whole) == []
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        adapter = compose("config", overrides=typed_whole).student.adapter
+    assert adapter == {"_target_": "peft.LoHaConfig", "r": 4}
 
 
 def test_there_are_enough() -> None:

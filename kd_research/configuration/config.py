@@ -133,6 +133,12 @@ def _get(config: DictConfig, key: str) -> Any:
     return OmegaConf.select(config, key, default=None)
 
 
+def unset_problems(config: DictConfig) -> list[str]:
+    """The keys that wait for a value, a line each; what refers to them cannot be resolved."""
+    keys = _unset(OmegaConf.to_container(config))
+    return [f"{key} has no value; type {key}=VALUE" for key in keys]
+
+
 def _unset(node: Any, path: str = "") -> Iterator[str]:
     """The keys that wait for a value, `???`; not those that refer to them."""
     if node == MISSING:
@@ -143,8 +149,8 @@ def _unset(node: Any, path: str = "") -> Iterator[str]:
 
 
 def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
-    if unset := list(_unset(OmegaConf.to_container(config))):
-        yield from (f"{key} has no value; type {key}=VALUE" for key in unset)
+    if unset := unset_problems(config):
+        yield from unset
         return
     try:
         whole: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -23,6 +23,7 @@ from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
 from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
 
+ADAPTER = re.compile(r"student\.adapter=\{.*\b_target_:")  # there is no key yet to be set
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
 UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, OSError)
@@ -59,7 +60,7 @@ def explain(arguments: Sequence[str]) -> list[str]:
             config, refused = compose("config", overrides=plain), ""
             doubtful = [item for item in overrides if item.is_sweep_override()]
         except UNREADABLE as error:
-            refused = _told(error)
+            refused = _chosen_twice(error, plain) or _told(error)
             doubtful = overrides
         wrong = {item.input_line: list(_group_problems(item)) for item in doubtful}
         problems += [problem for found in wrong.values() for problem in found]
@@ -70,8 +71,8 @@ def explain(arguments: Sequence[str]) -> list[str]:
             fixed = [str(item.input_line) for item in known if not item.is_sweep_override()]
             try:
                 config = compose("config", overrides=fixed)
-            except UNREADABLE as error:  # sweeps=NAME, without a +, or a file that is no YAML
-                return problems or list(_file_problems()) or [_told(error)]
+            except UNREADABLE:  # sweeps=NAME, without a +, or a file that is no YAML
+                return problems or list(_file_problems()) or [refused]
         # What a swept group's choices hold is not known yet: the plan tries them.
         swept = tuple(f"{item.key_or_group}." for item in groups if item.is_sweep_override())
         for override in right:
@@ -87,6 +88,17 @@ def explain(arguments: Sequence[str]) -> list[str]:
 def _told(error: Exception) -> str:
     """What Hydra says, in a line."""
     return " ".join(str(error).split("Set the environment")[0].split())
+
+
+def _chosen_twice(error: Exception, lines: Sequence[str]) -> str | None:
+    """Said where a choice is added by + that the configuration has already; None elsewhere."""
+    match = re.search(r"use 'override ([^\s:]+): ", str(error))
+    if not match:
+        return None
+    typed = [text for text in map(str, lines) if text.lstrip("+").startswith(f"{match[1]}=")]
+    if len(typed) != 1 or not typed[0].startswith("+"):
+        return None
+    return f"{typed[0]}: the configuration has one already; type {typed[0].lstrip('+')}"
 
 
 def _file_problems() -> Iterator[str]:
@@ -109,10 +121,11 @@ def as_whole(arguments: Sequence[str]) -> list[str]:
     """The arguments, where a mapping of the sweep may have keys that the default's has not.
 
     `sweep.space={optimizer.lr: ...}` is taken whole, as it was typed; Hydra would only merge it.
+    So is an adapter with its class, `student.adapter={_target_: peft.LoHaConfig}`.
     """
+    whole = tuple(f"{key}={{" for key in WHOLE)
     return [
-        f"++{text}" if text.startswith(tuple(f"{key}={{" for key in WHOLE)) else text
-        for text in arguments
+        f"++{text}" if text.startswith(whole) or ADAPTER.match(text) else text for text in arguments
     ]
 
 
@@ -180,7 +193,9 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
         node = OmegaConf.select(config, key)
         value = None if override.is_sweep_override() else override.value()
         for name in value if isinstance(value, dict) and isinstance(node, DictConfig) else ():
-            if str(name) not in node:
+            if not node:
+                yield f"{key} is empty, and has no {name}; +{key}.{name}=... adds it"
+            elif str(name) not in node:
                 yield (
                     f"{key} has no {name}; +{key}.{name}=... adds it, and ~{key}.NAME takes one "
                     f"out: there are {', '.join(map(str, node))}"

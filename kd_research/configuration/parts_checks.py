@@ -6,20 +6,19 @@ A model needs inputs of its kind, a loss layers and a teacher, a `_target_` an i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kd_research.configuration.own_classes import PACKAGE, classes, needs_teacher, states
+from kd_research.configuration.own_classes import PACKAGE, classes, needs_teacher
+from kd_research.configuration.text_checks import text_problems
 from kd_research.configuration.values import is_number, is_whole
 
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
 VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
-TOKENIZER_KEYS = ("tokens", "vocab_size", "pretrained")  # of a data set of text
-REMEMBERS = "remembers_examples = True"  # in a loss that keeps something of every example
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
 
@@ -38,13 +37,11 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
     if asking and not whole["teacher"].get("model"):
         yield (
             {"loss", "teacher"},
-            f"the loss's {', '.join(asking)} needs a teacher, got teacher=none; try teacher=cnn, "
-            "or loss=ce for the student alone",
+            f"the loss's {', '.join(asking)} needs a teacher, got teacher=none; try "
+            f"teacher={teacher_for(dataset)}, or loss=ce for the student alone",
         )
-    for text in _text_problems(loss, terms, whole["teacher"], bool(asking)):
-        yield {"loss", "teacher"}, text
-    for text in _tokenizer_problems(loss, terms, whole["teacher"], dataset):
-        yield {"loss", "teacher", "dataset"}, text
+    for parts, text in text_problems(loss, terms, whole["teacher"], dataset):
+        yield parts, text
     for text in teacher_loss_problems(whole["teacher"]):
         yield {"teacher"}, text
     for who in ("teacher", "student"):
@@ -60,67 +57,18 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
         yield {"dataset"}, text
 
 
-def _tokenizer_problems(
-    loss: Mapping[str, Any],
-    terms: Mapping[str, Mapping[str, Any]],
-    teacher: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-) -> Iterator[str]:
-    """Of a teacher with a tokenizer of its own, what compares its tokens with the student's."""
-    own = teacher.get("dataset") or {}
-    named = {key: own[key] for key in TOKENIZER_KEYS if key in own and own[key] != dataset.get(key)}
-    wrong = [name for name, term in terms.items() if _compares_tokens(term.get("loss") or {})]
-    if not named or not teacher.get("model"):
-        return
-    told = ", ".join(f"{key}={value}" for key, value in named.items())
-    text = loss.get("text") or {}
-    if text and (text.get("beside") or not _is_drawn(text)):
-        yield (
-            f"teacher.dataset has another tokenizer ({told}), and loss.text has the teacher write "
-            "in the student's tokens; type text@loss.text=student, or 'teacher.dataset={}'"
-        )
-    if wrong:
-        yield (
-            f"teacher.dataset has another tokenizer ({told}), and the loss's {', '.join(wrong)} "
-            "compares token with token; type loss=uld, or 'teacher.dataset={}'"
-        )
+def teacher_for(dataset: Mapping[str, Any]) -> str:
+    """A teacher that reads such data, for a person to type.
 
-
-def _compares_tokens(loss: Mapping[str, Any]) -> bool:
-    """Whether a loss of ours needs the teacher to name the student's classes."""
-    return needs_teacher(loss) and not states(loss, "any_vocabulary = True")
-
-
-def _is_drawn(text: Mapping[str, Any]) -> bool:
-    """Whether the student draws this text during the fit."""
-    return str(text.get("_target_", "")).endswith(".StudentText")
-
-
-def _text_problems(
-    loss: Mapping[str, Any],
-    terms: Mapping[str, Mapping[str, Any]],
-    teacher: Mapping[str, Any],
-    is_told: bool,
-) -> Iterator[str]:
-    """Of `loss.text`, text that is drawn with a teacher, if not of its terms already."""
-    if not loss.get("text"):
-        return
-    if not teacher.get("model") and not is_told:
-        yield (
-            "loss.text is drawn with a teacher, got teacher=none; try teacher=gpt, or loss=ce for "
-            "the student alone"
-        )
-    wrong = [name for name, term in terms.items() if states(term.get("loss") or {}, REMEMBERS)]
-    if wrong and _is_drawn(loss["text"]):
-        yield (
-            f"the loss's {', '.join(wrong)} remembers every training example, and text that the "
-            "student draws is another each time; type ~loss.text, or +text@loss.text=teacher"
-        )
-    if teacher.get("assistants"):
-        yield (
-            "teacher.assistants are distilled on the data alone, got loss.text; type "
-            "'teacher.assistants={}', or a loss without text"
-        )
+    Args:
+        dataset: of the configuration.
+    """
+    if "context" in dataset:
+        return "gpt"
+    if "vocab_size" in dataset:
+        return "text_transformer"
+    shape = dataset.get("input_shape")
+    return "mlp" if isinstance(shape, Sequence) and len(shape) == 1 else "cnn"
 
 
 def teacher_loss_problems(teacher: Mapping[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from omegaconf import DictConfig
 
 from kd_research.configuration.constraints import FORM
+from kd_research.configuration.parts_checks import teacher_for
 from kd_research.configuration.values import is_count, is_number, is_whole, plain
 from kd_research.records.measures import OF_TEXTS
 
@@ -99,7 +100,8 @@ def _objective_problems(config: DictConfig, sweep: Mapping[str, Any]) -> Iterato
     local = str((config.get("pool") or {}).get("_target_", "")).endswith("LocalPool")
     for name, key in names.items():
         if name.startswith(OF_TEACHER) and not has_teacher:
-            yield f"{key}: {name} needs a teacher, got teacher=none; try teacher=cnn"
+            fitting = teacher_for(config.dataset)
+            yield f"{key}: {name} needs a teacher, got teacher=none; try teacher={fitting}"
         if name.endswith(OF_TEXTS) and not _writes(config):
             yield (
                 f"{key}: {name} is measured of texts, and text_evaluation.num_prompts is 0; "

@@ -17,28 +17,6 @@ from kd_research.interfaces import Batch
 from kd_research.losses.positions import IGNORED
 
 
-def lengths(prompt_tokens: int | None, max_new_tokens: int | None, context: int) -> tuple[int, int]:
-    """The most tokens of a prompt and of what is written after it.
-
-    Args:
-        prompt_tokens: None is half a window.
-        max_new_tokens: None is what the window leaves.
-        context: T.
-
-    Raises:
-        ValueError: together they are longer than a window and the token after it.
-    """
-    prompt = prompt_tokens or max(1, context // 2)
-    new = max_new_tokens or max(1, context + 1 - prompt)
-    if prompt + new > context + 1:
-        raise ValueError(
-            f"prompt_tokens={prompt} and max_new_tokens={new} are more than a window of "
-            f"{context} tokens and the one after it; try "
-            f"max_new_tokens={max(1, context + 1 - prompt)}, or a larger dataset.context"
-        )
-    return prompt, new
-
-
 class Document(NamedTuple):
     """Where a document with something to learn lies in its window.
 

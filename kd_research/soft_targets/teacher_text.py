@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from kd_research.configuration.text_checks import lengths
 from kd_research.data.module import DataModule
-from kd_research.data.prompts import in_window, lengths
+from kd_research.data.prompts import in_window
 from kd_research.data.sources import Split
 from kd_research.data.store import content_key
 from kd_research.generation.decode import generate, pad_left

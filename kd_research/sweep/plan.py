@@ -18,7 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration import constraints
 from kd_research.configuration import rows as fixed_rows
-from kd_research.configuration.config import COSTS, METRICS, ConfigError, check, check_sweep, settle
+from kd_research.configuration.config import (
+    COSTS,
+    METRICS,
+    ConfigError,
+    check,
+    check_sweep,
+    settle,
+    unset_problems,
+)
 from kd_research.configuration.environment import writable
 from kd_research.configuration.overrides import WHOLE
 from kd_research.data.files import missing_files
@@ -75,6 +83,8 @@ class Plan:
     ):
         self.config = without_hydra(config)
         settle(self.config)
+        if unset := unset_problems(self.config):
+            raise ConfigError(unset)
         self.directory = Path(config.hydra.sweep.dir).expanduser().resolve()
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]

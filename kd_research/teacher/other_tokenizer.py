@@ -145,7 +145,8 @@ def refuse_other_tokenizer(loss: Mapping[str, Any], teacher: nn.Module) -> None:
     if text and (text.get("beside") or not text["_target_"].endswith("StudentText")):
         raise ValueError(
             "loss.text has the teacher write in the student's tokens, but it has a tokenizer of "
-            "its own (teacher.dataset); type text@loss.text=student, or teacher.dataset={}"
+            "its own (teacher.dataset); type loss=uld +text@loss.text=student, or "
+            "teacher.dataset={}"
         )
 
 

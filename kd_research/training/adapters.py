@@ -72,7 +72,11 @@ def adapt(
     if isinstance(adapter, FewShot):
         _refuse_packed(inputs)
         tokens = torch.cat([*draw(adapter.examples)])
-        _check_room(model, inputs, len(tokens), f"{adapter.examples} examples", "examples=1")
+        if (room := _room(model, inputs)) is not None and len(tokens) > room:
+            fewer = range(adapter.examples - 1, 0, -1)
+            fits = (num for num in fewer if len(torch.cat([*draw(num)])) <= room)
+            what, try_ = f"{adapter.examples} examples", [f"examples={num}" for num in fits][:1]
+            raise ValueError(_no_room(model, room, len(tokens), what, try_))
         adapted: nn.Module = prompted_class(model)(model.requires_grad_(False), tokens)
     elif not hasattr(adapter, "peft_type"):
         raise ValueError(
@@ -84,7 +88,9 @@ def adapt(
     else:
         _refuse_packed(inputs)
         num = adapter.num_virtual_tokens
-        _check_room(model, inputs, num, f"{num} of the adapter", "num_virtual_tokens=8")
+        if (room := _room(model, inputs)) is not None and num > room:
+            try_ = [f"num_virtual_tokens={room}"] if room > 0 else []
+            raise ValueError(_no_room(model, room, num, "of the adapter", try_))
         adapted = soft_prompt(model, adapter)
     if inputs is not None and not isinstance(adapter, FewShot):
         _train_head(model, adapted, inputs)
@@ -198,18 +204,38 @@ def _refuse_packed(inputs: Inputs | None) -> None:
         )
 
 
-def _check_room(model: nn.Module, inputs: Inputs | None, num: int, what: str, try_: str) -> None:
-    """Whether the model sees so many positions more."""
+def _room(model: nn.Module, inputs: Inputs | None) -> int | None:
+    """How many positions more than the text's the model sees; None where it names no limit."""
     context = context_of(model)
     if context is None or not isinstance(inputs, dict) or "input_ids" not in inputs:
-        return
-    length = inputs["input_ids"].shape[1]
-    if length + num > context:
-        raise ValueError(
-            f"{num} positions ({what}) and {length} of the text are more than the model's context "
-            f"of {context}; type student.model.context={length + num} or more, or "
-            f"student.adapter.{try_}"
-        )
+        return None
+    return context - inputs["input_ids"].shape[1]
+
+
+def _no_room(model: nn.Module, room: int, num: int, what: str, instead: Sequence[str]) -> str:
+    """Said of positions that are too many.
+
+    Args:
+        model: sees so many positions.
+        room: those that the text leaves.
+        num: those that come before the text.
+        what: they are.
+        instead: keys of the adapter, with values that fit.
+    """
+    context = context_of(model)
+    assert context is not None
+    keys = [f"student.adapter.{each}" for each in instead]
+    own = " student.model.context=" if hasattr(model, "context") else ""  # follows the data's
+    if num < context:
+        keys.append(f"dataset.context={context - num}" + (f"{own}{context}" if own else ""))
+    if own:
+        longer = context - room + num
+        keys.append(f"{own.strip()}{longer} for weights with so many positions, or new ones")
+    advice = ", or ".join(keys) or "another adapter"
+    return (
+        f"{num} positions ({what}) and {context - room} of the text are more than the model's "
+        f"context of {context}; type {advice}"
+    )
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from kd_research.data.prompts import joined, lengths, prompts_of
+from kd_research.configuration.text_checks import lengths
+from kd_research.data.prompts import joined, prompts_of
 from kd_research.generation.beside import Beside, Mix
 from kd_research.generation.decode import generate, uniforms
 from kd_research.generation.settings import GenerationConfig

@@ -44,7 +44,7 @@ from kd_research.training.memory import keep_freed
 from kd_research.training.on_policy import StudentText
 from kd_research.training.schedules import Schedule
 from kd_research.transfer.replace import is_made, without_examples
-from kd_research.trial.parts import make, make_data, make_student, with_adapter
+from kd_research.trial.parts import make, make_data, make_student, tell_random_base, with_adapter
 from kd_research.trial.texts import check_writers, stated_text, stop_of
 
 CPU = torch.device("cpu")
@@ -88,6 +88,7 @@ class Parts:
             self.student.load_state_dict(start.module.state_dict())
         make("student.from_teacher", self._inherit)
         self.student = with_adapter(config, self.data, self.student)
+        tell_random_base(config)
         if config["student"].get("gradient_checkpointing"):
             make("student.gradient_checkpointing", lambda: checkpoint_blocks(self.student))
         if config["channels_last"]:
@@ -161,9 +162,10 @@ class Parts:
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
-        is_taught = self.teacher is not None and module.objective.needs_teacher
-        if self.teacher and is_taught and isinstance(self._text, StudentText):
-            check_writers(self._text, self.config, example, self.student, self.teacher.module)
+        if isinstance(self._text, StudentText):
+            asked = module.objective.needs_teacher
+            judge = self.teacher.module if self.teacher and asked else None
+            check_writers(self._text, self.config, example, self.student, judge)
             module.text = self._text
         if self.teacher and module.teacher_shapes and module.text is None and not self._reads:
             key = self.teacher.key
@@ -178,10 +180,8 @@ class Parts:
 
     def _write(self, text: TeacherText, teacher: teachers.Teacher) -> None:
         """Put the teacher's text in place of the training split."""
-        root, stop = (
-            Path(self.config["output_dir"]) / "teacher_text",
-            stop_of(self.config, self.data),
-        )
+        root = Path(self.config["output_dir"]) / "teacher_text"
+        stop = stop_of(self.config, self.data)
         net = teacher.module.to(self.device)
         self.data = text.instead(self.data, net, teacher.key, stop, root)
         self._costs = text.costs()

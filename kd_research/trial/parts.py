@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from hydra.utils import instantiate
 from torch import nn
 
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.own_classes import PACKAGE
 from kd_research.data.module import DataModule
 from kd_research.teacher import stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.training.adapters import adapt, documents
+
+log = logging.getLogger(__name__)
+STARTS = ("checkpoint", "pretraining", "from_teacher")  # where a student's weights come from
 
 
 def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
@@ -57,6 +62,22 @@ def with_adapter(config: Mapping[str, Any], data: DataModule, student: nn.Module
 
     adapted: nn.Module = make("student", build)
     return adapted
+
+
+def tell_random_base(config: Mapping[str, Any]) -> None:
+    """Warn of an adapter beside weights that nobody trained, and that stay as they are.
+
+    Nothing is known of a model of one's own, which may load its weights itself.
+    """
+    own = config["student"]
+    target = str(own["model"].get("_target_", ""))
+    made = target.startswith(f"{PACKAGE}.models.") or target.endswith(".from_config")
+    is_random = made or own["model"].get("pretrained") is False
+    if own.get("adapter") and is_random and not any(own.get(key) for key in STARTS):
+        log.warning(
+            "note: student.adapter stands beside random weights, which stay as they are; type "
+            "student.checkpoint=FILE, or student.pretraining or student.from_teacher"
+        )
 
 
 def make_data(config: Mapping[str, Any]) -> DataModule:

@@ -11,8 +11,9 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
+from kd_research.configuration.text_checks import NO_JUDGE, lengths
 from kd_research.data.module import DataModule
-from kd_research.data.prompts import lengths, prompts_of
+from kd_research.data.prompts import prompts_of
 from kd_research.generation.decode import generate
 from kd_research.interfaces import Batch
 from kd_research.soft_targets.teacher_text import TeacherText
@@ -37,7 +38,7 @@ def stated_text(config: Mapping[str, Any], data: DataModule) -> StudentText | Te
     inputs, labels = data.train.take(torch.arange(1))
     if not (isinstance(inputs, dict) and "input_ids" in inputs and labels.ndim == 2):
         raise ValueError(
-            f"loss.text draws text, and dataset {data.name} has none; type "
+            f"loss.text draws text, and dataset {data.name} has no windows of it; type "
             "dataset=tinyshakespeare student=gpt teacher=gpt, or another loss"
         )
     text: StudentText | TeacherText = instantiate(stated, _convert_="all")
@@ -63,7 +64,7 @@ def check_writers(
     config: Mapping[str, Any],
     example: Batch,
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
 ) -> None:
     """Draw a token after the prompts of a few examples, so that a model that cannot is told now.
 
@@ -72,11 +73,13 @@ def check_writers(
         config: the whole resolved configuration.
         example: a few examples, on the CPU.
         student: writes.
-        teacher: has a say, where `text` gives it one.
+        teacher: of the loss's terms; has a say, where `text` gives it one.
 
     Raises:
-        ValueError: a model cannot write.
+        ValueError: a model cannot write, or no term has a teacher.
     """
+    if teacher is None:
+        raise ValueError(NO_JUDGE.format(instead="loss=gkd"))
     assert text.prompt_tokens is not None
     rows = torch.arange(len(example.index))
     prompts, mask = prompts_of(example, text.prompt_tokens, config["seed"], 0, rows)

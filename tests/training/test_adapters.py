@@ -20,6 +20,7 @@ from kd_research.records.record import CONFIG_NAME
 from kd_research.teacher.checkpoint import save_weights
 from kd_research.training.adapters import FewShot, adapt, adapted, trained_parameters
 from kd_research.trial.assembly import Parts
+from kd_research.trial.parts import tell_random_base
 from kd_research.trial.run import run
 
 peft = pytest.importorskip("peft", reason="the extra adapters is not installed")
@@ -170,7 +171,14 @@ def test_prefixes_say_the_same_of_padded_rows() -> None:
             "gpt",
             lambda: peft.PromptTuningConfig(num_virtual_tokens=40),
             TEXT,
-            r"are more than the model's context of 17; type student.model.context=46",
+            r"more than the model's context of 17; type student.adapter.num_virtual_tokens=11, or "
+            r"student.model.context=46 for",
+        ),
+        (
+            "gpt",
+            lambda: peft.PrefixTuningConfig(num_virtual_tokens=12),
+            TEXT,
+            r"num_virtual_tokens=11, or dataset.context=5 student.model.context=17, or ",
         ),
         ("gpt", ADAPTERS["prompt"], {**TEXT, "position_ids": IDS}, "type dataset.pack=false"),
         (
@@ -280,6 +288,27 @@ def test_few_shot_makes_no_step_and_draws_from_the_training_part_by_seed(
     assert tuple(tokens[-4:].tolist()) in ends
     config.seed = 1
     assert not torch.equal(Parts(plain(config)).student.tokens, tokens)
+
+
+def test_so_many_examples_as_there_is_room_for_are_advised() -> None:
+    with pytest.raises(ValueError, match=r"40 positions \(8 examples\) and 6 .*examples=2, or st"):
+        adapt(gpt(), FewShot(8), TEXT, lambda num: [torch.arange(5)] * num)
+
+
+def test_an_adapter_beside_random_weights_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    adapter = {"_target_": "peft.LoraConfig"}
+    for target, more, told in (
+        ("kd_research.models.gpt.GPT", {}, True),
+        ("kd_research.models.gpt.GPT", {"checkpoint": "base.pt"}, False),
+        ("kd_research.models.gpt.GPT", {"from_teacher": {"layers": [0]}}, False),
+        ("kd_research.models.gpt.GPT", {"adapter": {}}, False),
+        ("transformers.AutoModelForCausalLM.from_config", {}, True),
+        ("transformers.AutoModelForCausalLM.from_pretrained", {}, False),
+        ("mine.Net", {}, False),
+    ):
+        caplog.clear()
+        tell_random_base({"student": {"model": {"_target_": target}, "adapter": adapter, **more}})
+        assert ("beside random weights" in caplog.text) == told, (target, more)
 
 
 def test_a_few_shot_student_that_would_train_is_told(tiny: Compose, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_what_cannot_be_written_is_told_before_training(
         patched.setattr(texts, "stop_of", lambda *_: 3)
         assert "type trainer.strategy=ddp" in refused(ending)
     for loss in ("gkd", "seqkd"):
-        assert "and dataset digits has none" in refused(tiny(f"loss={loss}"))
+        assert "and dataset digits has no windows of it" in refused(tiny(f"loss={loss}"))
     alone = with_text(tiny, "loss=seqkd")
     alone.teacher.model = None
     with pytest.raises(ConfigError, match="loss.text is drawn with a teacher, got teacher=none"):
