@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from language_folder import TEXT, language_run
+from language_folder import language_run
 
 from kd_research.configuration.config import save
 from kd_research.generate import main
@@ -85,7 +85,6 @@ def test_a_teacher_with_a_tokenizer_of_its_own_writes_in_its_own_tokens(tmp_path
     made = generate(opened.teacher, torch.tensor(ids), GenerationConfig(6, 0.0), seed=0)
     text = opened.teacher_tokens.tokenizer.decode(made.tokens[0].tolist())
     assert texts(printed, "teacher") == [text]
-    assert set(text) <= set(TEXT)
     assert len(texts(printed, "student")[0]) == 6
     assert "the teacher has a tokenizer of its own" in printed
 

@@ -85,3 +85,4 @@ def test_an_adapter_and_what_it_began_with_are_shown(is_trained):
         assert "# A student on sst2_words" in found
         assert "| adapter | kd_research.training.adapters.FewShot (examples=4) |" in found
         assert "| loss terms | none: it was not trained |" in found
+        assert "| epoch chosen |" not in found
