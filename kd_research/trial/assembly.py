@@ -162,8 +162,9 @@ class Parts:
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]
-        if isinstance(self._text, StudentText):
-            asked = module.objective.needs_teacher
+        asked, terms = module.objective.needs_teacher, module.objective.terms
+        weighed = len(terms) == len(self.config["loss"]["terms"])  # no term has a weight of 0
+        if isinstance(self._text, StudentText) and (asked or weighed):
             judge = self.teacher.module if self.teacher and asked else None
             check_writers(self._text, self.config, example, self.student, judge)
             module.text = self._text

@@ -173,6 +173,9 @@ def test_what_cannot_be_written_is_told_before_training(
 ) -> None:
     unpadded = with_positions(tiny, "loss=gkd")  # a net that takes no attention_mask
     assert "TokenNet takes no attention_mask" in refused(unpadded)
+    alone = with_text(tiny, "loss=gkd", "loss.lambda=0.5")
+    alone.loss.terms = {}  # as of a class of one's own, of which the checks before know nothing
+    assert "it needs a term with a teacher, and this loss has none" in refused(alone)
     monkeypatch.setattr(chain, "obtain", None)  # the rest is told before a teacher is trained
     long = with_text(tiny, "loss=gkd", "loss.text.max_new_tokens=12")
     assert "prompt_tokens=6 and max_new_tokens=12 are more than a window of 12" in refused(long)
