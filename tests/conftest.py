@@ -29,9 +29,8 @@ LONG = (
 )
 
 quick_configs.install()
-if (
-    not torch.cuda.is_available()
-):  # every seed would be noted for later, with the stack it came from
+# Without a device every seed would be noted for later, with the stack that it came from.
+if not torch.cuda.is_available():
     for device in (torch.cuda, torch.xpu, torch.mtia):
         device._lazy_call = lambda *_, **__: None
 

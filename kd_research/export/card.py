@@ -122,9 +122,8 @@ def _learnt(loss: Mapping[str, Any]) -> list[tuple[str, Any]]:
     labels = "the teacher's text" if of_teacher else "the labels"
     terms = [f"cross-entropy with {labels}"] if loss.get("ce_weight") else []
     stated = (loss.get("terms") or {}).items()
-    terms += [
-        name for name, term in stated if (term or {}).get("weight") != 0
-    ]  # 0: it is not built
+    # A term of the weight 0 is not built.
+    terms += [name for name, term in stated if (term or {}).get("weight") != 0]
     rows: list[tuple[str, Any]] = [("loss terms", ", ".join(terms))]
     rows += [(key, value) for key, value in loss.items() if isinstance(value, int | float | str)]
     if text:
