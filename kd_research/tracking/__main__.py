@@ -105,20 +105,25 @@ def sync(directory: Path, dry_run: bool = False) -> int:
         return 0
     owner = "WANDB_SERVICE" not in os.environ
     try:
-        return _upload(commands) or _finish(directory, runs)
+        return _upload(directory, commands) or _finish(directory, runs)
     finally:
         stop_service(owner)
 
 
-def _upload(commands: list[list[str]]) -> int:
-    """`wandb sync` of each list of folders, in order; 1 where one is not uploaded."""
+def _upload(directory: Path, commands: list[list[str]]) -> int:
+    """`wandb sync` of each list of folders, in order; 1 where one is not uploaded.
+
+    Its logs go to `directory`/wandb, not where one stands, unless WANDB_DIR says otherwise.
+    """
     import wandb
 
     if not wandb.login(prompt=False, verify=False):
         print("no W&B login: type `wandb login`, or set WANDB_API_KEY, then the same command again")
         return 1
+    environment = {"WANDB_DIR": str(directory.resolve()), **os.environ}
     for command in commands:
-        code = subprocess.run([sys.executable, "-m", "wandb", "sync", *command]).returncode
+        upload = [sys.executable, "-m", "wandb", "sync", *command]
+        code = subprocess.run(upload, env=environment).returncode
         if code != 0:
             print(f"wandb sync ended with {code}; the same command again uploads what is left")
             return 1

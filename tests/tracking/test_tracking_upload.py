@@ -18,7 +18,7 @@ TRIALS = [f"digits-t{number:04d}" for number in range(4)]
 
 
 @pytest.fixture
-def posted(sweep_directory, config, settings, monkeypatch, capfd):
+def posted(sweep_directory, config, settings, tmp_path_factory, monkeypatch, capfd):
     """The server after the upload; every trial was tracked, the second exported."""
     for number, run_id in enumerate(TRIALS):
         folder = sweep_directory / "trials" / f"{number:04d}"
@@ -33,11 +33,14 @@ def posted(sweep_directory, config, settings, monkeypatch, capfd):
             (folder / "student.onnx").write_bytes(b"an exported student")
             track_export(own, folder, [folder / "student.onnx"], {"onnx_bytes": 19})
     track_sweep(sweep_directory, settings)
+    stand = tmp_path_factory.mktemp("stand")
+    monkeypatch.chdir(stand)
     with Server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
         code = main(["sync", str(sweep_directory)])
         assert code == 0, capfd.readouterr()
+    assert not list(stand.iterdir()), "W&B's logs of the upload are left where one stands"
     assert server.unanswered == []
     return server
 
