@@ -5,8 +5,9 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := $(VENV)/bin/python -m
-TESTS := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
-	--no-loadscope-reorder
+# Three processes for two cores, since some tests wait; what is imported is compiled once, not by each.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 3 \
+	--dist loadfile --no-loadscope-reorder
 
 .PHONY: help sweep test check docs format lock clean
 .DEFAULT_GOAL := help
