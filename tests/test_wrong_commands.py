@@ -36,6 +36,16 @@ TYPOS = [
     ("-m sweep.n_trial=3", "did you mean sweep.n_trials?"),
     ("-m student.model.widht=4,8", "did you mean student.model.width?"),
     ("-m loss=kd,dkdd", "did you mean loss=dkd?"),
+    ("-m --cfg job", "-m and --cfg job exclude each other; type --cfg job alone"),
+    ("--experimental-rerun NAME", "there is no file NAME; type the config.pickle of a run"),
+    ("--shell-completion", "type --shell-completion install=bash (or uninstall, query)"),
+    ("--resolve", "--resolve is of --cfg; type --cfg job --resolve"),
+    (
+        "dataset=mnist dataset.splits.train=x",
+        "is empty, and has no such key; +dataset.splits.train=",
+    ),
+    ("+dataset.splits.train=train[:100]", "type \"+dataset.splits.train='train[:100]'\", both"),
+    ("-m sweep.space.student.model.width=range(4,8)", "type student.model.width=range(4,8)"),
 ]
 TYPES = [
     ("loss.temperature=hot", "loss.temperature must be > 0, got 'hot'; try loss.temperature=4"),

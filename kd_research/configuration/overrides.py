@@ -205,8 +205,13 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
         yield f"{key} is called {RENAMED[key]} today; type {RENAMED[key]}={override.value()}"
         return
     searched = key.removeprefix("sweep.space.")
-    if override.is_delete() and searched in (OmegaConf.select(config, "sweep.space") or ()):
-        yield f"~{key} is none for Hydra, whose dots are levels; {searched}=VALUE takes it out"
+    if searched in (OmegaConf.select(config, "sweep.space") or ()):
+        yield (
+            f"~{key} is none for Hydra, whose dots are levels; {searched}=VALUE takes it out"
+            if override.is_delete()
+            else f"{key} is none for Hydra, whose dots are levels; type {searched}="
+            f"{override.get_value_string()}"
+        )
         return
     if key.rpartition(".")[0].endswith("scheduler") and key.rpartition(".")[2] in LENGTHS:
         yield length_of_the_fit(key, override.get_value_string())
@@ -217,6 +222,9 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     while parents and not _exists(config, ".".join(parents)):
         parents.pop()
     node = OmegaConf.select(config, ".".join(parents)) if parents else config
+    if isinstance(node, DictConfig) and not node:
+        yield f"{'.'.join(parents)} is empty, and has no such key; +{key}=... adds it"
+        return
     where = f"under {'.'.join(parents)}" if parents else "at the top"
     names = ", ".join(map(str, node)) if isinstance(node, DictConfig) else "no keys"
     yield f"unknown key {key}; {hint}{where} there are: {names} (a new key is added by +{key}=...)"

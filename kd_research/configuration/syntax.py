@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,7 +15,9 @@ from kd_research.configuration.resolvers import ROOT
 from kd_research.records.measures import COSTS, METRICS
 
 MULTIRUN = ("-m", "--multirun")
-ONLY_SHOWN = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help")  # nothing is run
+SHOW = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+ONLY_SHOWN = (*SHOW, "--help", "-h", "--hydra-help")  # nothing is run
+DOES = (*MULTIRUN, "--run", "-r", *SHOW)  # Hydra does one of these
 BRACKETS = "()[]{}"
 
 
@@ -26,7 +29,7 @@ def syntax_problems(arguments: Sequence[str]) -> list[str]:
     """
     flags, words = split(arguments)
     runs = not any(flag[0] in (*MULTIRUN, *ONLY_SHOWN) for flag in flags)
-    problems: list[str] = []
+    problems = list(_flag_problems(flags, words))
     while words:
         word = words.pop(0)
         following = words[0] if words else ""
@@ -40,12 +43,30 @@ def syntax_problems(arguments: Sequence[str]) -> list[str]:
     return problems
 
 
+def _flag_problems(flags: Sequence[Sequence[str]], words: Sequence[str]) -> Iterator[str]:
+    """Flags that Hydra would answer with a traceback."""
+    given = [flag for flag in flags if flag[0] in DOES]
+    if len({flag[0] for flag in given}) > 1:
+        shown = [" ".join(flag) for flag in given]
+        wanted = next((" ".join(flag) for flag in given if flag[0] in SHOW), shown[0])
+        yield f"{' and '.join(shown)} exclude each other; type {wanted} alone"
+    for name, *values in flags:
+        if name == "--experimental-rerun" and not (values and Path(values[0]).is_file()):
+            yield f"there is no file {' '.join(values)}; type the config.pickle of a run of Hydra's"
+    names = [flag[0] for flag in flags]
+    verbs = ("install=", "uninstall=", "query=")
+    if {"--shell-completion", "-sc"} & set(names) and not any(w.startswith(verbs) for w in words):
+        yield "what of it? type --shell-completion install=bash (or uninstall, query)"
+    if "--resolve" in names and not {"--cfg", "-c", "--help", "-h"} & set(names):
+        yield "--resolve is of --cfg; type --cfg job --resolve"
+
+
 def _problems(word: str, runs: bool) -> Iterator[str]:
     key, _, value = word.partition("=")
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
-        if not any(bracket in value for bracket in BRACKETS) and "'" not in value:
+        if not _has_structure(value) and "'" not in value:
             yield (
                 f"{word}: the value has signs that must be quoted; type \"{key}='{value}'\", both "
                 "pairs of quotes included"
@@ -58,6 +79,11 @@ def _problems(word: str, runs: bool) -> Iterator[str]:
             yield f"{word}: several values are a sweep; type -m {word}"
     else:
         yield from _value_problems(override)
+
+
+def _has_structure(value: str) -> bool:
+    """Whether brackets mean a list, a mapping or a function, not a part of it as train[:100]."""
+    return value[:1] in tuple(BRACKETS) or any(bracket in value for bracket in "(){}")
 
 
 def _value_problems(override: Override) -> Iterator[str]:
