@@ -11,7 +11,7 @@ graph, unless --normalised leaves it to the caller. RUN/export/val.npz has examp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kd_research.data.cuts import stratified
 from kd_research.data.module import DataModule
 from kd_research.evaluation.costs import model_bytes
 from kd_research.export import causal_lm, executorch_form
+from kd_research.export.cached_form import CachedStudent
 from kd_research.export.card import FILES, model_card
 from kd_research.export.forms import Form, measured
 from kd_research.export.onnx_form import OnnxStudent, to_dynamic_int8, to_int8, to_onnx
@@ -37,7 +38,14 @@ from kd_research.export.raw_inputs import (
     raw_inputs,
     take_raw,
 )
-from kd_research.export.text_forms import TextExport, export_text, is_text
+from kd_research.export.text_forms import (
+    CACHED,
+    MEASURES,
+    OF_TEXTS,
+    TextExport,
+    export_text,
+    is_text,
+)
 from kd_research.interfaces import Batch, Inputs
 from kd_research.records.record import (
     CONFIG_NAME,
@@ -92,6 +100,8 @@ class Export:
                 costs[f"{name}_bytes"] = form.bytes
                 costs[f"{name}_latency_ms"] = form.latency_ms
                 costs[f"{name}_latency_p95_ms"] = form.latency_p95_ms
+                if form.peak_memory_bytes is not None:
+                    costs[f"{name}_peak_memory_bytes"] = form.peak_memory_bytes
         differences: dict[str, float | None] = {
             name: form.max_difference for name, form in self.forms.items()
         }
@@ -173,14 +183,24 @@ def export_run(
     if is_text(parts.data):
         if parts.teacher:
             parts.teacher.module.cpu()
-        worth = parts.evaluate_positions(made["int8"][0]).metrics
-        text = export_text(student, parts.data, stop_of(config, parts.data), folder, worth)
+        text = export_text(student, parts.data, stop_of(config, parts.data), folder)
+        text = _worth_of_int8(parts, made["int8"][0], text, folder)
     found = Export(directory, forms, tolerance, len(parts.data.val), text)
     written = found.as_dict()
     _write_cards(directory, folder, text, written, _is_distilled(parts))
     write_json(directory / EXPORT_NAME, written)
     track_export(config, directory, files, {**written["metrics"], **written["costs"]})
     return found
+
+
+def _worth_of_int8(parts: Parts, int8: nn.Module, text: TextExport, folder: Path) -> TextExport:
+    """What the int8 form says of the data's tokens, and what the one with a cache writes."""
+    found = parts.evaluate_positions(int8)
+    metrics = {f"int8_{name}": found.metrics.get(name) for name in MEASURES}
+    if "int8_cache" in text.bytes:
+        parts.add_texts(found, CachedStudent(folder / CACHED["int8_cache"]))
+        metrics |= {f"int8_cache_{name}": found.metrics.get(name) for name in OF_TEXTS}
+    return replace(text, metrics={k: value for k, value in metrics.items() if value is not None})
 
 
 def _calibration(data: DataModule) -> Iterator[Inputs]:

@@ -22,7 +22,16 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 def show(found: Export) -> None:
     """Print the forms side by side."""
-    header = ["form", "bytes", "val", "test", "latency ms", "p95 ms", "max difference"]
+    header = [
+        "form",
+        "bytes",
+        "val",
+        "test",
+        "latency ms",
+        "p95 ms",
+        "peak memory",
+        "max difference",
+    ]
     rows = [
         [
             name,
@@ -31,11 +40,17 @@ def show(found: Export) -> None:
             f"{100 * form.accuracies['test']:.2f}%",
             f"{form.latency_ms:.4g}",
             f"{form.latency_p95_ms:.4g}",
+            "-" if form.peak_memory_bytes is None else f"{form.peak_memory_bytes:,}",
             f"{form.max_difference:.3g}",
         ]
         for name, form in found.forms.items()
     ]
-    print_table(str(found.directory / "export"), header, rows, first_out=["p95 ms", "latency ms"])
+    print_table(
+        str(found.directory / "export"),
+        header,
+        rows,
+        first_out=["p95 ms", "peak memory", "latency ms"],
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

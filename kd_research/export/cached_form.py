@@ -9,22 +9,16 @@ Shapes: B rows, T new positions, P earlier ones, H heads of keys, D their size, 
 
 from __future__ import annotations
 
-import statistics
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kd_research.export.onnx_form import session, write_onnx
 from kd_research.export.raw_inputs import OUTPUT
 from kd_research.models.gpt import GPT
-
-NUM_STEPS = 32  # tokens of the timed decoding
-MAX_SECONDS = 2.0
 
 
 class CachedGPT(nn.Module):
@@ -120,32 +114,37 @@ def _whole(student: nn.Module) -> tuple[Tensor, ...]:
     return (found["logits"], *(part for pair in pairs for part in pair))
 
 
-class Decoder:
-    """The file, by ONNX Runtime: reads tokens and keeps the cache.
+class CachedStudent(nn.Module):
+    """The file as a decoder that is called as those of Hugging Face are, by ONNX Runtime.
 
     Args:
         path: of the file.
     """
 
     def __init__(self, path: Path):
+        super().__init__()
         self._session = session(path)
-        self.past: dict[str, NDArray[Any]] = {}
+        self._shapes = {each.name: each.shape for each in self._session.get_inputs()[1:]}
 
-    def start(self, rows: int) -> None:
-        """Forget what was read, for another batch of so many rows."""
-        self.past = {
-            each.name: np.zeros((rows, each.shape[1], 0, each.shape[3]), dtype=np.float32)
-            for each in self._session.get_inputs()[1:]
-        }
+    def forward(
+        self,
+        input_ids: Tensor,
+        past_key_values: Sequence[Tensor] | None = None,
+        use_cache: bool = True,
+    ) -> dict[str, Any]:
+        """(B, T) -> "logits" (B, T, V), and "past_key_values" of all positions so far."""
+        if past_key_values is None:
+            rows = input_ids.shape[0]
+            past_key_values = [
+                torch.zeros(rows, shape[1], 0, shape[3]) for shape in self._shapes.values()
+            ]
+        past = zip(self._shapes, past_key_values, strict=True)
+        given = {"input_ids": input_ids.numpy(), **{name: each.numpy() for name, each in past}}
+        logits, *presents = map(torch.from_numpy, self._session.run(None, given))
+        return {"logits": logits, "past_key_values": presents if use_cache else None}
 
-    def read(self, tokens: Tensor) -> Tensor:
-        """(B, T) -> logits (B, T, V) after them."""
-        logits, *presents = self._session.run(None, {"input_ids": tokens.numpy(), **self.past})
-        self.past = dict(zip(self.past, presents, strict=True))
-        return torch.from_numpy(logits)
 
-
-def difference(decoder: Decoder, student: nn.Module, tokens: Tensor) -> float:
+def difference(decoder: CachedStudent, student: nn.Module, tokens: Tensor) -> float:
     """The largest |logit - the student's|, of a beginning read at once and then token by token.
 
     Args:
@@ -154,28 +153,13 @@ def difference(decoder: Decoder, student: nn.Module, tokens: Tensor) -> float:
         tokens: (B, T).
     """
     half = max(1, tokens.shape[1] // 2)
-    decoder.start(len(tokens))
-    parts = [
-        decoder.read(part) for part in (tokens[:, :half], *torch.split(tokens[:, half:], 1, dim=1))
-    ]
+    parts, past = [], None
+    for part in (tokens[:, :half], *torch.split(tokens[:, half:], 1, dim=1)):
+        out = decoder(part, past)
+        past = out["past_key_values"]
+        parts.append(out["logits"])
     with torch.no_grad():
         found = student(input_ids=tokens)
     expected = found if isinstance(found, Tensor) else found["logits"]
     found = torch.cat(parts, dim=1)[..., : expected.shape[-1]]
     return float((found - expected).abs().max())
-
-
-def tokens_per_second(decoder: Decoder, tokens: Tensor) -> float:
-    """Of decoding at batch 1 after half of a row (1, T), from the median step."""
-    half = max(1, tokens.shape[1] // 2)
-    steps = torch.split(tokens[:, half : half + NUM_STEPS], 1, dim=1)
-    seconds: list[float] = []
-    begin = time.perf_counter()
-    while not seconds or (len(seconds) < 100 and time.perf_counter() - begin < MAX_SECONDS):
-        decoder.start(1)
-        decoder.read(tokens[:, :half])
-        for step in steps:
-            start = time.perf_counter()
-            decoder.read(step)
-            seconds.append(time.perf_counter() - start)
-    return 1 / statistics.median(seconds)

@@ -13,8 +13,9 @@ from torch import nn
 
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
-from kd_research.evaluation.costs import latencies, measuring
-from kd_research.interfaces import Output
+from kd_research.evaluation.costs import latencies, measuring, peak_memory_bytes
+from kd_research.export.onnx_form import OnnxStudent
+from kd_research.interfaces import Inputs, Output
 from kd_research.losses.positions import count_valid, select
 from kd_research.models.capture import Capture
 
@@ -28,6 +29,7 @@ class Form:
         accuracies: "val" and "test", a fraction, measured on this form.
         latency_ms: median at batch 1, with p95; on the processor, with the run's threads.
         max_difference: the largest |logit - the module's| on validation.
+        peak_memory_bytes: of one example, counted tensor by tensor; None where it is not known.
     """
 
     bytes: int
@@ -35,6 +37,7 @@ class Form:
     latency_ms: float
     latency_p95_ms: float
     max_difference: float
+    peak_memory_bytes: int | None = None
 
 
 def measured(
@@ -65,7 +68,14 @@ def measured(
         latency_ms=1000 * statistics.median(times),
         latency_p95_ms=1000 * torch.tensor(times).quantile(0.95).item(),
         max_difference=difference,
+        peak_memory_bytes=_peak_memory_bytes(model, inputs, is_student=other is None),
     )
+
+
+def _peak_memory_bytes(model: nn.Module, inputs: Inputs, is_student: bool) -> int | None:
+    if isinstance(model, OnnxStudent):
+        return model.peak_memory_bytes(inputs)
+    return peak_memory_bytes(model, inputs) if is_student else None
 
 
 @torch.no_grad()

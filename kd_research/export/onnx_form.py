@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_research.export.onnx_memory import peak_memory_bytes
 from kd_research.export.raw_inputs import OUTPUT, input_name
 from kd_research.interfaces import Inputs
 
@@ -41,13 +42,18 @@ class OnnxStudent(nn.Module):
 
     def __init__(self, path: Path):
         super().__init__()
-        self._session = session(path)
+        self._path, self._session = path, session(path)
 
     def forward(self, inputs: Tensor | None = None, **named: Tensor) -> Tensor:
         """Inputs (B, ...), or token tensors by name, as the student takes them."""
         given = named if inputs is None else {self._session.get_inputs()[0].name: inputs}
         (logits,) = self._session.run(None, {name: t.numpy() for name, t in given.items()})
         return torch.from_numpy(logits)
+
+    def peak_memory_bytes(self, inputs: Inputs) -> int:
+        """Of one pass over the inputs, counted over the file's operators."""
+        name = self._session.get_inputs()[0].name
+        return peak_memory_bytes(self._path, next(_feeds([inputs], name)))
 
 
 def to_onnx(student: nn.Module, example: Inputs, path: Path) -> None:

@@ -241,17 +241,14 @@ class Parts:
         found = self.evaluate_positions(self.student)
         if self.teacher and isinstance(self.teacher.module, ReadsText):
             found.metrics.update(own_metrics(self.teacher.module, read_test))
-        evaluate_texts(
-            found,
-            self.student,
-            self.writer,
-            self.data,
-            self.config.get("text_evaluation") or OFF,
-            stop_of(self.config, self.data),
-            self.config["seed"],
-            read_test,
-        )
+        self.add_texts(found, self.student)
         return found
+
+    def add_texts(self, found: Evaluation, net: nn.Module) -> None:
+        """What a net writes that takes the student's place, where texts are evaluated."""
+        how, read_test = self.config.get("text_evaluation") or OFF, self.config["read_test"]
+        stop, seed = stop_of(self.config, self.data), self.config["seed"]
+        evaluate_texts(found, net, self.writer, self.data, how, stop, seed, read_test)
 
     def evaluate_positions(self, net: nn.Module) -> Evaluation:
         """What a net is worth that takes the student's place, where the data have positions."""

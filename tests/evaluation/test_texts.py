@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 import torch
 from language_folder import language_run
-from tiny import composed
+from tiny import composed, plain
 
-from kd_research.configuration.config import ConfigError, check, check_sweep
+from kd_research.configuration.config import ConfigError, check, check_sweep, load
 from kd_research.data.prompts import Pair, pairs_of
 from kd_research.evaluation.texts import (
     Texts,
@@ -20,8 +20,13 @@ from kd_research.evaluation.texts import (
     scored,
     surprise,
 )
+from kd_research.export import _worth_of_int8
+from kd_research.export.cached_form import to_cached_onnx
+from kd_research.export.text_forms import TextExport
 from kd_research.models.gpt import GPT
 from kd_research.records.record import read_record
+from kd_research.teacher.checkpoint import load_weights
+from kd_research.trial.assembly import Parts
 from kd_research.trial.language_run import open_language_run
 
 ROWS = [
@@ -180,3 +185,17 @@ def test_a_sweep_cannot_ask_for_texts_that_are_not_written():
     with pytest.raises(ConfigError, match="type text_evaluation.num_prompts=100"):
         check_sweep(composed(asked))
     check_sweep(composed(asked, "text_evaluation.num_prompts=100"))
+
+
+def test_a_file_with_a_cache_is_worth_what_the_record_says(run, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    pytest.importorskip("onnxscript", reason="the extra export is not installed")
+    parts, record = Parts(plain(load(run / "config.yaml"))), read_record(run).metrics
+    load_weights(parts.student, run / "weights.pt")
+    student = parts.student.eval()
+    assert to_cached_onnx(student, tmp_path / "decoder.int8.onnx") is None
+    written = TextExport({}, {}, {}, {"int8_cache": 1}, {})
+    found = _worth_of_int8(parts, student, written, tmp_path).metrics
+    for name in ("val_rouge_l", "test_rouge_l", "val_gsm8k_accuracy", "test_text_perplexity"):
+        assert found[f"int8_cache_{name}"] == pytest.approx(record[name], rel=1e-4)
+    assert found["int8_test_nll"] == pytest.approx(record["test_nll"], rel=1e-4)

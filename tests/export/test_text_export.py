@@ -75,7 +75,7 @@ def test_onnx_with_a_cache_is_the_full_forward(tmp_path):
     pytest.importorskip("onnxscript")
     model = decoder("llama", depth=1)
     assert cached_form.to_cached_onnx(model, tmp_path / "decoder.onnx") is None
-    reader = cached_form.Decoder(tmp_path / "decoder.onnx")
+    reader = cached_form.CachedStudent(tmp_path / "decoder.onnx")
     assert cached_form.difference(reader, model, tokens()) < 1e-4
     assert cached_form.difference(reader, model, tokens(1, 33)) < 1e-4
     assert cached_form.difference(reader, decoder("llama", seed=1, depth=1), tokens()) > 1e-2
@@ -104,8 +104,12 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
     assert kinds & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
     for form in ("onnx_cache", "int8_cache"):
         assert found["costs"][f"{form}_decode_tokens_per_second"] > 0
+        assert found["costs"][f"{form}_prefill_tokens_per_second"] > 0
     assert found["max_difference"]["int8_cache"] > found["max_difference"]["onnx_cache"]
     opened, record = open_language_run(run), read_record(run)
+    module = record.costs["peak_memory_bytes"]
+    assert 0.7 * module < found["costs"]["onnx_peak_memory_bytes"] < 1.3 * module
+    assert found["costs"]["int8_peak_memory_bytes"] < found["costs"]["onnx_peak_memory_bytes"]
     parts = Parts(plain(load(run / "config.yaml")))
     worth = parts.evaluate_positions(OnnxStudent(run / "export" / "student.int8.onnx")).metrics
     for name in ("val_nll", "test_perplexity", "teacher_kl", "test_teacher_agreement"):
@@ -114,9 +118,9 @@ def test_a_run_is_exported_with_all_forms_and_cards(tmp_path, capsys):
     assert found["metrics"]["int8_val_nll"] != record.metrics["val_nll"]
     assert f"int8: val_accuracy {worth['val_accuracy']:.4g}" in printed
     ids = torch.tensor(opened.tokens.encode(["the cat"]))
-    reader = cached_form.Decoder(decoder_file)
-    reader.start(1)
-    torch.testing.assert_close(reader.read(ids), opened.student(ids).detach(), rtol=1e-4, atol=1e-5)
+    reader = cached_form.CachedStudent(decoder_file)
+    read = reader(ids)["logits"]
+    torch.testing.assert_close(read, opened.student(ids).detach(), rtol=1e-4, atol=1e-5)
     theirs = run / "export" / "transformers"
     config = transformers.AutoConfig.from_pretrained(theirs)
     assert config.eos_token_id is config.bos_token_id is None, "not GPT-2's own, 50256"
