@@ -8,7 +8,7 @@ import pytest
 import torch
 from language_folder import language_run
 
-from kd_research.configuration.config import save
+from kd_research.configuration.config import load, save
 from kd_research.generate import main
 from kd_research.generation.decode import generate
 from kd_research.generation.settings import GenerationConfig
@@ -71,6 +71,23 @@ def test_where_the_teacher_is_gone_the_student_writes_alone(run, copied, capsys)
     record["provenance"] |= {"teacher_path": path, "teacher_fingerprint": "another"}
     (copied / "record.json").write_text(json.dumps(record))
     assert "holds other weights than" in open_language_run(copied).no_teacher
+
+
+def test_a_run_whose_data_and_first_weights_are_gone_still_writes(run, copied, capsys):
+    asked = ["--prompt", "the cat", "--max-new-tokens", "8"]
+    assert main([str(run), *asked]) == 0
+    printed = capsys.readouterr().out
+    config = load(copied / "config.yaml")
+    config.dataset.root = "/nowhere"
+    config.student.checkpoint = config.teacher.checkpoint = "/nowhere/weights.pt"
+    save(config, copied / "config.yaml")
+    assert main([str(copied), *asked]) == 0
+    again = capsys.readouterr().out
+    for name in ("student", "teacher"):
+        assert texts(again, name) == texts(printed, name) != []
+    (copied / "tokenizer.json").unlink()
+    assert main([str(copied), *asked]) == 2
+    assert "/nowhere" in capsys.readouterr().err
 
 
 def test_a_teacher_with_a_tokenizer_of_its_own_writes_in_its_own_tokens(tmp_path, capsys):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,12 @@ class ConfigError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-def load(path: Path) -> DictConfig:
+def load(path: Path, without: Sequence[str] = ()) -> DictConfig:
     """The composed configuration in a run's folder, checked.
+
+    Args:
+        path: of the file.
+        without: keys of files that may be gone: null stands in their place.
 
     Raises:
         ConfigError: there is none, it is no YAML mapping, or it is wrong.
@@ -68,6 +72,9 @@ def load(path: Path) -> DictConfig:
         raise ConfigError([f"{path} is not YAML: {error}"]) from None
     if not isinstance(config, DictConfig):
         raise ConfigError([f"{path} holds no mapping"])
+    for key in without:
+        if OmegaConf.select(config, key, default=None) is not None:
+            OmegaConf.update(config, key, None)
     add_to_path(config.get("import_from") or [])
     check(config)
     return config

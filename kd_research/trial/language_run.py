@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from kd_research.configuration import config as configs
+from kd_research.configuration.config import ConfigError
 from kd_research.data.module import DataModule
+from kd_research.data.sources import Split, Splits
+from kd_research.data.text import TOKENIZER_NAME
 from kd_research.records.record import CONFIG_NAME, read_record
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
@@ -22,6 +26,9 @@ from kd_research.teacher.stated import own_dataset, to_vocabulary
 from kd_research.training.distill import freeze
 from kd_research.trial.parts import make, make_data, make_student, with_adapter
 from kd_research.trial.texts import stop_of
+
+log = logging.getLogger(__name__)
+STARTS = ("student.checkpoint", "teacher.checkpoint")  # the weights are in the run's folder
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,9 @@ class LanguageRun:
 def open_language_run(directory: Path, device: torch.device | None = None) -> LanguageRun:
     """Build student and teacher of the run in a folder; nothing is trained.
 
+    Where its data set is gone, the tokenizer in the folder says what the tokens are. The weights
+    from which student and teacher began need not be there any more.
+
     Args:
         directory: the run's folder: config.yaml and weights.pt, and its record for the teacher.
         device: where the models go; None: a GPU, if the run may use one.
@@ -108,10 +118,10 @@ def open_language_run(directory: Path, device: torch.device | None = None) -> La
     if not directory.is_dir():
         raise ValueError(f"there is no folder {directory}; give the folder of a run")
     config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        configs.load(directory / CONFIG_NAME), resolve=True
+        configs.load(directory / CONFIG_NAME, without=STARTS), resolve=True
     )
     torch.set_num_threads(config["num_threads"])
-    data = make_data(config)
+    data = _data(config, directory)
     if data.tokenizer is None or data.train.labels.ndim != 2:
         raise ValueError(
             f"it is no run of a language model: its data set is {data.name}; "
@@ -143,6 +153,30 @@ def open_language_run(directory: Path, device: torch.device | None = None) -> La
         None if teacher is None else teacher.to(device),
         teacher_tokens,
         why,
+    )
+
+
+def _data(config: dict[str, Any], directory: Path) -> DataModule:
+    """The run's data set; where it is gone, windows of nothing with the run's own tokenizer."""
+    path = directory / TOKENIZER_NAME
+    try:
+        return make_data(config)
+    except ConfigError as error:
+        adapter = config["student"].get("adapter") or {}
+        if not path.exists() or str(adapter.get("_target_")).endswith(".FewShot"):
+            raise  # examples are drawn from the data
+        log.warning("%s; its tokens are read from %s", error, path)
+    dataset = config["dataset"]
+    ids = torch.zeros(2, dataset["context"], dtype=torch.int32)
+    part = Split({"input_ids": ids}, ids)
+    splits = Splits(part, part, part, content="gone", tokenizer=Tokenizer.from_file(str(path)))
+    settings = {key: dataset[key] for key in ("name", "num_classes", "batch_size", "split_seed")}
+    return DataModule(
+        source=lambda: splits,
+        val_fraction=0.1,
+        test_fraction=0.1,
+        seed=config["seed"],
+        **settings,
     )
 
 
