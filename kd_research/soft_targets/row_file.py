@@ -74,7 +74,12 @@ class RowFile:
             bad[index] = rows[:, -1] != self._checksums(rows, index)
         damaged = int((bad & (self.rows[:, -1] != 0)).sum())
         if damaged:
-            log.warning("%d damaged rows in %s are computed again", damaged, self.path)
+            log.warning(
+                "%d rows in %s are not whole (another process is writing them, or they are "
+                "damaged) and are computed again",
+                damaged,
+                self.path,
+            )
         return bad.nonzero().squeeze(1)
 
     def _checksums(self, rows: Tensor, index: Tensor) -> Tensor:
