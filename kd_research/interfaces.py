@@ -71,7 +71,9 @@ class DistillationLoss(Protocol):
     * `build(student, teacher)`: called once with the `Output`s for one example batch, before the
       optimizer is made, to make regressors, projectors and memory banks of the right sizes;
     * `num_examples`: set before `build` to the size of the training split, for memory banks;
-    * `set_epoch(epoch, max_epochs)`: called at the start of each epoch, counted from 0;
+    * `set_stage(name)`: called before each stage of `loss.stages`, and with None before the
+      training itself, by losses that compute something else in it;
+    * `set_epoch(epoch, max_epochs)`: called at the start of each epoch of a stage, counted from 0;
     * `needs_teacher = False`: the loss takes `teacher=None`;
     * `any_vocabulary = True`: the teacher may name other classes than the student;
     * `reads_texts = True`: a position's value depends on others, or on whole rows of logits.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.configuration.own_classes import PACKAGE, classes, needs_teacher
+from kd_research.configuration.stage_checks import stage_problems
 from kd_research.configuration.text_checks import text_problems
 from kd_research.configuration.values import is_number, is_whole
 
@@ -42,6 +43,8 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
         )
     for parts, text in text_problems(loss, terms, whole["teacher"], dataset):
         yield parts, text
+    for text in stage_problems(whole):
+        yield {"loss"}, text
     for text in teacher_loss_problems(whole["teacher"]):
         yield {"teacher"}, text
     for who in ("teacher", "student"):

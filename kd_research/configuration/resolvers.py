@@ -21,6 +21,7 @@ def register_resolvers() -> None:
     environment.register()
     OmegaConf.register_new_resolver("import_from", import_from, replace=True)
     OmegaConf.register_new_resolver("one_minus", lambda value: 1.0 - value, replace=True)
+    OmegaConf.register_new_resolver("one_if", lambda value: float(value != 0), replace=True)
     OmegaConf.register_new_resolver("if_null", if_null, replace=True)
     OmegaConf.register_new_resolver("first_lines", first_lines, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)

@@ -7,11 +7,12 @@ from). What was not measured is left out.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_research.records.measures import COSTS, METRICS, TRAINING_COSTS
+from kd_research.records.measures import COSTS, METRICS, OF_STAGES, TRAINING_COSTS
 from kd_research.records.record import RunRecord
 
 FILES = {
@@ -124,7 +125,12 @@ def _learnt(loss: Mapping[str, Any]) -> list[tuple[str, Any]]:
     stated = (loss.get("terms") or {}).items()
     # A term of the weight 0 is not built.
     terms += [name for name, term in stated if (term or {}).get("weight") != 0]
-    rows: list[tuple[str, Any]] = [("loss terms", ", ".join(terms))]
+    rows: list[tuple[str, Any]] = [
+        (f"stage before: {name}", f"{', '.join(stage['weights'])}, {_length(stage)}")
+        for name, stage in (loss.get("stages") or {}).items()
+        if any(stage["weights"].values())
+    ]
+    rows.append(("loss terms", ", ".join(terms)))
     rows += [(key, value) for key, value in loss.items() if isinstance(value, int | float | str)]
     if text:
         who = "teacher, once, in place of the data's" if of_teacher else "student, during the fit"
@@ -137,6 +143,12 @@ def _learnt(loss: Mapping[str, Any]) -> list[tuple[str, Any]]:
             if key != "_target_" and isinstance(value, int | float | str)
         ]
     return rows
+
+
+def _length(stage: Mapping[str, Any]) -> str:
+    of, where = stage.get("of"), "of the training" if stage.get("within") else "beside it"
+    counted = "" if of is None else f" to {of} of the training"
+    return f"{stage['epochs']} epochs{counted}, {where}"
 
 
 def _model(model: Any) -> str | None:
@@ -167,7 +179,8 @@ def _costs(record: RunRecord) -> str:
 
 
 def _training(record: RunRecord) -> str:
-    rows = [(key, _shown(record.value(key))) for key in TRAINING_COSTS]
+    stages = [key for key in {**record.metrics, **record.costs} if re.fullmatch(OF_STAGES, key)]
+    rows = [(key, _shown(record.value(key))) for key in (*TRAINING_COSTS, *stages)]
     return _table(("", "of this run"), [row for row in rows if row[1]])
 
 

@@ -40,7 +40,7 @@ from kd_research.losses.relations import (
     SimilarityPreserving,
 )
 from kd_research.losses.review import Review
-from kd_research.losses.schedules import TwoStage, Warmup
+from kd_research.losses.schedules import Warmup
 from kd_research.losses.singular import SingularVectors
 from kd_research.losses.sorted_probabilities import UniversalLogit
 from kd_research.losses.target_class import (
@@ -111,7 +111,6 @@ __all__ = [
     "TinyBERT",
     "TotalVariation",
     "TransformedTeacher",
-    "TwoStage",
     "UniversalLogit",
     "VariationalInformation",
     "VirtualTeacher",

@@ -101,8 +101,8 @@ class FlowOfSolution(nn.Module):
     For each two consecutive layers i, j: G = F_i F_j^T / (h w), (c_i, c_j); the mean squared
     difference of the student's and the teacher's G, summed over the pairs of layers. The larger
     map of two is max-pooled to the smaller. The paper's two nets have equal channels; where they
-    differ, a 1x1 convolution brings the student's to the teacher's. It is used as a term beside
-    the labels, not as the paper's first stage of two.
+    differ, a 1x1 convolution brings the student's to the teacher's. It stands alone in a stage
+    before, and the labels alone follow: see conf/loss/fsp.yaml.
 
     Args:
         student_layers: at least two maps.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,17 +27,14 @@ class FactorTransfer(nn.Module):
     """FT (Kim, Park, Kwak 2018, arXiv:1802.04977).
 
     A paraphraser codes the teacher's map by fewer channels and decodes it again; a translator
-    codes the student's to as many. The mean absolute difference of the two factors n(Z) =
-    normalised(mean over channels of Z^2), of the paraphraser's without gradient, plus
-    `reconstruction_weight` times the paraphraser's own squared error, which trains it alone.
-
-    The paper trains the paraphraser in a stage before the student; here both are trained at once.
+    codes the student's to as many. In a stage before, the paraphraser alone learns, by its mean
+    squared error. Then it is fixed, and the loss is the mean absolute difference of the two
+    factors n(Z) = normalised(mean over channels of Z^2).
 
     Args:
         student_layers: one map.
         teacher_layers: one map.
         rate: channels of the factors over the teacher's; the paper's k, 0.5.
-        reconstruction_weight: of the paraphraser's error.
     """
 
     def __init__(
@@ -44,11 +42,15 @@ class FactorTransfer(nn.Module):
         student_layers: Sequence[str],
         teacher_layers: Sequence[str],
         rate: float,
-        reconstruction_weight: float,
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)
-        self.rate, self.reconstruction_weight = float(rate), float(reconstruction_weight)
+        self.rate = float(rate)
+        self.set_stage(None)
+
+    def set_stage(self, stage: str | None) -> None:
+        """In any stage before the training itself the paraphraser learns."""
+        self._paraphrases = stage is not None
 
     def build(self, student: Output, teacher: Output) -> None:
         """Make paraphraser and translator."""
@@ -62,12 +64,14 @@ class FactorTransfer(nn.Module):
         )
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
-        """The mean over entries, and the weighted error of the paraphraser, ()."""
+        """The mean over entries of the factors' difference, or of the paraphraser's error, ()."""
         ((ours, theirs),) = pairs_of(self, student, teacher)
-        code = self.encoder(theirs)
-        translated, told = to_smaller(self.translator(ours), code.detach())
-        difference = (_factor(translated) - _factor(told)).abs().mean()
-        return difference + self.reconstruction_weight * F.mse_loss(self.decoder(code), theirs)
+        if self._paraphrases:
+            return F.mse_loss(self.decoder(self.encoder(theirs)), theirs)
+        with torch.no_grad():
+            code = self.encoder(theirs)
+        translated, told = to_smaller(self.translator(ours), code)
+        return (_factor(translated) - _factor(told)).abs().mean()
 
 
 def _factor(maps: Tensor) -> Tensor:
@@ -88,8 +92,8 @@ class ActivationBoundaries(nn.Module):
     Before the ReLU, the student's map, through a 1x1 convolution and BatchNorm, is pushed over
     `margin` where the teacher's is above 0, and below -`margin` where it is not: squared hinges,
     summed over entries, the n-th layer from the last halved n times, times 3 / 1000; mean over
-    the batch. It stands alone in a first stage of the training, the labels alone after it: the
-    weights in conf/loss/ab.yaml do that.
+    the batch. It stands alone in a stage before, and the labels alone follow: see
+    conf/loss/ab.yaml.
 
     Args:
         student_layers: maps before their ReLU.
@@ -125,9 +129,7 @@ class ActivationBoundaries(nn.Module):
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The sum over layers, mean over the batch, ()."""
-        # In a stage without labels the head has no part; a gradient of 0 keeps it in
-        # DistributedDataParallel's graph.
-        total = 0.0 * student.logits.sum()
+        total = torch.zeros((), device=student.logits.device)
         pairs = pairs_of(self, student, teacher)
         for position, (connect, (ours, theirs)) in enumerate(
             zip(self.connectors, pairs, strict=True)
@@ -147,7 +149,7 @@ class PrimeAware(nn.Module):
     variance's logarithm: examples and features that the student finds uncertain weigh less.
     The mean over entries, where torchdistill has the sum over features.
 
-    The paper and torchdistill train by the plain squared difference first; here it is one stage.
+    In a stage before, the plain mean squared difference of the mapped feature is the loss.
 
     Args:
         student_layers: one layer, pooled to a vector.
@@ -157,6 +159,11 @@ class PrimeAware(nn.Module):
     def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str]):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)
+        self.set_stage(None)
+
+    def set_stage(self, stage: str | None) -> None:
+        """In any stage before the training itself there is no variance yet."""
+        self._plain = stage is not None
 
     def build(self, student: Output, teacher: Output) -> None:
         """Make the map and the branch of the variance."""
@@ -168,7 +175,9 @@ class PrimeAware(nn.Module):
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:
         """The mean over batch and features, ()."""
         ((ours, theirs),) = [map(pooled, pair) for pair in pairs_of(self, student, teacher)]
-        log_variance: Tensor = self.variance(ours)
         squares: Tensor = (self.regressor(ours) - theirs).square()
+        if self._plain:
+            return squares.mean()
+        log_variance: Tensor = self.variance(ours)
         weighed: Tensor = squares / (log_variance.exp() + 1e-6) + log_variance
         return weighed.mean()

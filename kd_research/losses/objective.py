@@ -28,27 +28,74 @@ class Objective(nn.Module):
     computed then, so that its value is logged and its parts stay in DistributedDataParallel's
     graph.
 
+    Stages before the training itself have weights of their own. A stage in which no term has any
+    does not exist either. Nothing is computed of a term that has no weight throughout a stage.
+
     Args:
         terms: name -> {"loss": an instantiated loss, "weight": >= 0, or a schedule}.
         ce_weight: >= 0, or a schedule, of the cross-entropy with the labels.
+        stages: name -> {"weights": term -> >= 0, or a schedule; "ce_weight": the same, of the
+            labels, 0 where it is not there}, in their order.
+
+    Attributes:
+        stage: the present one; None is the training itself.
+        stages: the names of those that exist.
 
     Raises:
-        ValueError: a weight is negative or not finite, or there is nothing to minimise.
+        ValueError: a weight is negative or not finite, a stage weighs what is no term, or there is
+            nothing to minimise.
     """
 
-    def __init__(self, terms: Mapping[str, Mapping[str, Any]], ce_weight: Weight):
+    def __init__(
+        self,
+        terms: Mapping[str, Mapping[str, Any]],
+        ce_weight: Weight,
+        stages: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
         super().__init__()
-        terms = {name: term for name, term in terms.items() if _peak(name, term["weight"]) != 0}
-        self.terms = nn.ModuleDict({name: term["loss"] for name, term in terms.items()})
-        self._schedules: dict[str, Weight] = {name: term["weight"] for name, term in terms.items()}
-        self._ce_schedule = ce_weight
         _peak("ce_weight", ce_weight)
+        self._ce_schedules: dict[str | None, Weight] = {None: ce_weight}
+        self._schedules: dict[str | None, dict[str, Weight]] = {
+            None: _weighing({name: term["weight"] for name, term in terms.items()})
+        }
+        for stage, stated in (stages or {}).items():
+            if unknown := [name for name in stated["weights"] if name not in terms]:
+                raise ValueError(
+                    f"the stage {stage} weighs {', '.join(unknown)}; there are: {', '.join(terms)}"
+                )
+            weights = _weighing(stated["weights"])
+            ce = stated.get("ce_weight", 0.0)
+            _peak(f"ce_weight in {stage}", ce)
+            if weights:
+                self._schedules[stage], self._ce_schedules[stage] = weights, ce
+        self.stages = tuple(stage for stage in self._schedules if stage is not None)
+        used = {name for weights in self._schedules.values() for name in weights}
+        self.terms = nn.ModuleDict(
+            {name: term["loss"] for name, term in terms.items() if name in used}
+        )
+        self.set_stage(None)
+
+    def set_stage(self, stage: str | None) -> None:
+        """Turn to a stage, None being the training itself, and tell the terms that want to know.
+
+        Raises:
+            ValueError: there is nothing to minimise in its first epoch.
+        """
+        self.stage = stage
+        for loss in self.modules():
+            if loss is not self and hasattr(loss, "set_stage"):
+                cast(Any, loss).set_stage(stage)
         self.set_epoch(0, 1)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term is left that looks at a teacher."""
+        """Whether any term, of any stage, looks at a teacher."""
         return any(getattr(loss, "needs_teacher", True) for loss in self.terms.values())
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether any term of the present stage does."""
+        return any(getattr(self.terms[name], "needs_teacher", True) for name in self.weights)
 
     @property
     def any_vocabulary(self) -> bool:
@@ -89,16 +136,21 @@ class Objective(nn.Module):
                 cast(Any, loss).build(student, teacher)
 
     def set_epoch(self, epoch: int, max_epochs: int) -> None:
-        """Set the weights, and what the terms themselves vary, for this epoch, counted from 0.
+        """Set the weights, and what the terms themselves vary, for this epoch of the stage.
+
+        Args:
+            epoch: counted from 0.
+            max_epochs: of the stage.
 
         Raises:
             ValueError: there is nothing to minimise in this epoch.
         """
-        self.ce_weight = _weight(self._ce_schedule, epoch, max_epochs)
+        self.ce_weight = _weight(self._ce_schedules[self.stage], epoch, max_epochs)
         self.weights = {
-            name: _weight(weight, epoch, max_epochs) for name, weight in self._schedules.items()
+            name: _weight(weight, epoch, max_epochs)
+            for name, weight in self._schedules[self.stage].items()
         }
-        if not self.ce_weight and not self.terms:
+        if not self.ce_weight and not self.weights:
             raise ValueError(
                 f"nothing to minimise in epoch {epoch}: loss.ce_weight is 0 and so is the weight "
                 "of every term; try loss.ce_weight=1"
@@ -146,9 +198,9 @@ class Objective(nn.Module):
             if (self.ce_weight and not batch.drawn) or labels:
                 parts["ce"] = F.cross_entropy(student.logits, batch.labels)
                 weighted.append(self.ce_weight * parts["ce"])
-            for name, loss in self.terms.items():
-                parts[name] = loss(student, teacher, batch)
-                weighted.append(self.weights[name] * parts[name])
+            for name, weight in self.weights.items():
+                parts[name] = self.terms[name](student, teacher, batch)
+                weighted.append(weight * parts[name])
         return weighted, parts
 
 
@@ -163,6 +215,11 @@ def _peak(name: str, weight: Weight) -> float:
     if not 0 <= peak < float("inf"):
         raise ValueError(f"the weight of {name} must be >= 0 and finite, got {peak}")
     return peak
+
+
+def _weighing(weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Those that are not 0 throughout."""
+    return {name: weight for name, weight in weights.items() if _peak(name, weight) != 0}
 
 
 def _weight(weight: Weight, epoch: int, max_epochs: int) -> float:

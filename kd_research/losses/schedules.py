@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 
-from kd_research.interfaces import Share
-
 
 def _length(epochs: float, of: float | None, max_epochs: int) -> float:
     return epochs if of is None else epochs * max_epochs / of
@@ -54,23 +52,3 @@ class CosineDecay:
         if epoch <= start:
             return self.peak
         return self.peak * 0.5 * (1 + math.cos(math.pi * (epoch - start) / (max_epochs - start)))
-
-
-class TwoStage:
-    """One weight in the first stage, another after it.
-
-    Args:
-        first: the weight while epoch < fraction * max_epochs.
-        second: the weight from there on.
-        fraction: of the training that the first stage takes, in [0, 1].
-    """
-
-    def __init__(self, first: float, second: float, fraction: Share):
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction must be in [0, 1], got {fraction}; try 0.75")
-        self.first, self.second, self.fraction = float(first), float(second), fraction
-        self.peak = max(self.first, self.second)
-
-    def __call__(self, epoch: int, max_epochs: int) -> float:
-        """The weight for this epoch."""
-        return self.first if epoch < self.fraction * max_epochs else self.second

@@ -169,25 +169,22 @@ class AnnealedLogits(nn.Module):
 
     Mean over batch and classes of (z_s - Phi(T) z_t)^2, Phi = 1 - (T - 1) / T_max, while T goes
     from T_max down to 1 in whole steps over the stage: the student starts from soft logits. The
-    second stage, labels alone, is a matter of the weights' schedules.
+    second stage, labels alone, is the training itself: see conf/loss/annealing_kd.yaml.
 
     Args:
         max_temperature: the whole number T starts from; the paper's 10 for images.
-        fraction: of the training that the stage takes, in (0, 1].
     """
 
-    def __init__(self, max_temperature: Count, fraction: float):
+    def __init__(self, max_temperature: Count):
         super().__init__()
         if max_temperature < 1:
             raise ValueError(f"max_temperature must be >= 1, got {max_temperature}; try 10")
         self.max_temperature = int(max_temperature)
-        self.fraction = float(fraction)
         self.set_epoch(0, 1)
 
     def set_epoch(self, epoch: int, max_epochs: int) -> None:
-        """Set the temperature for this epoch, counted from 0."""
-        stage = max(self.fraction * max_epochs, 1)
-        step = min(int(self.max_temperature * epoch / stage), self.max_temperature - 1)
+        """Set the temperature for this epoch of the stage, counted from 0."""
+        step = min(int(self.max_temperature * epoch / max_epochs), self.max_temperature - 1)
         self.temperature = self.max_temperature - step
 
     def forward(self, student: Output, teacher: Output, batch: Batch) -> Tensor:

@@ -58,6 +58,7 @@ TRAINING_COSTS = (
     "generated_tokens",
     "on_policy_share",
 )
+OF_STAGES = r"stage_\w+_(epochs|seconds|cpu_seconds|parameters)"  # whatever a stage is called
 _KNOWN = (
     *METRICS,
     *TEST_METRICS,
@@ -83,10 +84,12 @@ _KNOWN = (
     "test_errors",
     "teacher_test_errors",
 )
-# What a paper's rule of the epoch, a class, and a shift of some classes' logits add.
+# What a paper's rule of the epoch, a class, a shift of some classes' logits, and each stage of a
+# loss add.
 _COUNTED = re.compile(
     r"(teacher_)?test_errors(_on_\d+)?|test_accuracy_(last|best)_epoch"
     r"|shift_(frequency|val|test)(_test_errors(_on)?)?"
+    rf"|{OF_STAGES}"
 )
 
 

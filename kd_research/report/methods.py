@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,8 @@ def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> 
     told = any(trial.mean(name) is not None for trial in trials.values() for name in drawn)
     drawn = drawn if told else {}
     header += [said for said, _ in drawn.values()]
+    staged = {name: _stage_seconds(trial) for name, trial in trials.items()}
+    header += ["seconds of the stages before"] if any(staged.values()) else []
     rows = []
     for name, tuning in tunings.items():
         trial = trials.get(name)
@@ -212,9 +215,17 @@ def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> 
                 _scaled(trial, "train_step_bytes", 1 / 1024),
                 f"{sum(spent):.0f}",
                 *(_scaled(trial, cost, factor) for cost, (_, factor) in drawn.items()),
+                *([f"{staged.get(name, 0.0):.1f}"] if any(staged.values()) else []),
             ]
         )
     return table(header, rows)
+
+
+def _stage_seconds(trial: Trial) -> float:
+    """Of all stages before the training itself, the mean over the seeds."""
+    names = {name for record in trial.records for name in record.costs}
+    clocks = [name for name in names if re.fullmatch(r"stage_\w+(?<!_cpu)_seconds", name)]
+    return sum(trial.mean(name) or 0.0 for name in clocks)
 
 
 def _scaled(trial: Trial | None, name: str, factor: float) -> str:

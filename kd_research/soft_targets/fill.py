@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_research.configuration.stage_checks import stage_epochs
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
 from kd_research.interfaces import Batch, Inputs, Output
@@ -53,7 +54,9 @@ def cache(
         )
         return None
     few = what_is_cached(settings, shapes[LOGITS])
-    num_views = data.num_views or config["trainer"]["max_epochs"]
+    epochs = config["trainer"]["max_epochs"]
+    stages = (config["loss"].get("stages") or {}).values()
+    num_views = data.num_views or max([epochs, *(stage_epochs(each, epochs) for each in stages)])
     view = None if data.num_views == 1 else [data.seed, config["dataset"].get("augment")]
     try:
         return SoftTargets(

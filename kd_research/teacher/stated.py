@@ -16,16 +16,33 @@ from kd_research.models.headless import cut_vocabulary
 from kd_research.models.view import View
 from kd_research.training.distill import OptimizerFactory
 from kd_research.training.groups import Groups, check_settings
+from kd_research.training.stages import Stage
 
 log = logging.getLogger(__name__)
 
+WEIGHTS = ("weights", "ce_weight")  # what the objective has to know of a stage
 LABELS: Mapping[str, Any] = {"ce_weight": 1.0, "terms": {}}  # the objective of most teachers
 
 
 def objective_of(loss: Mapping[str, Any]) -> Objective:
     """The objective that a configuration's `loss` describes."""
-    parts = {"terms": loss["terms"], "ce_weight": loss["ce_weight"]}
+    parts = {
+        "terms": loss["terms"],
+        "ce_weight": loss["ce_weight"],
+        "stages": {
+            name: {key: stage[key] for key in WEIGHTS if key in stage}
+            for name, stage in (loss.get("stages") or {}).items()
+        },
+    }
     return Objective(**instantiate(parts, _convert_="all"))
+
+
+def stages_of(loss: Mapping[str, Any]) -> dict[str, Stage]:
+    """The stages that a configuration's `loss` states: all but their weights."""
+    return {
+        name: Stage(**instantiate({k: v for k, v in stage.items() if k not in WEIGHTS}))
+        for name, stage in (loss.get("stages") or {}).items()
+    }
 
 
 def own_objective(recipe: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -35,11 +35,13 @@ from kd_research.teacher.stated import (
     optimizer_of,
     own_dataset,
     own_objective,
+    stages_of,
     to_vocabulary,
 )
 from kd_research.training.continuation import discard, last_epoch, trim_rows
 from kd_research.training.distill import Distiller, freeze
-from kd_research.training.fit import Row, fit
+from kd_research.training.fit import Row
+from kd_research.training.stage_fits import fit_in_stages
 
 log = logging.getLogger(__name__)
 
@@ -186,16 +188,18 @@ def _train(
     recipe = config["teacher"]
     scheduler = recipe["scheduler"]
     optimizer, groups = optimizer_of(recipe["optimizer"])
-    stage = Distiller(
+    loss = config["loss"] if taught_by else own_objective(recipe)
+    distiller = Distiller(
         module.train(),  # what is loaded pretrained comes in eval mode, and would stay so
-        objective_of(config["loss"] if taught_by else own_objective(recipe)),
+        objective_of(loss),
         optimizer,
         instantiate(scheduler) if scheduler else None,
         taught_by.module if taught_by else None,
         groups,
+        stages_of(loss),
     )
-    stage.build(build_batch(data), len(data.train))
-    stage.parameters_for_optimizer()  # a group that takes nothing is told now
+    distiller.build(build_batch(data), len(data.train))
+    distiller.parameters_for_optimizer()  # a group that takes nothing is told now
     rows_path = directory / METRICS_NAME
     trim_rows(rows_path, last_epoch(directory, key))
 
@@ -206,10 +210,11 @@ def _train(
     seed_everything(recipe["seed"], verbose=False)
     seeded, options = data.with_seed(recipe["seed"]), trainer_options(config)
     try:
-        selection = fit(stage, seeded, options, directory, log, key, name="teacher")
+        given = (distiller, seeded, options, directory, log, key)
+        selection = fit_in_stages(*given, name="teacher")
     except FloatingPointError as error:
         raise ValueError(f"its training failed: {error} (its own are teacher.*)") from error
-    module.to(stage.trainer.strategy.root_device)  # the fit left it on the CPU
+    module.to(distiller.trainer.strategy.root_device)  # the fit left it on the CPU
     known = {"selection": selection.as_dict(), "val_accuracy": accuracy(module, data, data.val)}
     module.cpu()
     write_json(directory / "teacher.json", known)

@@ -34,9 +34,10 @@ class WithoutFrozen(PerEpoch, Callback):
 
 
 def frozen(module: LightningModule) -> list[str]:
-    """The names of the parameters that take no gradient."""
+    """The names of the parameters that take no gradient, in no stage of the training."""
+    learners = getattr(module, "learners", None) or ()
     return [
         name
         for name, parameter in module.named_parameters(remove_duplicate=False)
-        if not parameter.requires_grad
+        if not parameter.requires_grad and name not in learners
     ]

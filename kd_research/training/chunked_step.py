@@ -65,7 +65,7 @@ class ChunkedStep:
         valid = batch.labels != IGNORED
         hidden = self.student.hidden(batch.inputs)[valid]
         chosen = batch._replace(labels=batch.labels[valid], index=position_index(batch)[valid])
-        teach = self._teach(batch, valid, cached, run_teacher) if objective.needs_teacher else None
+        teach = self._teach(batch, valid, cached, run_teacher) if objective.asks_teacher else None
         assert self.student.head is not None
         size = max(1, CHUNK // self.num_classes)
         before = self._tidy if hidden.device.type == "cpu" else lambda: None

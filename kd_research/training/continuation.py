@@ -26,6 +26,7 @@ from kd_research.training.callbacks import PerEpoch
 log = logging.getLogger(__name__)
 LONGEST_SHARE = 0.1  # of the time, for saving: an epoch as long as ten savings is saved at once
 KEY = "kd_research"
+STAGES = "stages"  # the folder of those before the training itself, in a run's
 # What may change in a configuration without changing the fit.
 OTHER_KEYS = (
     *("overrides", "tracking", "output_dir", "sweep", "pool", "sampler", "efficiency"),
@@ -86,9 +87,16 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return found
 
 
-def discard(directory: Path) -> None:
-    """Remove what a fit could go on from: its result is written, or is known to be none."""
-    shutil.rmtree(checkpoint_path(directory).parent, ignore_errors=True)
+def discard(directory: Path, stages: bool = True) -> None:
+    """Remove what a fit could go on from: its result is written, or is known to be none.
+
+    Args:
+        directory: the run's folder.
+        stages: whether also that of the stages before it.
+    """
+    folders = [directory, *((directory / STAGES).glob("*") if stages else ())]
+    for folder in folders:
+        shutil.rmtree(checkpoint_path(folder).parent, ignore_errors=True)
 
 
 def trim_rows(path: Path, epoch: int | None) -> list[dict[str, Any]]:

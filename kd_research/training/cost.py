@@ -55,7 +55,7 @@ class EpochTimes(PerEpoch, Callback):
             if computed:  # the others' share of the view, had the teacher been this process's alone
                 rest = cached.filling_seconds * (cached.num_examples / computed - 1)
         else:
-            self._taught.append(pl_module.objective.needs_teacher)
+            self._taught.append(pl_module.objective.asks_teacher)
         self._rest.append(rest)
         self._times.append((self._now[0] - self._start[0], self._now[1] - self._start[1]))
 
@@ -68,6 +68,10 @@ class EpochTimes(PerEpoch, Callback):
         self._times = [(wall, cpu) for wall, cpu in state_dict["times"]]
         self._taught = list(state_dict["taught"])
         self._rest = list(state_dict.get("rest", [0.0] * len(self._times)))
+
+    def totals(self) -> tuple[float, float]:
+        """Seconds of all epochs: of the wall's clock, and of this process on the processor."""
+        return sum(wall for wall, _ in self._times), sum(cpu for _, cpu in self._times)
 
     def costs(self) -> dict[str, float | None]:
         """Medians over the epochs: of all, and of those with a live teacher and without one.
@@ -112,7 +116,7 @@ def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> in
     """
     module.zero_grad(set_to_none=True)
     module.train()
-    asked = teacher is not None and module.objective.needs_teacher
+    asked = teacher is not None and module.objective.asks_teacher
     chunked = module.in_chunks(batch)
     taught = module.run_teacher(batch.inputs) if asked and module.cached and not chunked else None
     running = list(teacher.state_dict().values()) if teacher and asked and not taught else []

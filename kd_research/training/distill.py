@@ -10,7 +10,7 @@ saves it, wraps it in DDP or shows it to the optimizer. `freeze` makes it unable
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,9 @@ from kd_research.training.dot import DOT
 from kd_research.training.groups import Groups, parameter_groups
 from kd_research.training.on_policy import StudentText
 from kd_research.training.optimizer_step import num_labels, step_of, steps_of_an_epoch
+from kd_research.training.optimizers import checked_dot, configured
 from kd_research.training.schedules import Schedule
+from kd_research.training.stages import Learners, Stage
 from kd_research.training.train_losses import TrainLosses
 
 LARGE_VOCABULARY = 4096  # tokens: below, no batch has so many logits that they must be chunked
@@ -56,6 +58,7 @@ class Distiller(LightningModule):
             rate.
         teacher: None where the objective needs none.
         groups: of parameters that have settings of their own.
+        stages: before the training itself, by name; those that the objective lacks do not exist.
 
     Raises:
         ValueError: the objective needs a teacher and there is none, or names unknown layers.
@@ -69,6 +72,7 @@ class Distiller(LightningModule):
         scheduler: Schedule | SchedulerFactory | None = None,
         teacher: nn.Module | None = None,
         groups: Groups | None = None,
+        stages: Mapping[str, Stage] | None = None,
     ):
         super().__init__()
         if objective.needs_teacher and teacher is None:
@@ -79,6 +83,8 @@ class Distiller(LightningModule):
         self.student = student
         self.objective = objective
         self._factories, self._groups = (optimizer, scheduler), groups or {}
+        self.stages = {name: (stages or {})[name] for name in objective.stages}
+        self.learners: Learners | None = None  # where there are stages
         self._dot: DOT | None = None  # the optimizer, if it wants the labels' gradient apart
         self._student = Capture(student, objective.layers("student"))
         self._teacher = (
@@ -113,7 +119,7 @@ class Distiller(LightningModule):
             batch: any examples.
             num_examples: of the training split, for memory banks.
         """
-        if self._teacher is None and batch.labels.ndim == 1:
+        if self._teacher is None and batch.labels.ndim == 1 and not self.stages:
             return
         was_training = self.student.training
         self.student.eval()
@@ -132,6 +138,8 @@ class Distiller(LightningModule):
                 self.student, net, self.objective, batch, student.logits.shape[2]
             )
         self.student.train(was_training)
+        if self.stages:
+            self.learners = Learners(self, self.stages, batch)
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device; Lightning does not know of it."""
@@ -143,7 +151,8 @@ class Distiller(LightningModule):
         self.objective.set_epoch(self.current_epoch, self.trainer.max_epochs or 1)
         if self.cached is not None:
             self.cached.start_epoch(self.current_epoch)
-            if self.fill is not None and self._is_whole_epoch():
+            whole = self.objective.asks_teacher and self._is_whole_epoch()
+            if self.fill is not None and whole:
                 self.fill(self.device, [self.current_epoch])
         if self.text is not None:
             self.text.start((self.trainer.max_epochs or 1) * steps_of_an_epoch(self.trainer))
@@ -158,7 +167,7 @@ class Distiller(LightningModule):
 
     def teach(self, batch: Batch) -> Output | None:
         """The teacher's output for the batch, without gradient; None where nobody asks for it."""
-        if self._teacher is None:
+        if self._teacher is None or not self.objective.asks_teacher:
             return None
         if self.cached is not None:
             return self.cached.outputs(
@@ -263,32 +272,23 @@ class Distiller(LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer over what trains: the student and the objective's own parts."""
         make_optimizer, schedule = self._factories
-        optimizer = make_optimizer(self.parameters_for_optimizer())
-        if isinstance(optimizer, DOT):
-            if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:
-                raise ValueError(
-                    "optimizer=dot keeps two gradients apart, which clipping and accumulation "
-                    "would mix; try trainer.gradient_clip_val=null, or another optimizer"
-                )
-            self._dot = optimizer
-        after_step = getattr(self.student, "after_step", None)
-        if after_step is not None:
-            optimizer.register_step_post_hook(lambda *_: after_step())
-        if schedule is None:
-            return optimizer
-        if not isinstance(schedule, Schedule):
-            return {"optimizer": optimizer, "lr_scheduler": schedule(optimizer)}
-        return {"optimizer": optimizer, "lr_scheduler": schedule.bound(optimizer, self.trainer)}
+        optimizer = make_optimizer(self.parameters_for_optimizer(some=bool(self.stages)))
+        self._dot = checked_dot(optimizer, self.trainer)
+        stage = self.stages.get(self.objective.stage or "")
+        return configured(optimizer, schedule, stage, self.student, self.trainer)
 
-    def parameters_for_optimizer(self) -> list[dict[str, Any]]:
+    def parameters_for_optimizer(self, some: bool = False) -> list[dict[str, Any]]:
         """What trains, in groups: the student's parameters and the objective's own.
 
+        Args:
+            some: whether these are those of a stage.
+
         Raises:
-            ValueError: a group takes nothing.
+            ValueError: a group takes nothing, of what trains in any stage.
         """
         trained = {
             name.removeprefix("student."): parameter
             for name, parameter in self.named_parameters()
             if parameter.requires_grad
         }
-        return parameter_groups(trained.items(), self._groups)
+        return parameter_groups(trained.items(), self._groups, some)

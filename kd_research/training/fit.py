@@ -137,7 +137,7 @@ def fit(
     checkpoints = directory / "checkpoints"
     goes_on = fit_identity is not None and last_epoch(directory, fit_identity) is not None
     if not goes_on:
-        discard(directory)
+        discard(directory, stages=False)
     metric, mode = TEXT_SELECTION if data.val.labels.ndim == 2 else SELECTION
     keep = KeepSelected(checkpoints, metric, mode)
     keep.save_weights_only = options.get("strategy") == "fsdp"
@@ -163,6 +163,8 @@ def fit(
     path = str(checkpoint_path(directory)) if goes_on else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*exists and is not empty")  # it goes on
+        if module.stages:  # what stands still after them is in eval mode
+            warnings.filterwarnings("ignore", message="Found .* in eval mode at the start")
         trainer.fit(module, datamodule=data, ckpt_path=path)
     if keep.best_model_score is None:
         raise ValueError(

@@ -68,7 +68,7 @@ def check_settings(groups: Groups, factory: Callable[..., Any]) -> None:
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], groups: Groups
+    named: Iterable[tuple[str, nn.Parameter]], groups: Groups, some: bool = False
 ) -> list[dict[str, Any]]:
     """The groups as torch's optimizers take them; first the rest, which has no settings.
 
@@ -76,6 +76,7 @@ def parameter_groups(
         named: path, parameter.
         groups: name -> {paths: patterns, one of which fits; vectors: only norms and biases, which
             have one dimension at most; and the settings}.
+        some: whether these are not all that ever train, so that a group may take nothing.
 
     Raises:
         ValueError: a group with paths takes nothing. Norms and biases there may be none, as beside
@@ -89,7 +90,7 @@ def parameter_groups(
         place = next((name for name, each in groups.items() if _takes(each, path, parameter)), None)
         (rest if place is None else taken[place]).append(parameter)
     empty = [name for name, own in taken.items() if not own and groups[name].get("paths")]
-    if empty:
+    if empty and not some:
         shown = ", ".join([*paths[:4], "..."] if len(paths) > 8 else paths)
         raise ValueError(
             "\n".join(

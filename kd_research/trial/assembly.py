@@ -154,6 +154,7 @@ class Parts:
             self._schedule(),
             self.teacher.module if self.teacher else None,
             groups,
+            stated.stages_of(self.config["loss"]),
         )
         example = teachers.build_batch(self.data)
         module.build(example, len(self.data.train))
@@ -169,8 +170,7 @@ class Parts:
             check_writers(self._text, self.config, example, self.student, judge)
             module.text = self._text
         if self.teacher and module.teacher_shapes and module.text is None and not self._reads:
-            key = self.teacher.key
-            module.cached = cache(self.config, self.data, key, module.teacher_shapes)
+            module.cached = cache(self.config, self.data, self.teacher.key, module.teacher_shapes)
             check_draws(module.cached, module.objective.terms)
         if module.cached:
             to_fill = partial(fill, module.cached, self.data, module.run_teacher)

@@ -51,8 +51,9 @@ from kd_research.training.adapters import trained_parameters
 from kd_research.training.continuation import discard, identity, last_epoch, trim_rows
 from kd_research.training.cost import EpochTimes, step_bytes
 from kd_research.training.device import check_device, memory_problem
-from kd_research.training.fit import Row, fit, make_trainer
+from kd_research.training.fit import Row, make_trainer
 from kd_research.training.paper_rule import PaperRule
+from kd_research.training.stage_fits import fit_in_stages, stage_costs
 from kd_research.trial.assembly import Parts
 from kd_research.trial.summary import summary
 
@@ -148,7 +149,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     reader = [PaperRule(config["paper_rule"], parts.data)] if config["paper_rule"] else []
     times = EpochTimes()
     callbacks: list[Callback] = [*reader, times]
-    selection = fit(
+    selection = fit_in_stages(
         parts.module, parts.data, config["trainer"], directory, log, fit_identity, callbacks
     )
     if distributed.is_available() and distributed.is_initialized():
@@ -176,7 +177,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     if config["shift_classes"]:
         metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
     costs, how = costs_of_pair(parts.student, teacher, measured)
-    costs |= times.costs() | parts.text_costs()
+    costs |= times.costs() | stage_costs(parts.module, directory) | parts.text_costs()
     if parts.trains:
         batch = parts.batch_on(device, parts.data.batch_size)
         costs["train_step_bytes"] = step_bytes(parts.module, teacher, batch)

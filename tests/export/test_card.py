@@ -86,3 +86,12 @@ def test_an_adapter_and_what_it_began_with_are_shown(is_trained):
         assert "| adapter | kd_research.training.adapters.FewShot (examples=4) |" in found
         assert "| loss terms | none: it was not trained |" in found
         assert "| epoch chosen |" not in found
+
+
+def test_a_stage_before_is_shown_with_what_it_cost():
+    stage = {"epochs": 30, "of": 240, "weights": {"ab": 1.0}}
+    loss = {"ce_weight": 1.0, "terms": {"ab": {"weight": 0.0}}, "stages": {"boundaries": stage}}
+    found = card(loss, is_distilled=True, stage_boundaries_seconds=12.5)
+    said = "| stage before: boundaries | ab, 30 epochs to 240 of the training, beside it |"
+    assert said in found
+    assert "| stage_boundaries_seconds | 12.5 |" in found

@@ -220,8 +220,17 @@ def factor_transfer(setting):
         unit((maps**2).sum(dim=1).flatten(1)).nan_to_num()
         for maps in shrink(loss.translator(ours), code)
     ]
-    error = ((loss.decoder(code) - theirs) ** 2).sum() / theirs.numel()
-    return (factors[0] - factors[1]).abs().sum() / factors[0].numel() + error
+    return (factors[0] - factors[1]).abs().sum() / factors[0].numel()
+
+
+def paraphraser(setting):
+    loss, (_, theirs) = setting.loss, layers(setting, 0)
+    return ((loss.decoder(loss.encoder(theirs)) - theirs) ** 2).sum() / theirs.numel()
+
+
+def plain_difference(setting):
+    ours, theirs = layers(setting, 0)
+    return ((setting.loss.regressor(ours) - theirs) ** 2).sum() / theirs.numel()
 
 
 def activation_boundaries(setting):

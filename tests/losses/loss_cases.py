@@ -1,4 +1,7 @@
-"""The table of losses: one row per file of conf/loss, which drives every property test."""
+"""The table of losses: one row per file of conf/loss, which drives every property test.
+
+A loss with stages has a row for each, `NAME@STAGE`; NAME is the training itself.
+"""
 
 import copy
 import functools
@@ -12,13 +15,13 @@ import feature_references as features
 import loss_references as references
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.models.capture import Capture
+from kd_research.teacher.stated import objective_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -34,6 +37,7 @@ class Case:
         shift, scale: blind to a constant added to the student's logits; to their scale.
         feature_scale: blind to the scale of the student's activations.
         random: draws anew at each call.
+        still: beginnings of the paths of what does not learn in the stage.
         overrides: what the tests compose it with, to make it small.
     """
 
@@ -44,6 +48,7 @@ class Case:
     scale: bool = False
     feature_scale: bool = False
     random: bool = False
+    still: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
 
@@ -52,6 +57,8 @@ BEFORE_RELU = (
     "loss.student_layers=[stages.0.norm,stages.-1.norm]",
     "loss.teacher_layers=[stages.0.norm,stages.-1.norm]",
 )
+
+PARAPHRASER = ("terms.ft.encoder.", "terms.ft.decoder.")
 
 CASES: dict[str, Case] = {
     "ce": Case({}, zero=False),
@@ -87,13 +94,15 @@ CASES: dict[str, Case] = {
     "mlkd": Case({"mlkd": references.multi_level}, pointwise=False),
     "spherical_kd": Case({"spherical_kd": references.spherical}, scale=True),
     "ctkd": Case({"ctkd": references.ctkd}),
-    "annealing_kd": Case({"annealing_kd": references.annealed}, zero=False, shift=False),
+    "annealing_kd": Case({}, zero=False),
+    "annealing_kd@annealed": Case({"annealing_kd": references.annealed}, zero=False, shift=False),
     "kd_at": Case({"kd": references.soft_target, "at": features.attention}),
     "dml": Case({"dml": features.dml}, zero=False, shift=True, overrides=PEER),
     "fitnet": Case({"fitnet": features.hint}, zero=False),
     "at": Case({"at": features.attention}, feature_scale=True),
     "nst": Case({"nst": features.nst}, feature_scale=True),
-    "fsp": Case({"fsp": features.fsp}),
+    "fsp": Case({}, zero=False, still=("terms.",)),
+    "fsp@flow": Case({"fsp": features.fsp}, still=("head.",)),
     "kdsvd": Case({"kdsvd": features.singular_vectors}),
     "cwd": Case({"cwd": features.cwd}),
     "ickd": Case({"ickd": features.ickd}, zero=False),
@@ -104,9 +113,23 @@ CASES: dict[str, Case] = {
     "ofd": Case({"ofd": features.ofd}, zero=False, overrides=BEFORE_RELU),
     "cat_kd": Case({"cat_kd": features.class_attention}, zero=False),
     "ofa": Case({"ofa": features.one_for_all}, zero=False),
-    "ft": Case({"ft": features.factor_transfer}, zero=False),
-    "ab": Case({"ab": features.activation_boundaries}, zero=False, overrides=BEFORE_RELU),
+    "ft": Case({"ft": features.factor_transfer}, zero=False, still=PARAPHRASER),
+    "ft@paraphraser": Case(
+        {"ft": features.paraphraser},
+        zero=False,
+        still=("stages.", "head.", "terms.ft.translator."),
+    ),
+    "ab": Case({}, zero=False, overrides=BEFORE_RELU, still=("terms.",)),
+    "ab@boundaries": Case(
+        {"ab": features.activation_boundaries},
+        zero=False,
+        overrides=BEFORE_RELU,
+        still=("head.",),
+    ),
     "pad": Case({"pad": features.prime_aware}, zero=False),
+    "pad@plain": Case(
+        {"pad": features.plain_difference}, zero=False, still=("terms.pad.variance",)
+    ),
     "reviewkd": Case({"reviewkd": features.reviewkd}, zero=False),
     "sp": Case({"sp": features.sp}, pointwise=False, feature_scale=True),
     "rkd": Case({"rkd": features.rkd}, pointwise=False, feature_scale=True),
@@ -157,6 +180,7 @@ class Setting:
     see_teacher: Capture
     objective: Objective
     batch: Batch
+    still: tuple[str, ...] = ()
     loss: Any = None
 
     def __post_init__(self) -> None:
@@ -181,6 +205,11 @@ class Setting:
     def parameters(self) -> list[nn.Parameter]:
         return [*self.student_module.parameters(), *self.objective.parameters()]
 
+    def learning(self) -> list[tuple[str, nn.Parameter]]:
+        """Those that learn in the row's stage, with their paths: student, then objective."""
+        named = [*self.student_module.named_parameters(), *self.objective.named_parameters()]
+        return [(path, each) for path, each in named if not path.startswith(self.still)]
+
     def fresh(self) -> None:
         for parameter in self.parameters():
             parameter.grad = None
@@ -189,14 +218,17 @@ class Setting:
 @functools.cache
 def compose_loss(name: str, *overrides: str) -> Any:
     with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose(overrides=[f"+loss={name}", *overrides])
+        cfg = compose(overrides=[f"+loss={name.partition('@')[0]}", *overrides])
     OmegaConf.resolve(cfg)
     return cfg.loss
 
 
 def make_objective(name: str, *overrides: str) -> Objective:
     cfg = compose_loss(name, *CASES[name].overrides, *overrides)
-    return Objective(**instantiate({"terms": cfg.terms, "ce_weight": cfg.ce_weight}))
+    objective = objective_of(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    if "@" in name:
+        objective.set_stage(name.partition("@")[2])
+    return objective
 
 
 def make_batch(size: int, classes: int, seed: int) -> Batch:
@@ -236,4 +268,4 @@ def make_setting(
     with torch.no_grad():
         example = [see(batch.inputs) for see in captures]
     objective.build(*example, num_examples=4 * size)
-    return Setting(student, teacher, *captures, objective, batch)
+    return Setting(student, teacher, *captures, objective, batch, CASES[name].still)

@@ -102,24 +102,6 @@ def test_margin_is_the_mean_of_the_negative_half():
     assert negative_mean(norm)[3].item() == pytest.approx(-0.3)  # never negative: -3 deviations
 
 
-def test_the_student_does_not_train_the_paraphraser():
-    setting = make_setting("ft", overrides=("loss.terms.ft.loss.reconstruction_weight=0",))
-    setting.value()[0].backward()
-    loss = setting.objective.terms["ft"]
-    assert all(p.grad is None or not p.grad.any() for p in loss.encoder.parameters())
-    assert all(p.grad.any() for p in loss.translator[0][0].parameters())
-
-
-def test_boundaries_first_and_labels_after():
-    setting = make_setting("ab")
-    objective = setting.objective
-    stages = []
-    for epoch in (0, 29, 30, 239):
-        objective.set_epoch(epoch, 240)
-        stages.append((objective.weights["ab"], objective.ce_weight))
-    assert stages == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
-
-
 def test_a_boundary_that_is_met_by_the_margin_costs_nothing():
     setting = make_setting("ab")
     loss = setting.objective.terms["ab"]

@@ -28,7 +28,7 @@ def prepared(name):
 def gradients(setting):
     setting.fresh()
     setting.value()[0].backward()
-    return [p.grad for p in setting.parameters() if p.requires_grad]
+    return [p.grad for _, p in setting.learning() if p.requires_grad]
 
 
 def alone():

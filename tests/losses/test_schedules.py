@@ -8,7 +8,7 @@ from loss_cases import make_objective, make_setting
 from torch import nn
 
 from kd_research.losses.objective import Objective
-from kd_research.losses.schedules import CosineDecay, TwoStage, Warmup
+from kd_research.losses.schedules import CosineDecay, Warmup
 
 
 class Constant(nn.Module):
@@ -36,34 +36,45 @@ def test_cosine_decay_ends_near_0():
     assert weight(10, 24) == weight(100, 240)
 
 
-def test_two_stages():
-    weight = TwoStage(1.0, 0.25, fraction=0.5)
-    assert [weight(epoch, 4) for epoch in range(4)] == [1.0, 1.0, 0.25, 0.25]
-    with pytest.raises(ValueError, match="fraction must be in"):
-        TwoStage(1.0, 0.0, fraction=2)
-
-
-def test_the_objective_follows_the_epochs():
-    setting = make_setting("annealing_kd")
+def test_a_stage_has_weights_of_its_own():
+    setting = make_setting("annealing_kd", overrides=("loss.lambda=3",))
     objective = setting.objective
-    seen = []
-    for epoch in range(40):
-        objective.set_epoch(epoch, 40)
-        total, parts = setting.value()
-        seen.append((objective.ce_weight, objective.weights["annealing_kd"]))
-        expected = sum(
-            weight * parts[name]
-            for name, weight in (("ce", objective.ce_weight), *objective.weights.items())
-            if name in parts
-        )
-        assert torch.allclose(total, expected)
-    assert seen == [(0.0, 1.0)] * 30 + [(1.0, 0.0)] * 10
-    loss = objective.terms["annealing_kd"]
+    assert objective.stages == ("annealed",)
+    _, parts = setting.value()
+    assert set(parts) == {"ce"}
+    assert not objective.asks_teacher
+    objective.set_stage("annealed")
+    assert objective.asks_teacher
     temperatures = []
     for epoch in range(30):
-        loss.set_epoch(epoch, 40)
-        temperatures.append(loss.temperature)
+        objective.set_epoch(epoch, 30)
+        temperatures.append(objective.terms["annealing_kd"].temperature)
+        total, parts = setting.value()
+        assert set(parts) == {"annealing_kd"}
+        assert torch.allclose(total, 3 * parts["annealing_kd"])
     assert temperatures == [10 - epoch // 3 for epoch in range(30)]
+
+
+def test_a_weight_in_a_stage_follows_the_epochs_of_the_stage():
+    warmup = Warmup(2.0, epochs=1, of=2)
+    stage = {"weights": {"x": warmup}, "ce_weight": 0.5}
+    terms = {"x": {"loss": Constant(), "weight": 0.0}, "y": {"loss": Constant(), "weight": 1.0}}
+    objective = Objective(terms, 1.0, {"first": stage})
+    assert (objective.ce_weight, objective.weights) == (1.0, {"y": 1.0})
+    objective.set_stage("first")
+    objective.set_epoch(0, 4)
+    assert (objective.ce_weight, objective.weights) == (0.5, {"x": 1.0})
+    objective.set_epoch(1, 4)
+    assert objective.weights == {"x": 2.0}
+
+
+def test_a_stage_without_terms_does_not_exist():
+    terms = {"x": {"loss": Constant(), "weight": 0.0}}
+    objective = Objective(terms, 1.0, {"first": {"weights": {"x": 0.0}, "ce_weight": 1.0}})
+    assert objective.stages == ()
+    assert len(objective.terms) == 0
+    with pytest.raises(ValueError, match="the stage first weighs z; there are: x"):
+        Objective(terms, 1.0, {"first": {"weights": {"z": 1.0}}})
 
 
 def test_a_nested_loss_is_told_of_the_epoch():
@@ -100,6 +111,4 @@ def test_weights_must_make_sense():
         objective(1.0, float("nan"))
     with pytest.raises(ValueError, match="nothing to minimise in epoch 0"):
         objective(0.0, 0.0)
-    with pytest.raises(ValueError, match="nothing to minimise in epoch 0"):
-        objective(0.0, TwoStage(0.0, 1.0, fraction=0.5))
     assert not objective(1.0, 1.0).needs_teacher

@@ -104,6 +104,21 @@ def test_what_text_cost_to_draw_is_on_the_page(tmp_path: Path) -> None:
     assert "| ce | 50.0 | - | 2.0 | 6 | - | - | - |" in page
 
 
+def test_what_the_stages_of_a_method_cost_is_on_the_page(tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    for path in (tmp_path / "c" / "trials" / "0001").glob("seed-*/record.json"):
+        record = json.loads(path.read_text())
+        stages = {"stage_one_seconds": 4.0, "stage_two_seconds": 1.5, "stage_one_cpu_seconds": 9.0}
+        record["costs"] |= stages
+        path.write_text(json.dumps(record))
+    summary = write_report(tmp_path / "c")
+    assert summary.methods is not None
+    page = summary.methods.read_text()
+    assert "| seconds of all tuning runs | seconds of the stages before |" in page
+    assert "| kd | - | 200.0 | 2.0 | 6 | 5.5 |" in page
+    assert "| ce | 50.0 | - | 2.0 | 6 | 0.0 |" in page
+
+
 def test_the_page_of_a_comparison_that_still_runs(tmp_path: Path) -> None:
     make(tmp_path / "c")
     summary = write_report(tmp_path / "c")

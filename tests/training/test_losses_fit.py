@@ -26,16 +26,20 @@ CONVOLUTIONAL = ("student=cnn", "student.model.width=3", "student.model.depth=2"
 def test_defaults_fit_the_cnn(tiny: Compose, loss: str) -> None:
     parts = Parts(plain(tiny(*CONVOLUTIONAL, f"loss={loss}")))
     module, batch = parts.module, parts.example(16)
-    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1e-3)
-    module.objective.set_epoch(0, 10)
-    student = module._student(batch.inputs)
-    teacher = module.run_teacher(batch.inputs) if module.objective.needs_teacher else None
-    total, _ = module.objective(student, teacher, batch)
-    total.backward()
-    optimizer.step()
-    assert total.isfinite()
-    idle = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
-    assert not idle, "DistributedDataParallel would wait for these"
+    for stage in (*module.stages, None):
+        if module.learners is not None:
+            module.learners.enter(stage)
+            module.zero_grad(set_to_none=True)
+        optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=1e-3)
+        module.objective.set_epoch(0, 10)
+        student = module._student(batch.inputs)
+        teacher = module.run_teacher(batch.inputs) if module.objective.needs_teacher else None
+        total, _ = module.objective(student, teacher, batch)
+        total.backward()
+        optimizer.step()
+        assert total.isfinite()
+        idle = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+        assert not idle, "DistributedDataParallel would wait for these"
 
 
 @pytest.mark.parametrize("model", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1"])
