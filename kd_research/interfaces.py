@@ -75,6 +75,7 @@ class DistillationLoss(Protocol):
       training itself, by losses that compute something else in it;
     * `set_epoch(epoch, max_epochs)`: called at the start of each epoch of a stage, counted from 0;
     * `needs_teacher = False`: the loss takes `teacher=None`;
+    * `runs_teacher = True`: it runs the teacher itself, which then is live throughout;
     * `any_vocabulary = True`: the teacher may name other classes than the student;
     * `reads_texts = True`: a position's value depends on others, or on whole rows of logits.
     """

@@ -41,6 +41,7 @@ from kd_research.losses.relations import (
 )
 from kd_research.losses.review import Review
 from kd_research.losses.schedules import Warmup
+from kd_research.losses.self_supervision import SelfSupervised
 from kd_research.losses.singular import SingularVectors
 from kd_research.losses.sorted_probabilities import UniversalLogit
 from kd_research.losses.target_class import (
@@ -99,6 +100,7 @@ __all__ = [
     "ReusedClassifier",
     "ReverseKL",
     "Review",
+    "SelfSupervised",
     "SimilarityPreserving",
     "SimpleRecipe",
     "SkewKL",

@@ -98,6 +98,11 @@ class Objective(nn.Module):
         return any(getattr(self.terms[name], "needs_teacher", True) for name in self.weights)
 
     @property
+    def runs_teacher(self) -> bool:
+        """Whether any term runs the teacher itself, on what is in no cache."""
+        return any(getattr(loss, "runs_teacher", False) for loss in self.terms.values())
+
+    @property
     def any_vocabulary(self) -> bool:
         """Whether every term takes a teacher with other classes than the student's."""
         return all(getattr(loss, "any_vocabulary", False) for loss in self.terms.values())

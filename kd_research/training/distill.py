@@ -128,7 +128,8 @@ class Distiller(LightningModule):
         if self._teacher is not None:
             teacher = self._teacher(batch.inputs)
             outputs = {LOGITS: teacher.logits, **teacher.features}
-            self.teacher_shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+            if not self.objective.runs_teacher:
+                self.teacher_shapes = {name: tuple(v.shape[1:]) for name, v in outputs.items()}
             num_examples *= batch.labels[0].numel()  # each position is one
             chosen = select(student, teacher, batch, self.objective.any_vocabulary)
             self.objective.build(*chosen[:2], num_examples)

@@ -139,8 +139,9 @@ def _fit_stage(
     own = {"max_epochs": epochs, "max_steps": -1, "limit_val_batches": 0}
     times = EpochTimes()
     continuation = [Continuation(folder, fit_identity)] if fit_identity is not None else []
-    callbacks = [times, EpochLog(log_and_say), WithoutFrozen(), *continuation]
-    callbacks += [Bar()] if bar else []
+    spoken_bar = [Bar()] if bar else []
+    callbacks: list[Callback] = [times, EpochLog(log_and_say), WithoutFrozen()]
+    callbacks += [*continuation, *spoken_bar]
     trainer = make_trainer({**options, **own, "enable_progress_bar": bar}, folder, callbacks)
     module.strict_loading = False
     _start_anew()

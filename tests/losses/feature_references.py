@@ -389,3 +389,54 @@ def dml(setting):
         for s, p, y in rows
     ]
     return sum(values) / len(values)
+
+
+def embeddings(setting, who):
+    """Of images and of their views: head, features of each; the logits of the views beside."""
+    net, head, own = {
+        "student": (setting.student_module, setting.loss.student_head, setting.student),
+        "teacher": (setting.teacher_module, setting.loss.teacher_head, setting.teacher),
+    }[who]
+    views = [
+        torch.from_numpy(np.rot90(image.numpy(), turns, (1, 2)).copy())
+        for image in setting.batch.inputs
+        for turns in (1, 2, 3)
+    ]
+    kept = []
+    handle = net.pool.register_forward_hook(lambda *given: kept.append(given[2].double()))
+    logits = net(torch.stack(views)).double()
+    handle.remove()
+    return head(own.features["pool"]), head(kept[0]), logits
+
+
+def cosines(images, views):
+    return [[float(a @ b / (a.norm() * b.norm())) for b in images] for a in views]
+
+
+def view_of_an_image(setting):
+    images, views, _ = embeddings(setting, "teacher")
+    rows = cosines(images, views)
+    return -sum(math.log(softmax(row, 1)[k // 3]) for k, row in enumerate(rows)) / len(rows)
+
+
+def of_the_best(student, teacher, right, temperature, share):
+    """T^2 KL over the rows that are right, and the best of the others, ranked as in section 3.3."""
+    ranks = [sorted(row, reverse=True).index(row[y]) for row, y in zip(teacher, right, strict=True)]
+    order = sorted(range(len(ranks)), key=lambda k: (ranks[k], -softmax(teacher[k], 1)[right[k]]))
+    wrong = sum(rank > 0 for rank in ranks)
+    chosen = order[: len(ranks) - wrong + int(share * wrong)]
+    parts = [kl(softmax(teacher[k], temperature), softmax(student[k], temperature)) for k in chosen]
+    return temperature**2 * sum(parts) / len(parts)
+
+
+def self_supervised(setting):
+    labels = setting.batch.labels.tolist()
+    ours, theirs = embeddings(setting, "student"), embeddings(setting, "teacher")
+    per_view = [y for y in labels for _ in range(3)]
+    right = [k // 3 for k in range(len(per_view))]
+    images = of_the_best(
+        setting.student.logits.tolist(), setting.teacher.logits.tolist(), labels, 4, 1
+    )
+    views = of_the_best(ours[2].tolist(), theirs[2].tolist(), per_view, 4, 1)
+    similar = of_the_best(cosines(*ours[:2]), cosines(*theirs[:2]), right, 0.5, 0.75)
+    return 0.9 * images + 2.7 * views + 10 * similar

@@ -130,6 +130,18 @@ CASES: dict[str, Case] = {
     "pad@plain": Case(
         {"pad": features.plain_difference}, zero=False, still=("terms.pad.variance",)
     ),
+    "sskd": Case(
+        {"sskd": features.self_supervised},
+        zero=False,
+        pointwise=False,
+        still=("terms.sskd.teacher_head.",),
+    ),
+    "sskd@head": Case(
+        {"sskd": features.view_of_an_image},
+        zero=False,
+        pointwise=False,
+        still=("stages.", "head.", "terms.sskd.student_head."),
+    ),
     "reviewkd": Case({"reviewkd": features.reviewkd}, zero=False),
     "sp": Case({"sp": features.sp}, pointwise=False, feature_scale=True),
     "rkd": Case({"rkd": features.rkd}, pointwise=False, feature_scale=True),

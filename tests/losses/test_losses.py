@@ -262,7 +262,7 @@ def test_mixed_labels_are_taken_or_refused(name):
     setting = make_setting(name)
     mixed = torch.randn(6, 5).softmax(dim=1)
     setting.batch = setting.batch._replace(labels=mixed)
-    if name in ("dkd", "dkd_lskd", "nkd", "rld", "crd", "ofa", "minillm"):
+    if name in ("dkd", "dkd_lskd", "nkd", "rld", "crd", "ofa", "minillm", "sskd"):
         with pytest.raises(ValueError, match=r"mixup or CutMix has mixed the labels: \(6, 5\)"):
             setting.value()
     else:

@@ -27,7 +27,7 @@ from kd_research.configuration.statements import SELECTIONS
 from kd_research.interfaces import Batch, Output
 from kd_research.models.view import View
 from kd_research.sweep.plan import Plan
-from kd_research.teacher.stated import model_of, objective_of, optimizer_of
+from kd_research.teacher.stated import model_of, objective_of, optimizer_of, stages_of
 from kd_research.training.distill import Distiller
 from kd_research.training.fit import make_trainer
 
@@ -146,18 +146,23 @@ def train(row: dict[str, Any], nets: Nets, trainer: Trainer, num_steps: int) -> 
     optimizer_factory, groups = optimizer_of(row["optimizer"])
     schedule = instantiate(row["scheduler"])
     objective = objective_of(row["loss"])
-    module = Distiller(student, objective, optimizer_factory, schedule, teacher, groups)
+    given = (student, objective, optimizer_factory, schedule, teacher, groups)
+    module = Distiller(*given, stages_of(row["loss"]))
     module.trainer, module.cached = trainer, cast(Any, Kept())
     module.build(batch, NUM_EXAMPLES)
-    optimizer = module.configure_optimizers()["optimizer"]
     num_epochs = row["trainer"]["max_epochs"]
-    module.objective.set_epoch(num_epochs // 2, num_epochs)
     losses = []
-    for step in range(num_steps):
-        losses.append(module.training_step(batch, step))
-        optimizer.zero_grad()
-        losses[-1].backward()
-        optimizer.step()
+    for stage in (*module.stages, None):
+        if module.learners is not None:
+            module.learners.enter(stage)
+        made = module.configure_optimizers()
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        module.objective.set_epoch(num_epochs // 2, num_epochs)
+        for step in range(num_steps):
+            losses.append(module.training_step(batch, step))
+            optimizer.zero_grad()
+            losses[-1].backward()
+            optimizer.step()
     return losses
 
 
@@ -167,7 +172,7 @@ def gone_on() -> set[tuple[str, ...]]:
     return set()
 
 
-@pytest.mark.slow  # 344 rows, whose nets are the papers' own
+@pytest.mark.slow  # 352 rows, whose nets are the papers' own
 @pytest.mark.parametrize(("paper", "pair"), PAIRS)
 def test_every_row_trains(
     paper: str, pair: str, tmp_path: Path, gone_on: set[tuple[str, ...]]

@@ -42,6 +42,8 @@ STILL = {  # loss, stage -> beginnings of what does not learn in it
     ("ft", None): ("objective.terms.ft.encoder.", "objective.terms.ft.decoder."),
     ("pad", "plain"): ("objective.terms.pad.variance.",),
     ("pad", None): (),
+    ("sskd", "head"): ("student.", "objective.terms.sskd.student_head."),
+    ("sskd", None): ("objective.terms.sskd.teacher_head.",),
     ("annealing_kd", "annealed"): (),
     ("annealing_kd", None): (),
 }
@@ -73,7 +75,7 @@ def weights_of(directory: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("loss", ["ab", "fsp", "ft", "pad", "annealing_kd"])
+@pytest.mark.parametrize("loss", ["ab", "fsp", "ft", "pad", "sskd", "annealing_kd"])
 def test_what_a_stage_reaches_learns_and_all_else_stands_still(outputs: Path, loss: str) -> None:
     parts = Parts(config_of(outputs, f"loss={loss}", "soft_targets.cache=false"))
     module, batch = parts.module, parts.example(16)
