@@ -17,6 +17,7 @@ PAPER_KEYS = (
     "stated",
     "chosen",
     "claims",
+    "best_of",
     "tolerance",
     "selection",
     "reason",
@@ -59,7 +60,7 @@ def paper_problems(paper: Any, rows: Mapping[str, Any]) -> Iterator[str]:
     for key in paper:
         if key not in PAPER_KEYS:
             yield f"sweep.paper has no {key}; it has {', '.join(PAPER_KEYS)}"
-    for key in ("stated", "chosen", "claims"):
+    for key in ("stated", "chosen", "claims", "best_of"):
         if not isinstance(paper.get(key) or [], list):
             yield f"sweep.paper.{key} must be a list, got {paper[key]!r}"
     count = paper.get("test_examples")
@@ -69,6 +70,29 @@ def paper_problems(paper: Any, rows: Mapping[str, Any]) -> Iterator[str]:
     claims = paper.get("claims")
     for place, claim in enumerate(claims if isinstance(claims, list) else ()):
         yield from _claim_problems(f"sweep.paper.claims[{place}]", claim, rows)
+    settings = paper.get("best_of")
+    for place, stated in enumerate(settings if isinstance(settings, list) else ()):
+        yield from _best_of_problems(f"sweep.paper.best_of[{place}]", stated, rows)
+
+
+def _best_of_problems(at: str, stated: Any, rows: Mapping[str, Any]) -> Iterator[str]:
+    needs = "text, rows (a list of them), and expected, a value of each metric of test"
+    if not isinstance(stated, Mapping):
+        yield f"{at} needs {needs}, got {stated!r}"
+        return
+    named, expected = stated.get("rows"), stated.get("expected")
+    if not (stated.get("text") and isinstance(named, list) and isinstance(expected, Mapping)):
+        yield f"{at} needs {needs}, got {dict(stated)!r}"
+        return
+    yield from _no_rows(f"{at}.rows", named, rows)
+    for name, value in expected.items():
+        if said := unknown(name):
+            yield f"{at}.expected: {said}"
+        elif not str(name).startswith("test_"):
+            yield f"{at}.expected.{name} is not of test, on which what validation chose is measured"
+        yield from _number(f"{at}.expected.{name}", value, least=None)
+    if stated.get("tolerance") is not None:
+        yield from _number(f"{at}.tolerance", stated["tolerance"])
 
 
 def _claim_problems(at: str, claim: Any, rows: Mapping[str, Any]) -> Iterator[str]:

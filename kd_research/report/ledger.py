@@ -14,6 +14,7 @@ from typing import Any
 
 from kd_research.configuration.rows import reduced
 from kd_research.records.record import write_text
+from kd_research.report.best_of import best_of
 from kd_research.report.by_seed import difference, has_teachers_by_seed, values_by_seed
 from kd_research.report.counts import split_sizes, values
 from kd_research.report.sweep import Sweep, Trial
@@ -136,6 +137,7 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     table = [[*header, "tolerance", "verdict"], ["---"] * (len(header) + 2)]
     if found:
         lines += [*(_line(cells) for cells in [*table, *map(_cells, found)]), ""]
+    lines += _best_of(sweep, spec)
     extra = [label for label, row in (spec.get("rows") or {}).items() if not row.get("expected")]
     lines += [*_unpublished(sweep, extra, spec), *_paired(sweep, spec)]
     groups = {trial.label or "": trial for trial in sweep.trials}
@@ -156,6 +158,29 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     reasons = {entry.reason: entry.label for entry in found if entry.reason}
     lines += ["", *(f"- Tolerance of {label}: {reason}." for reason, label in reasons.items())]
     return "\n".join(lines) + "\n"
+
+
+def _best_of(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
+    """Published numbers that are the best of many settings."""
+    rows = []
+    for one in best_of(sweep, spec, _another(sweep, spec)):
+        mean = fmean(one.ours) if one.ours else None
+        rows.append(
+            [
+                f"{one.text}: best of {one.num_settings} settings",
+                one.metric,
+                _number(one.metric, one.published),
+                f"{_spread(one.metric, one.ours)} {one.chosen or ''}".strip(),
+                "-" if mean is None else _number(one.metric, mean - one.published, "+"),
+                "-" if one.best is None else _number(one.metric, one.best) + MARK,
+                one.verdict,
+            ]
+        )
+    if not rows:
+        return []
+    head = ["of many settings", "metric", "published", "ours: chosen on validation (n)"]
+    head += ["difference", "best of all on test", "verdict"]
+    return [*map(_line, [head, ["---"] * len(head), *rows]), ""]
 
 
 def _examples(sweep: Sweep, paper: Mapping[str, Any]) -> list[str]:

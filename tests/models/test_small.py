@@ -8,6 +8,7 @@ import torch
 from kd_research.models.cnn import CNN
 from kd_research.models.lenet import LeNet
 from kd_research.models.mlp import MLP
+from kd_research.models.plain_cnn import PlainCNN
 
 
 def test_the_nets_of_hinton_2015() -> None:
@@ -25,6 +26,24 @@ def test_lenet_5_and_its_half(channels: tuple[int, int], count: int) -> None:
     assert sum(p.numel() for p in net.parameters()) == count
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert LeNet([3, 32, 32], 10, channels, padding=0)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("channels", "hidden", "count"),
+    [
+        ([[16], [16]], [], 13_082),
+        ([[16, 16], [32, 32]], [], 37_338),
+        ([[32, 32], [64, 64], [128, 128], [256] * 4], [128], 2_487_850),
+    ],
+)
+def test_the_plain_nets_of_takd(channels: list[list[int]], hidden: list[int], count: int) -> None:
+    """By hand: 9 in out + out of a convolution, 2 out of its norm, in out + out of a linear map."""
+    net = PlainCNN([3, 32, 32], 10, channels, hidden)
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert net.training
+    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    with pytest.raises(ValueError, match=r"stages needs images .* of \d+ pixels a side"):
+        PlainCNN([3, 1, 1], 10, channels, hidden)
 
 
 @pytest.mark.parametrize(

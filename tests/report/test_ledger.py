@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from kd_research.configuration.rows import changed
+from kd_research.configuration.statements import paper_problems
 from kd_research.records.record import RunRecord, write_record
 from kd_research.report import load_sweep, write_report
 from kd_research.report.ledger import entries
@@ -235,3 +236,35 @@ def test_a_claim_of_a_reduced_run_is_never_reproduced(said: str, instead: str) -
 def test_no_ledger_without_published_numbers(tmp_path: Path) -> None:
     write(tmp_path / "p", rows={"ce": {"overrides": {"loss": "ce"}}}, paper=None)
     assert write_report(tmp_path / "p").ledger is None
+
+
+def test_the_best_of_many_settings_stands_beside_what_validation_chose(tmp_path: Path) -> None:
+    rows = {label: {"overrides": {"loss": label}} for label in ("kd", "ce", "dkd")}
+    many = {"text": "tuned", "expected": {"test_accuracy": 0.6}, "tolerance": 0.2}
+    write(tmp_path / "p", rows=rows, paper={"best_of": [{**many, "rows": ["kd", "ce"]}]})
+    for seed in range(2):
+        folder = tmp_path / "p" / "trials" / "0001" / f"seed-{seed}"
+        metrics = {"val_accuracy": 0.8, "test_accuracy": 0.45, "test_accuracy_best_epoch": 0.48}
+        write_record(RunRecord("completed", {}, seed, metrics), folder)
+    ledger = write_report(tmp_path / "p").ledger
+    assert ledger is not None
+    start = (
+        "| tuned: best of 2 settings | test_accuracy | 60.00% | 45.00 ± 0.00% (2) ce | -15.00% |"
+    )
+    line = next(line for line in ledger.read_text().splitlines() if line.startswith("| tuned"))
+    assert line == f"{start} 50.00%† | reproduced |"
+    write(tmp_path / "q", rows=rows, paper={"best_of": [{**many, "rows": list(rows)}]})
+    ledger = write_report(tmp_path / "q").ledger
+    assert ledger is not None
+    assert "| unfinished (2 of 3 settings) |" in ledger.read_text()
+
+
+def test_what_is_stated_of_many_settings_is_checked() -> None:
+    stated = [
+        {"text": "t", "rows": ["x"], "expected": {"val_accuracy": 0.5}},
+        {"text": "t", "rows": "kd", "expected": {"test_accuracy": 0.5}},
+    ]
+    told = "\n".join(paper_problems({"best_of": stated}, {"kd": {}}))
+    assert "sweep.paper.best_of[0].rows: there is no row x; there are: kd" in told
+    assert "best_of[0].expected.val_accuracy is not of test" in told
+    assert "best_of[1] needs text, rows (a list of them), and expected" in told

@@ -172,7 +172,7 @@ def gone_on() -> set[tuple[str, ...]]:
     return set()
 
 
-@pytest.mark.slow  # 352 rows, whose nets are the papers' own
+@pytest.mark.slow  # 378 rows, whose nets are the papers' own
 @pytest.mark.parametrize(("paper", "pair"), PAIRS)
 def test_every_row_trains(
     paper: str, pair: str, tmp_path: Path, gone_on: set[tuple[str, ...]]
