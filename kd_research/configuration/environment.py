@@ -48,26 +48,28 @@ def writable(config: DictConfig) -> dict[str, Any]:
     Addresses have lost their passwords. Plain containers, whose `${oc.env:NAME}` are texts.
     """
     found: Any
-    if _names_environment(OmegaConf.to_container(config._get_root())):
+    if names_environment(OmegaConf.to_container(config._get_root())):
         found = _writable(config)
     else:  # the same, eight times as fast
-        found = _masked(OmegaConf.to_container(config, resolve=True))
+        found = masked_values(OmegaConf.to_container(config, resolve=True))
     return found  # type: ignore[no-any-return]
 
 
-def _names_environment(plain: Any) -> bool:
+def names_environment(plain: Any) -> bool:
+    """Whether something in plain, unresolved containers is read from the environment."""
     if isinstance(plain, dict):
-        return any(map(_names_environment, plain.values()))
+        return any(map(names_environment, plain.values()))
     if isinstance(plain, list):
-        return any(map(_names_environment, plain))
+        return any(map(names_environment, plain))
     return isinstance(plain, str) and "${" in plain and "oc.env" in plain
 
 
-def _masked(plain: Any) -> Any:
+def masked_values(plain: Any) -> Any:
+    """Plain containers whose addresses have lost their passwords."""
     if isinstance(plain, dict):
-        return {key: _masked(value) for key, value in plain.items()}
+        return {key: masked_values(value) for key, value in plain.items()}
     if isinstance(plain, list):
-        return [_masked(value) for value in plain]
+        return [masked_values(value) for value in plain]
     return masked(plain) if isinstance(plain, str) else plain
 
 

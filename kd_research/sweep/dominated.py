@@ -52,6 +52,8 @@ def due_runs(
         confidence: likewise.
     """
     left = [path for path in runs if not (path / RECORD_NAME).exists()]
+    if len(runs) == 1:
+        return left, None
     done = [record_of(path) for path in runs if path not in left]
     if len(done) != 1 or not left:
         return (left if done else left[:1]), None

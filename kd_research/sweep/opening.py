@@ -176,11 +176,14 @@ def tell_result(
     Raises:
         ConfigError: its teacher has other weights than the same one had before in the sweep.
     """
-    known = shared.study.user_attrs
+    marks, known = teacher_marks(records), shared.teachers
+    if not marks.keys() <= known.keys():
+        known |= shared.study.user_attrs
     check_teachers(known, records, trial.number)
-    for name, mark in teacher_marks(records).items():
+    for name, mark in marks.items():
         if name not in known:
             shared.study.set_user_attr(name, mark)
+            known[name] = mark
     result = values.of(records)
     for key, value in result.attributes.items():
         trial.set_user_attr(key, value)

@@ -6,17 +6,21 @@ Workers run on meanwhile: they need their folders alone.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 from sqlalchemy.exc import (
     DBAPIError,
@@ -32,6 +36,7 @@ from kd_research.records.printable import masked
 STUDY_NAME = "study.db"
 PATIENCE_SECONDS = 600.0
 WAIT_SECONDS = 0.5  # between two tries, at first
+LOOK_SECONDS = 0.2  # between two looks for other sweepers, where Optuna itself reads the trials
 READ_SECONDS = 5.0  # between two readings of all trials: a person's dashboard may write too
 
 
@@ -96,10 +101,7 @@ def _patient(name: str) -> Callable[..., Any]:
     def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
         if name.startswith("set_trial_"):
             self._changed.add(named["trial_id"] if "trial_id" in named else arguments[0])
-        result = self.patiently(getattr(self.storage, name), *arguments, **named)
-        if name == "create_new_trial":
-            self._changed.add(result)
-        return result
+        return self.patiently(getattr(self.storage, name), *arguments, **named)
 
     return call
 
@@ -125,6 +127,7 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
     Attributes:
         outages: times that it was away.
         patient: whether a call waits while it is away.
+        marks: attributes that a new trial has from its first moment.
         others: what they that write into the study besides this process have left there, where
             they are all dead; None where one may live.
     """
@@ -133,10 +136,73 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
         self.storage = storage
         self.outages = 0
         self.patient = True
+        self.marks: dict[str, Any] = {}
         self.others: Callable[[], Any] = lambda: None
         self._known: dict[int, FrozenTrial] = {}  # by id
         self._changed: set[int] = set()  # trials written since they were read, by id
         self._read_at, self._read_beside = -math.inf, None
+        self._beside_at, self._last_beside = -math.inf, None
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """A new trial's id; what it has from its first moment is written with it."""
+        if template_trial is None and self.marks:
+            template_trial = create_trial(state=TrialState.RUNNING, user_attrs=self.marks)
+        made: int = self.patiently(self.storage.create_new_trial, study_id, template_trial)
+        self._changed.add(made)
+        return made
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """Write one value of a proposal."""
+        given = (trial_id, param_name, param_value_internal, distribution)
+        with self._written(trial_id) as trial:
+            self.patiently(self.storage.set_trial_param, *given)
+            if trial is not None:
+                value = distribution.to_external_repr(param_value_internal)
+                trial.params = {**trial.params, param_name: value}
+                trial.distributions = {**trial.distributions, param_name: distribution}
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write an attribute of a trial."""
+        with self._written(trial_id) as trial:
+            self.patiently(self.storage.set_trial_user_attr, trial_id, key, value)
+            if trial is not None:
+                trial.user_attrs = {**trial.user_attrs, key: json.loads(json.dumps(value))}
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Write a trial's state and values; False where another was first to run it."""
+        given = (trial_id, state, values)
+        if not state.is_finished():
+            self._changed.add(trial_id)
+            return bool(self.patiently(self.storage.set_trial_state_values, *given))
+        with self._written(trial_id) as trial:
+            done = bool(self.patiently(self.storage.set_trial_state_values, *given))
+            if trial is not None:
+                trial.state, trial.values = state, values
+                trial.datetime_complete = datetime.now()
+        if not done:
+            self._changed.add(trial_id)
+        return done
+
+    @contextmanager
+    def _written(self, trial_id: int) -> Iterator[FrozenTrial | None]:
+        """What is known of a trial, for what is written to have its place there; None: nothing.
+
+        A trial that was given out stays as it was. Where the writing fails, it is read again.
+        """
+        trial = None if trial_id in self._changed else copy.copy(self._known.get(trial_id))
+        self._changed.add(trial_id)
+        yield trial
+        if trial is not None:
+            self._known[trial_id] = trial
+            self._changed.discard(trial_id)
 
     def get_all_trials(
         self,
@@ -145,7 +211,7 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """The trials by number, those of `states` alone where they are given."""
-        beside = self.others()  # before the reading: who comes after it leaves something new
+        beside = self._beside()  # before the reading: who comes after it leaves something new
         old = time.monotonic() - self._read_at > READ_SECONDS
         if beside is None or beside != self._read_beside or old:
             self._changed.clear()
@@ -158,6 +224,16 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
+
+    def look_for_others(self) -> None:
+        """Have the next reading ask whether another sweeper lives, however short ago one did."""
+        self._beside_at = -math.inf
+
+    def _beside(self) -> Any:
+        if time.monotonic() - self._beside_at > LOOK_SECONDS:
+            self._last_beside = self.others()
+            self._beside_at = time.monotonic()
+        return self._last_beside
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """One trial, to keep; what another sweeper has done to it, writing to it tells."""

@@ -74,7 +74,7 @@ class SharedStudy:
         self._beat_count, self._next_beat = 0, 0.0
         self._beats: dict[str, tuple[Any, float]] = {}  # owner -> its last beat, when seen first
         self._storage, self._outages = storage, 0
-        storage.others = self._signs_of_the_dead
+        storage.others, storage.marks = self._signs_of_the_dead, {OWNER: self.owner}
         self._first_open = self._counted_before = 0  # all trials before it are finished
         self._read_at = self._next_search = -math.inf
         self._trials: list[FrozenTrial] = []
@@ -82,6 +82,7 @@ class SharedStudy:
         self._settled_completed: list[FrozenTrial] = []
         self.finished = 0  # trials that count, of all sweepers
         self.running: list[FrozenTrial] = []
+        self.teachers: dict[str, Any] = {}  # what the study said of them when it was last asked
 
     def name_objectives(self) -> None:
         """Write the objectives' names into the study, once it is known to be this sweep's."""
@@ -115,6 +116,7 @@ class SharedStudy:
         """Read the trials, if the last reading is so many seconds old; each costs milliseconds."""
         if time.monotonic() - self._read_at < older_than:
             return
+        self._storage.look_for_others()
         self._trials = self.study.get_trials(deepcopy=False)
         self._read_at = time.monotonic()
         finished, unfinished = self._counted_before, []
@@ -218,6 +220,8 @@ class SharedStudy:
 
     def _own(self, trial: Trial) -> bool:
         """Make a trial this sweeper's; False if another has finished it since it was read."""
+        if trial.user_attrs.get(OWNER) == self.owner:  # since it was made
+            return True
         try:
             trial.set_user_attr(OWNER, self.owner)
         except optuna.exceptions.UpdateFinishedTrialError:
