@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
@@ -22,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration.config import ROOT, ConfigError, check, settle
-from kd_research.configuration.own_folders import conf_folders
+from kd_research.configuration.own_folders import conf_folders, split
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
 from kd_research.data.files import missing_files
 from kd_research.records.outside import PUT_BACK, OutsideError
@@ -140,6 +142,18 @@ def register() -> None:
         none = dict.fromkeys(("checkpoint", "pretraining", "from_teacher", "view"))
         student = {"defaults": [model, "_self_"], **none, "gradient_checkpointing": False}
         store.store(group="student", name=path.stem, node=student)
+
+
+def compose_once(arguments: Sequence[str]) -> None:
+    """Spare Hydra a composition, whose only use is to read `hydra.mode`, where nobody sets that.
+
+    Args:
+        arguments: of the command line; with folders or a configuration of one's own it is left.
+    """
+    flags, overrides = split(arguments)
+    may_set = conf_folders() or {flag[0] for flag in flags} - {"-m", "--multirun"}
+    if not may_set and not any("hydra." in text for text in overrides):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 def _accept_own_package() -> None:

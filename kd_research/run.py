@@ -77,6 +77,7 @@ def main() -> None:
         sys.exit(printable("\n".join(problems)))
     flags, overrides = own_folders.split(arguments)
     sys.argv[1:] = [*chain(*flags), *overrides]  # Hydra wants its flags on one side
+    hydra_plugin.compose_once(arguments)
     _run()
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import warm
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from tiny import TINY
 
+from kd_research import run
 from kd_research.configuration.overrides import explain
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
@@ -123,3 +126,22 @@ def test_bad_input_stops_before_anything_is_written(tmp_path: Path) -> None:
     assert lines[0] == "loss.temperature must be > 0, got -1; try loss.temperature=4"
     assert lines[1] == "loss.lambda must be from 0 to 1, got 1.5; try loss.lambda=0.9"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("typed", "times"), [([], 2), (["hydra.mode=RUN"], 3)])
+def test_hydra_composes_no_more_often_than_it_must(
+    typed: list[str], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once to explain what is wrong, once to run; a third time where `hydra.mode` may be set."""
+    composed: list[Any] = []
+    load = ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "load_configuration",
+        lambda self, *args, **named: composed.append(args) or load(self, *args, **named),
+    )
+    monkeypatch.setattr(Hydra, "get_mode", Hydra.get_mode)  # as it was, afterwards
+    monkeypatch.setattr(sys, "argv", ["run", "num_threads=0", *typed])
+    with pytest.raises(SystemExit, match="num_threads must be"):
+        run.main()
+    assert len(composed) == times
