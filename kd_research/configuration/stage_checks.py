@@ -26,7 +26,7 @@ def stage_epochs(stage: Mapping[str, Any], max_epochs: int) -> int:
         max_epochs: of the training.
     """
     of = stage.get("of")
-    epochs = stage["epochs"] if of is None else stage["epochs"] * max_epochs / of
+    epochs = float(stage["epochs"] if of is None else stage["epochs"] * max_epochs / of)
     if stage.get("within"):
         return max(0, min(int(epochs), max_epochs - 1))
     return max(1, round(epochs))

@@ -107,10 +107,10 @@ class SelfSupervised(nn.Module):
         labels = gather_batch(class_labels(self, batch)).repeat_interleave(VIEWS)
         seen = see_student(views)
         ours = _similarities(self.student_head, our_images, seen.features[our_layer])
-        logits = [_by_image(full(each.logits)) for each in (seen, told)]
+        our_views, their_views = (_by_image(full(each.logits)) for each in (seen, told))
         t, share = self.similarity_temperature, self.similarity_share
         images = soft_target_loss(student.logits, teacher.logits, self.temperature)
-        turned = _of_the_best(*logits, labels, self.temperature, self.view_share)
+        turned = _of_the_best(our_views, their_views, labels, self.temperature, self.view_share)
         similar = _of_the_best(ours, theirs, own, t, share)
         weighted: Tensor = self.kd_weight * images + self.view_weight * turned
         return weighted + self.similarity_weight * similar
@@ -162,7 +162,7 @@ def _turned(inputs: object) -> Tensor:
 
 def _by_image(rows: Tensor) -> Tensor:
     """The rows of views, of all processes."""
-    return gather_batch(rows.unflatten(0, (-1, VIEWS))).flatten(0, 1)
+    return gather_batch(rows.reshape(-1, VIEWS, *rows.shape[1:])).flatten(0, 1)
 
 
 def _similarities(head: nn.Module, images: Tensor, views: Tensor) -> Tensor:
