@@ -63,7 +63,7 @@ def test_a_failing_run_shows_its_traceback_without_escapes(tiny, tmp_path, monke
     def fail(*_):
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr(trial, "fit", fail)
+    monkeypatch.setattr(trial, "fit_in_stages", fail)
     record = trial.run(tiny(), tmp_path)
     printed = capfd.readouterr().err
     assert "Traceback" in printed

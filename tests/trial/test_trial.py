@@ -78,7 +78,7 @@ def test_a_full_disk_is_told_in_a_line(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     save(tiny(), tmp_path / CONFIG_NAME)
-    monkeypatch.setattr(trial, "fit", full)
+    monkeypatch.setattr(trial, "fit_in_stages", full)
     assert trial.main([str(tmp_path)]) == PUT_BACK
     printed = capsys.readouterr().err
     assert printed.startswith(f"put back: no room on the disk of {tmp_path}")
