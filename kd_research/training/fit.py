@@ -166,12 +166,32 @@ def fit(
         if module.stages:  # what stands still after them is in eval mode
             warnings.filterwarnings("ignore", message="Found .* in eval mode at the start")
         trainer.fit(module, datamodule=data, ckpt_path=path)
+    last = trainer.callback_metrics or continuation[0].metrics  # these where no epoch was left
+    return _selected(module, trainer, keep, last, unchanged)
+
+
+def _selected(
+    module: Distiller,
+    trainer: Trainer,
+    keep: KeepSelected,
+    last: Mapping[str, Any],
+    unchanged: set[str],
+) -> Selection:
+    """Put the selected epoch's weights, all but the `unchanged`, into the student.
+
+    Args:
+        module: what was trained.
+        trainer: that has done so.
+        keep: what has kept the selected epoch's weights.
+        last: the last epoch's metrics.
+        unchanged: parameters that were frozen, and are in no checkpoint.
+    """
     if keep.best_model_score is None:
         raise ValueError(
-            f"no epoch was validated: trainer.max_epochs={options.get('max_epochs')}, "
+            f"no epoch was validated: trainer.max_epochs={trainer.max_epochs}, "
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
         )
-    last = trainer.callback_metrics or continuation[0].metrics  # these where no epoch was left
+    metric = str(keep.monitor)
     selected = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
     found = module.load_state_dict(selected["state_dict"], strict=False)
     if found.unexpected_keys or not unchanged.issuperset(found.missing_keys):

@@ -89,31 +89,29 @@ def make(directory: Path, metric: str = "test_accuracy") -> None:
     write(directory, 1, "kd", {1: 0.70, 2: 0.721, 3: 0.71})
 
 
-def test_what_text_cost_to_draw_is_on_the_page(tmp_path: Path) -> None:
-    make(tmp_path / "c")
-    for path in (tmp_path / "c" / "trials" / "0001").glob("seed-*/record.json"):
+def page_with(directory: Path, costs: dict[str, float]) -> str:
+    """The page of a comparison whose second method had these costs too."""
+    make(directory)
+    for path in (directory / "trials" / "0001").glob("seed-*/record.json"):
         record = json.loads(path.read_text())
-        drawn = {"generation_seconds": 4.0, "generated_tokens": 5000, "on_policy_share": 0.5}
-        record["costs"] |= drawn
+        record["costs"] |= costs
         path.write_text(json.dumps(record))
-    summary = write_report(tmp_path / "c")
+    summary = write_report(directory)
     assert summary.methods is not None
-    page = summary.methods.read_text()
+    return summary.methods.read_text()
+
+
+def test_what_text_cost_to_draw_is_on_the_page(tmp_path: Path) -> None:
+    drawn = {"generation_seconds": 4.0, "generated_tokens": 5000, "on_policy_share": 0.5}
+    page = page_with(tmp_path / "c", drawn)
     assert "| seconds of drawing text | thousands of tokens drawn |" in page
     assert "| kd | - | 200.0 | 2.0 | 6 | 4.0 | 5.0 | 50.0 |" in page
     assert "| ce | 50.0 | - | 2.0 | 6 | - | - | - |" in page
 
 
 def test_what_the_stages_of_a_method_cost_is_on_the_page(tmp_path: Path) -> None:
-    make(tmp_path / "c")
-    for path in (tmp_path / "c" / "trials" / "0001").glob("seed-*/record.json"):
-        record = json.loads(path.read_text())
-        stages = {"stage_one_seconds": 4.0, "stage_two_seconds": 1.5, "stage_one_cpu_seconds": 9.0}
-        record["costs"] |= stages
-        path.write_text(json.dumps(record))
-    summary = write_report(tmp_path / "c")
-    assert summary.methods is not None
-    page = summary.methods.read_text()
+    stages = {"stage_one_seconds": 4.0, "stage_two_seconds": 1.5, "stage_one_cpu_seconds": 9.0}
+    page = page_with(tmp_path / "c", stages)
     assert "| seconds of all tuning runs | seconds of the stages before |" in page
     assert "| kd | - | 200.0 | 2.0 | 6 | 5.5 |" in page
     assert "| ce | 50.0 | - | 2.0 | 6 | 0.0 |" in page

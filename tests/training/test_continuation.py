@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from forks import in_fork
 from sweep_commands import make_plan
 
 from kd_research.configuration.config import save
@@ -30,18 +31,6 @@ SMALL = (
     "trainer.enable_progress_bar=false",
     "tracking=disabled",
 )
-
-
-def in_fork(action):
-    """Run it in a process of its own; what that ended with."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def kill_in_epoch(epoch):

@@ -6,12 +6,12 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import in_fork
 from tiny import composed, plain
 
 from kd_research.configuration.config import ConfigError, check, save
@@ -53,17 +53,6 @@ def config_of(outputs: Path, *overrides: str) -> dict[str, Any]:
     config = composed(*SMALL, *overrides, f"output_dir={outputs}")
     check(config)
     return plain(config)
-
-
-def in_fork(action: Callable[[], object]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
