@@ -26,7 +26,7 @@ from kd_research.data.module import DataModule
 from kd_research.evaluation.costs import model_bytes
 from kd_research.export import causal_lm, executorch_form
 from kd_research.export.cached_form import CachedStudent
-from kd_research.export.card import FILES, model_card
+from kd_research.export.card import FILES, model_card, reads_teacher
 from kd_research.export.forms import Form, measured
 from kd_research.export.onnx_form import OnnxStudent, to_dynamic_int8, to_int8, to_onnx
 from kd_research.export.raw_inputs import (
@@ -254,8 +254,7 @@ def _write_cards(
 
 def _is_distilled(parts: Parts) -> bool:
     """Whether the student learnt from its teacher: from its outputs, or from its text."""
-    text = parts.config["loss"].get("text") or {}
-    reads = str(text.get("_target_", "")).endswith(".TeacherText")
+    reads = reads_teacher(parts.config["loss"].get("text") or {})
     needs = parts.module.objective.needs_teacher or reads
     return parts.trains and parts.teacher is not None and needs
 

@@ -116,10 +116,15 @@ def _beginning(student: Mapping[str, Any]) -> str | None:
     return next((f"student.{key}" for key in stated if student.get(key)), None)
 
 
+def reads_teacher(text: Mapping[str, Any]) -> bool:
+    """Whether `loss.text` is what the teacher wrote, once, before the fit."""
+    return str(text.get("_target_", "")).endswith(".TeacherText")
+
+
 def _learnt(loss: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What it learnt from: the terms, the numbers of the loss, and text that was drawn for it."""
     text = loss.get("text") or {}
-    of_teacher = str(text.get("_target_", "")).endswith(".TeacherText")
+    of_teacher = reads_teacher(text)
     labels = "the teacher's text" if of_teacher else "the labels"
     terms = [f"cross-entropy with {labels}"] if loss.get("ce_weight") else []
     stated = (loss.get("terms") or {}).items()
