@@ -64,8 +64,8 @@ def main() -> None:
     hydra_plugin.register()
     if student := student_for(own_folders.split(arguments)[1]):
         print(
-            f"note: {student}, because this loss compares feature maps, which the default student "
-            "has not; student=NAME takes another",
+            f"note: {student}, because this loss compares layers that the default student has not; "
+            "student=NAME takes another",
             file=sys.stderr,
         )
         arguments.append(student)

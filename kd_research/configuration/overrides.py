@@ -26,6 +26,7 @@ from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
 ADAPTER = re.compile(r"student\.adapter=\{.*\b_target_:")  # there is no key yet to be set
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
+TREE_LOSSES = "kd_research.losses.soft_tree."  # what reads the leaves of a soft tree
 UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, OSError)
 DEPTHS = ("", "*/", "*/*/")  # of files in a folder of settings
 # With any other flag Hydra is left to speak for itself.
@@ -130,17 +131,20 @@ def as_whole(arguments: Sequence[str]) -> list[str]:
 
 
 def student_for(arguments: Sequence[str]) -> str | None:
-    """`student=cnn`, where the loss that is typed compares feature maps, which an MLP has not.
+    """The student of the loss that is typed, where the default, an MLP, lacks what it reads.
 
-    None where a student is typed, the loss's layers are, or a sweep that may choose them.
+    That is `student=cnn` for feature maps, `student=soft_tree` for a tree's leaves. None where a
+    student is typed, the loss's layers are, or a sweep that may choose them.
     """
     typed = {text.lstrip("+~").partition("=")[0]: text.partition("=")[2] for text in arguments}
     chosen = ("student", "loss.student_layers", "sweeps", "sweep")
     file = ROOT / "conf" / "loss" / f"{typed.get('loss')}.yaml"
     if any(key in typed for key in chosen) or not file.is_file():
         return None
-    on_maps = MAPS.search(file.read_text(encoding="utf-8"))
-    return "student=cnn" if on_maps else None
+    text = file.read_text(encoding="utf-8")
+    if TREE_LOSSES in text:
+        return "student=soft_tree"
+    return "student=cnn" if MAPS.search(text) else None
 
 
 def _folder_problems(config: DictConfig) -> Iterator[str]:

@@ -19,6 +19,8 @@ from kd_research.configuration.values import is_number, is_whole
 
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
+TREE = f"{PACKAGE}.models.soft_tree.SoftTree"
+TREE_LOSSES = f"{PACKAGE}.losses.soft_tree."
 VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
@@ -100,7 +102,7 @@ def _input_problems(
             f"{who}: this model is for images, dataset {dataset.get('name')} is text; "
             f"try {who}=bag_of_embeddings (models of text: {TEXT_MODELS})"
         )
-    elif isinstance(shape, list) and len(shape) == 1 and name != MLP:
+    elif isinstance(shape, list) and len(shape) == 1 and name not in (MLP, TREE):
         yield (
             f"{who}: this model is for images, dataset {dataset.get('name')} is a table of "
             f"{shape[0]} columns; try {who}=mlp"
@@ -118,7 +120,18 @@ def _view_problems(who: str, view: Any) -> Iterator[str]:
 def _layer_problems(
     who: str, model: Mapping[str, Any], terms: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
-    """Of a multilayer perceptron, which has no stages: feature maps are compared elsewhere."""
+    """Of a multilayer perceptron, which has no stages, and of what is no soft tree."""
+    own = str(model.get("_target_", ""))
+    of_trees = [
+        name
+        for name, term in terms.items()
+        if str((term.get("loss") or {}).get("_target_", "")).startswith(TREE_LOSSES)
+    ]
+    if of_trees and who == "student" and own.startswith(f"{PACKAGE}.models.") and own != TREE:
+        yield (
+            f"the loss's {', '.join(of_trees)} reads the paths and leaves of a soft decision tree, "
+            f"which the student {own.rpartition('.')[2]} has not; try student=soft_tree"
+        )
     for name, term in terms.items():
         maps = maps_of(term, who)
         if maps and model.get("_target_") == MLP:

@@ -43,6 +43,7 @@ from kd_research.losses.review import Review
 from kd_research.losses.schedules import Warmup
 from kd_research.losses.self_supervision import SelfSupervised
 from kd_research.losses.singular import SingularVectors
+from kd_research.losses.soft_tree import BalancedPaths, LeafLabels, LeafTargets
 from kd_research.losses.sorted_probabilities import UniversalLogit
 from kd_research.losses.target_class import (
     DecoupledKD,
@@ -66,6 +67,7 @@ __all__ = [
     "AlphaBeta",
     "AnnealedLogits",
     "AttentionTransfer",
+    "BalancedPaths",
     "ChannelWise",
     "ClassAttention",
     "Contrastive",
@@ -81,6 +83,8 @@ __all__ = [
     "InterChannel",
     "JensenShannon",
     "LabelSmoothing",
+    "LeafLabels",
+    "LeafTargets",
     "LogitMSE",
     "MaskedGeneration",
     "MiniLLM",

@@ -14,6 +14,7 @@ from typing import Any
 import feature_references as features
 import loss_references as references
 import torch
+import tree_references as trees
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from kd_research.interfaces import Batch
 from kd_research.losses.objective import Objective
 from kd_research.models.capture import Capture
+from kd_research.models.soft_tree import SoftTree
 from kd_research.teacher.stated import objective_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -39,6 +41,7 @@ class Case:
         random: draws anew at each call.
         still: beginnings of the paths of what does not learn in the stage.
         overrides: what the tests compose it with, to make it small.
+        student: made in place of `Net`, from width and classes.
     """
 
     terms: dict[str, Callable[["Setting"], float]] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class Case:
     random: bool = False
     still: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    student: Callable[[int, int], nn.Module] | None = None
 
 
 PEER = ("++student.model={_target_: loss_cases.Net, width: 4, num_classes: 5}",)
@@ -96,6 +100,16 @@ CASES: dict[str, Case] = {
     "ctkd": Case({"ctkd": references.ctkd}),
     "annealing_kd": Case({}, zero=False),
     "annealing_kd@annealed": Case({"annealing_kd": references.annealed}, zero=False, shift=False),
+    "soft_tree": Case(
+        {
+            "labels": trees.labels,
+            "soft_tree": trees.soft_targets,
+            "balance": trees.balance,
+        },
+        zero=False,
+        pointwise=False,
+        student=lambda width, classes: SoftTree((1, 8, 8), classes, depth=3),
+    ),
     "kd_at": Case({"kd": references.soft_target, "at": features.attention}),
     "dml": Case({"dml": features.dml}, zero=False, shift=True, overrides=PEER),
     "fitnet": Case({"fitnet": features.hint}, zero=False),
@@ -263,9 +277,10 @@ def make_setting(
     torch.manual_seed(seed)
     if CASES[name].overrides == PEER:
         overrides = (*overrides, f"++student.model.num_classes={classes}")
-    student, teacher = (Net(width, classes) for width in widths)
+    makes = (CASES[name].student or Net, Net)
+    student, teacher = (make(width, classes) for make, width in zip(makes, widths, strict=True))
     for net in (student, teacher):
-        net.head.weight.data *= 10  # logits that disagree
+        next(net.head.parameters()).data *= 10  # logits that disagree
     with torch.no_grad():
         for _ in range(3):  # running statistics that are not those of a new net
             teacher(torch.randn(32, 1, 8, 8))

@@ -234,11 +234,11 @@ def test_every_part_moves_and_state_is_complete(name):
     assert values[0] == values[1]
 
 
-# Not the weight of the weights' norm, of one term of two, of another architecture.
+# Not the weight of the weights' norm, of one term of two, of another architecture, of targets.
 WITH_LAMBDA = [
     name
     for name in NAMES
-    if name not in ("prob_mse", "kd_at", "simkd")
+    if name not in ("prob_mse", "kd_at", "simkd", "soft_tree")
     and "@" not in name
     and "lambda" in compose_loss(name, *CASES[name].overrides)
 ]

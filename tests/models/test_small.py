@@ -1,4 +1,4 @@
-"""The MLP and the small convolutional net."""
+"""The MLP, the small convolutional nets and the soft tree."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kd_research.models.cnn import CNN
 from kd_research.models.lenet import LeNet
 from kd_research.models.mlp import MLP
 from kd_research.models.plain_cnn import PlainCNN
+from kd_research.models.soft_tree import SoftTree
 
 
 def test_the_nets_of_hinton_2015() -> None:
@@ -84,6 +85,45 @@ def test_dropout_is_off_in_eval() -> None:
     assert torch.equal(net(inputs), net(inputs))
 
 
+def test_the_soft_tree_of_frosst_2017() -> None:
+    """Depth 8: 255 filters of 785 numbers, 256 leaves of 10."""
+    net = SoftTree([1, 28, 28], 10)
+    assert sum(p.numel() for p in net.parameters()) == 255 * 785 + 256 * 10
+    assert net(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_a_soft_tree_predicts_by_the_likeliest_leaf_or_by_all_of_them() -> None:
+    torch.manual_seed(0)
+    net = SoftTree([3], 4, depth=2, inverse_temperature=0.5).double()
+    inputs = torch.randn(20, 3, dtype=torch.float64)
+    right = torch.sigmoid(0.5 * (inputs @ net.pool.filters.weight.T + net.pool.filters.bias))
+    root, low, high = right.unbind(dim=1)
+    ways = [(1 - root) * (1 - low), (1 - root) * low, root * (1 - high), root * high]
+    paths = torch.stack(ways, dim=1)
+    leaves = net.head.leaf_logits.softmax(dim=1)
+    average = sum(way[:, None] * leaf for way, leaf in zip(ways, leaves, strict=True))
+    torch.testing.assert_close(net.pool(inputs), paths)
+    torch.testing.assert_close(net(inputs).exp(), average)  # the one that its gates learn by
+    net(inputs)[:, 0].sum().backward()
+    assert net.pool.filters.weight.grad.all()
+    net.eval()
+    torch.testing.assert_close(net(inputs).exp(), leaves[paths.argmax(dim=1)])
+    net.head.prediction = "average"
+    torch.testing.assert_close(net(inputs).exp(), average)
+
+
+@pytest.mark.parametrize("prediction", ["leaf", "average"])
+def test_a_soft_tree_far_from_its_decisions_is_finite(prediction: str) -> None:
+    net = SoftTree([3], 4, depth=8, prediction=prediction)
+    with torch.no_grad():
+        net.head.leaf_logits.mul_(1e4)
+    logits = net(1e6 * torch.randn(5, 3))
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert net.eval()(1e6 * torch.randn(5, 3)).isfinite().all()
+
+
 @pytest.mark.parametrize("size", [4, 8, 28, 32])
 @pytest.mark.parametrize(("width", "depth"), [(1, 1), (4, 3), (8, 6)])
 def test_cnn_takes_any_size(size: int, width: int, depth: int) -> None:
@@ -99,6 +139,9 @@ def test_cnn_takes_any_size(size: int, width: int, depth: int) -> None:
         (lambda: MLP([4], 3, init="xavier"), "null, glorot or gaussian"),
         (lambda: LeNet([64], 3), "try model mlp"),
         (lambda: LeNet([1, 8, 8], 3), "leave nothing of an image of 8x8"),
+        (lambda: SoftTree([4], 3, depth=0), "depth from 1 to 16"),
+        (lambda: SoftTree([4], 3, inverse_temperature=0), "inverse_temperature > 0"),
+        (lambda: SoftTree([4], 3, prediction="best"), "leaf or average, got 'best'; try leaf"),
         (lambda: CNN([64], 3), "try model mlp"),
         (lambda: CNN([1, 8, 8], 3, depth=0), "depth >= 1"),
     ],

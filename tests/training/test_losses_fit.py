@@ -20,11 +20,15 @@ TEXT = {"distilbert", "tinybert", "minilm"}
 TEXT |= {"seqkd", "gkd", "minillm", "distillm", "speculative_kd"}  # they draw it
 LOSSES = sorted({path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml")} - TEXT)
 CONVOLUTIONAL = ("student=cnn", "student.model.width=3", "student.model.depth=2")
+TREE = ("student=soft_tree", "student.model.depth=2")  # the student of its own loss
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_defaults_fit_the_cnn(tiny: Compose, loss: str) -> None:
-    parts = Parts(plain(tiny(*CONVOLUTIONAL, f"loss={loss}")))
+def test_defaults_fit_the_cnn(outputs: Path, loss: str) -> None:
+    rest = [item for item in TINY if "student" not in item]
+    student = TREE if loss == "soft_tree" else CONVOLUTIONAL
+    config = composed(*rest, *student, f"loss={loss}", f"output_dir={outputs}")
+    parts = Parts(plain(config))
     module, batch = parts.module, parts.example(16)
     for stage in (*module.stages, None):
         if module.learners is not None:

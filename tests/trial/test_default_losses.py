@@ -9,6 +9,7 @@ from tiny import composed, plain
 
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.overrides import student_for
+from kd_research.configuration.parts_checks import parts_problems
 from kd_research.trial.assembly import Parts
 
 OF_TOKENS = ("distilbert", "minilm", "tinybert")  # they need a transformer's layers, and text
@@ -36,7 +37,7 @@ def test_a_loss_is_made_for_the_student_that_it_gets_by_default(loss: str, outpu
             "tracking=disabled",
             "trainer.max_epochs=1",
             "teacher.trainer.max_epochs=1",
-            "student.model.width=4",
+            *([] if student == "student=soft_tree" else ["student.model.width=4"]),
             f"student.model.depth={depth}",
         )
         assert config.student.model.depth == depth
@@ -45,8 +46,19 @@ def test_a_loss_is_made_for_the_student_that_it_gets_by_default(loss: str, outpu
 
 def test_a_typed_student_is_left_alone() -> None:
     assert student_for(["loss=at"]) == "student=cnn"
+    assert student_for(["loss=soft_tree"]) == "student=soft_tree"
     assert student_for(["loss=kd"]) is None
     assert student_for(["loss=at,kd"]) is None
     assert student_for(["loss=at", "student=resnet20"]) is None
     assert student_for(["loss=at", "loss.student_layers=[pool]"]) is None
     assert student_for(["loss=at", "+sweeps=papers/crd_cifar10"]) is None
+
+
+def test_a_tree_s_loss_takes_a_tree_and_a_tree_takes_a_table() -> None:
+    table = ("dataset=table", "dataset.input_shape=[4]", "dataset.num_classes=3", "teacher=mlp")
+    typed = ("loss=soft_tree", *table)
+    problems = parts_problems(plain(composed(*typed, "student=mlp")))
+    (line,) = [text for _, text in problems if "tree" in text]
+    assert "the student MLP has not; try student=soft_tree" in line
+    problems = parts_problems(plain(composed(*typed, "student=soft_tree")))
+    assert not [text for _, text in problems if text.startswith("student")]
