@@ -5,6 +5,9 @@ the default sweep, a few seeds each: `python benchmarks/samplers.py --record` ma
 sampler of conf/sampler then searches the table, interpolated, in place of training: it is told the
 value of one recorded seed (with --told-mean of all), two trials are in flight at any time, and what
 its front is worth is measured by the means over the seeds, in the hypervolume of the default sweep.
+
+`--first` says what is tried before the sampler is asked: `nothing`, or the published `defaults` as
+in a sweep. The gain of the second is taken repeat by repeat.
 """
 
 import argparse
@@ -52,6 +55,7 @@ LOG = ("loss.temperature", "student.model.width")
 SEEDS = 3
 IN_FLIGHT = 2
 SAMPLERS = ("random", "qmc", "tpe", "gp", "nsga2", "nsga3")
+FIRST = ("nothing", "defaults")
 
 
 @functools.cache
@@ -77,7 +81,8 @@ def fit_row(point, output_dir):
     torch.set_num_threads(1)
     values = []
     for seed in range(SEEDS):
-        config = plan_of(f"output_dir={output_dir}", f"seed={seed}").compose(point)
+        plan = plan_of(f"output_dir={output_dir}", f"seed={seed}")
+        config = plan.composition.compose(point)
         plain = OmegaConf.to_container(config, resolve=True)
         parts = Parts(plain)
         seed_everything(seed, verbose=False)
@@ -139,7 +144,7 @@ class Table:
         return self.values(place)[0], size
 
 
-def search(name, repeat, budget, told_mean=False):
+def search(name, repeat, budget, told_mean=False, first="nothing"):
     """(accuracy told, mean accuracy, size, whether it is the student of an earlier trial)."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -150,6 +155,8 @@ def search(name, repeat, budget, told_mean=False):
         directions=list(plan.objectives.values()),
         sampler=instantiate(plan.config.sampler)(seed=repeat),
     )
+    if first == "defaults":
+        study.enqueue_trial({key: plan.start_from[0][key] for key in GRID})
     flying, found, alone = deque(), [], set()
     while len(found) < budget:
         while len(flying) < IN_FLIGHT:
@@ -178,6 +185,7 @@ def main():
     parser.add_argument("--output-dir", default=str(ROOT / "outputs"), help="for its teachers")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[24, 60])
+    parser.add_argument("--first", nargs="+", choices=FIRST, default=["nothing"])
     parser.add_argument("--told-mean", action="store_true", help="over the seeds, not one of them")
     parser.add_argument("--repeats", type=int, default=10)
     chosen = parser.parse_args()
@@ -193,20 +201,27 @@ def main():
         f"{table.spread:.4f} between seeds; share of the whole table's hypervolume, mean of "
         f"{chosen.repeats} repeats with the 95 % t interval of the mean"
     )
+    earlier: dict = {}  # of the first way, repeat by repeat: what the others gain on
     t = stdtrit(chosen.repeats - 1, 0.975) / math.sqrt(chosen.repeats)
-    print("sampler  trials   hypervolume            median   worst   same student again")
+    print("sampler  first     trials   hypervolume            median   worst   same student again")
     with ProcessPoolExecutor(cores()) as executor:
-        for name in chosen.samplers:
+        for name, first in itertools.product(chosen.samplers, chosen.first):
             count, most = chosen.repeats, max(chosen.budgets)
-            each = ([name] * count, range(count), [most] * count, [chosen.told_mean] * count)
+            same = (most, chosen.told_mean, first)
+            each = ([name] * count, range(count), *([value] * count for value in same))
             runs = list(executor.map(search, *each))
             for budget in chosen.budgets:
                 shares = [worth(run[:budget], directions, reference) / whole for run in runs]
+                before = earlier.setdefault((name, budget), shares)
+                gains = [now - then for now, then in zip(shares, before, strict=True)]
                 mean, half = statistics.fmean(shares), t * statistics.stdev(shares)
+                gain, within = statistics.fmean(gains), t * statistics.stdev(gains)
                 twins = statistics.fmean(sum(one[3] for one in run[:budget]) for run in runs)
                 print(
-                    f"{name:8} {budget:6}   {mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
-                    f"   {statistics.median(shares):.4f}   {min(shares):.4f}   {twins:6.1f}",
+                    f"{name:8} {first:9}{budget:6}   "
+                    f"{mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
+                    f"   {statistics.median(shares):.4f}   {min(shares):.4f}   {twins:6.1f}"
+                    f"   gain {gain:+.4f} ({gain - within:+.4f} to {gain + within:+.4f})",
                     flush=True,
                 )
 

@@ -69,7 +69,7 @@ TYPES = [
     ("-m sweep.storage=123", "sweep.storage must be a URL, or null for SQLite in the folder"),
     ("-m sweep.seed=x", "sweep.seed must be a whole number from 0 to 4294967295, got 'x'"),
     ("-m sweep.constraints=3", "sweep.constraints must be a list, got 3; try sweep.constraints="),
-    ("-m sweep.start_from=[3]", "sweep.start_from must be a list of settings, got [3]"),
+    ("-m sweep.start_from=[3]", "must be a list of settings, or another sweep, got [3]"),
     ("-m sweep.objectives=val_accuracy", "must be a mapping of metrics to maximize or minimize"),
 ]
 RANGES = [

@@ -58,9 +58,11 @@ def sweep_value_problems(config: DictConfig) -> Iterator[str]:
         ),
         "start_from": (
             lambda v: (
-                v is None or (isinstance(v, list) and all(isinstance(each, Mapping) for each in v))
+                v is None
+                or isinstance(v, str)
+                or (isinstance(v, list) and all(isinstance(each, Mapping) for each in v))
             ),
-            "a list of settings",
+            "a list of settings, or another sweep",
             "'[{loss.temperature: 4}]'",
         ),
         "space": (lambda v: v is None or isinstance(v, Mapping), "a mapping", "{}"),

@@ -147,6 +147,7 @@ def _load_trial(
         num_seeds=num_seeds if folders else 1,
         label=proposal.get("label"),
         objectives=objectives,
+        origin=proposal.get("origin"),
     )
     return trial, damaged
 

@@ -15,6 +15,8 @@ from kd_research.records.record import METRICS_NAME, RunRecord
 from kd_research.report.damage import read_rows
 from kd_research.report.pareto import hypervolume_history, pareto_front
 
+DEFAULTS, GIVEN = "defaults", "sweep.start_from"  # origins: the configuration, the person
+OWN_ORIGINS = (None, DEFAULTS, GIVEN)  # the sampler has none
 STATES = ("completed", "running", "failed", "pruned")
 LARGER_IS_BETTER = (
     "accuracy",
@@ -63,6 +65,7 @@ class Trial:
 
     Attributes:
         objectives: what every seed must have measured; else the trial failed.
+        origin: whose its settings are, where no sampler proposed them.
     """
 
     number: int
@@ -72,6 +75,7 @@ class Trial:
     num_seeds: int = 1
     label: str | None = None
     objectives: tuple[str, ...] = ()
+    origin: str | None = None
 
     @cached_property
     def records(self) -> tuple[RunRecord, ...]:
@@ -88,6 +92,11 @@ class Trial:
         if len(self.records) < self.num_seeds:
             return "running"
         return "failed" if self.unmeasured else "completed"
+
+    @property
+    def lender(self) -> str | None:
+        """The sweep and trial whose settings these were, of `sweep.start_from=SWEEP`."""
+        return None if self.origin in OWN_ORIGINS else self.origin
 
     @property
     def unmeasured(self) -> list[str]:

@@ -50,6 +50,7 @@ def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """
     values = list(dict.fromkeys([*VALUE_COLUMNS, *sweep.value_names]))
     front = {trial.number for trial in sweep.front}
+    given = any(trial.lender for trial in sweep.trials)  # by another sweep
     rows = []
     for trial in sweep.trials:
         for run in trial.runs:
@@ -61,6 +62,7 @@ def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:
                     "seed": record.seed if record else None,
                     "state": _state(trial, record),
                     "on_front": trial.number in front,
+                    **({"start_from": trial.lender} if given else {}),
                     **{name: trial.params.get(name) for name in sweep.param_names},
                     **{name: record.value(name) if record else None for name in values},
                     "error": (record.error or trial.error) if record else None,

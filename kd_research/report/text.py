@@ -101,6 +101,7 @@ def facts(sweep: Sweep) -> list[str]:
         share = sweep.hypervolume_share
         of_box = "" if share is None else f", {100 * share:.1f} % of the reference box"
         lines.append(f"hypervolume: {sweep.hypervolume:.6g}{of_box} (reference point: {corner})")
+    lines += _origins(sweep)
     if said := gain(sweep):
         lines.append(said)
     lines += [
@@ -120,6 +121,19 @@ def facts(sweep: Sweep) -> list[str]:
     if len(sweep.damaged) > MAX_DAMAGED:
         lines.append(f"and {len(sweep.damaged) - MAX_DAMAGED} more files cannot be read")
     return lines
+
+
+def _origins(sweep: Sweep) -> list[str]:
+    """Which settings were taken from another sweep; they were run here, as all others."""
+    others: dict[str, list[str]] = {}
+    for trial in sweep.trials:
+        if trial.lender:
+            name = trial.lender.rpartition(", trial ")[0]
+            others.setdefault(name, []).append(str(trial.number))
+    return [
+        f"settings from the sweep {name}, run anew here: trials {', '.join(numbers)}"
+        for name, numbers in others.items()
+    ]
 
 
 def next_steps(sweep: Sweep) -> list[str]:

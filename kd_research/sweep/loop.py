@@ -35,7 +35,7 @@ from kd_research.sweep.objective_values import Values
 from kd_research.sweep.opening import tell_result
 from kd_research.sweep.plan import Plan
 from kd_research.sweep.progress import Progress
-from kd_research.sweep.proposals import Proposals
+from kd_research.sweep.proposals import ORIGIN, Proposals
 from kd_research.sweep.rehearsal import prepare
 from kd_research.sweep.storage import STUDY_NAME
 from kd_research.sweep.study import SharedStudy
@@ -140,11 +140,14 @@ class Sweep:
     def _take_up(self, trial: Trial, params: dict[str, Any]) -> None:
         """Write the folders of a trial, new or left by a dead sweeper; queue what is not run."""
         if not self.plan.composition.is_complete(params):
-            self.study.discard(trial)  # killed between the proposal's parts; nothing was run
+            self.proposals.put_back(trial)  # killed between the proposal's parts; nothing was run
             return
         number = trial.number
         self.trials[number] = trial
-        identity.propose(self.folders.trial(number), identity.proposal(self.plan, number, params))
+        wanted = identity.proposal(self.plan, number, params)
+        if origin := trial.user_attrs.get(ORIGIN):
+            wanted[ORIGIN] = origin
+        identity.propose(self.folders.trial(number), wanted)
         try:
             for directory, plain in self.folders.written(number, params).items():
                 self.wanted[directory] = identity.run_digest(plain)

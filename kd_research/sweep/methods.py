@@ -25,6 +25,7 @@ from kd_research.records.measures import TRAINING_COSTS
 from kd_research.records.record import SWEEP_NAME
 from kd_research.report import load_sweep
 from kd_research.report.methods import TUNING
+from kd_research.report.sweep import DEFAULTS, OWN_ORIGINS
 from kd_research.report.tables import VALUE_COLUMNS, best
 from kd_research.sweep import space as spaces
 from kd_research.sweep.plan import Plan, take_whole
@@ -145,6 +146,7 @@ class Comparison:
             for name, method in self.methods.items()
         }
         OmegaConf.update(config, "sweep.rows", stated, merge=False, force_add=True)
+        OmegaConf.update(config, "sweep.start_from", [], merge=False, force_add=True)  # tunings'
         return Plan(self.loader, config, self.fixed, {"sweep.space": None})
 
     def _tuning(self, name: str, method: Method) -> Plan:
@@ -176,8 +178,10 @@ class Comparison:
             plan = Plan(self.loader, config, [*self.arguments, *groups], besides)
         except ValueError as error:  # a key of the method's, which some choice of a group lacks
             raise ConfigError([str(error)]) from error
-        plan.start_from = [_as_given(plan)]
-        problems = spaces.outside(plan.start_from, plan.space)
+        given = [(params, one) for params, one in plan.first() if one not in OWN_ORIGINS]
+        plan.start_from = [_as_given(plan), *(params for params, _ in given)]
+        plan.origins = [DEFAULTS, *(one for _, one in given)]
+        problems = spaces.outside(plan.start_from[:1], plan.space)
         if problems:
             raise ConfigError(
                 [line.replace("sweep.start_from: ", "its own default ") for line in problems]

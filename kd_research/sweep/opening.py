@@ -33,6 +33,7 @@ from kd_research.sweep.identity import (
 )
 from kd_research.sweep.objective_values import Values
 from kd_research.sweep.plan import Plan
+from kd_research.sweep.proposals import ORIGIN, enqueued
 from kd_research.sweep.space import suggest
 from kd_research.sweep.storage import STUDY_NAME, open_storage
 from kd_research.sweep.study import OWNER, SharedStudy
@@ -75,8 +76,11 @@ def open_study(plan: Plan) -> SharedStudy:
         shared.study.set_user_attr("fingerprint", plan.fingerprint())
         if settings.rebuild and numbers:
             _rebuild(plan, shared, numbers)
-        for params in plan.start_from:
-            shared.study.enqueue_trial(params, skip_if_exists=True)
+        known = enqueued(shared)
+        for params, origin in plan.first():
+            if not any(params.items() <= one.items() for one in known):
+                shared.study.enqueue_trial(params, {ORIGIN: origin} if origin else None)
+                known.append(params)
         plan.write()
     return shared
 

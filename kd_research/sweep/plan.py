@@ -32,9 +32,11 @@ from kd_research.configuration.overrides import WHOLE
 from kd_research.data.files import missing_files
 from kd_research.pools import ray_settings
 from kd_research.records.record import SWEEP_NAME, write_text
+from kd_research.report.sweep import GIVEN
 from kd_research.sweep import early_stopping, stated
 from kd_research.sweep import space as spaces
 from kd_research.sweep.composition import Composition, without_hydra
+from kd_research.sweep.first_proposals import before_the_sampler
 from kd_research.sweep.probe import notes, open_parts, space_problems
 
 SCHEMA = 2  # raised when keys or targets change names: 2 since the package has rooms
@@ -127,6 +129,9 @@ class Plan:
             self.start_from = [{fixed_rows.ROW_KEY: label} for label in self.rows]
         self.start_from = [spaces.named(params, self.space) for params in self.start_from]
         problems += spaces.outside(self.start_from, self.space)
+        self.first_notes: list[str] = []
+        self.origins = [None if self.rows else GIVEN for _ in self.start_from]
+        problems += [] if problems or lists["start_from"] else self._propose_first()
         self.constraints, wrong = constraints.parse(lists["constraints"], METRICS + COSTS)
         problems += wrong
         if settings.get("early_stopping") is not None:
@@ -134,6 +139,24 @@ class Plan:
             problems += early_stopping.problems(measured, bool(self.rows))
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
+
+    def _propose_first(self) -> list[str]:
+        """State what is tried first where nobody says what; what is wrong with that."""
+        try:
+            first, notes = before_the_sampler(
+                self.composition, self.directory, self.objectives, self.n_trials
+            )
+        except ConfigError as error:
+            return error.problems
+        if not self.rows:
+            self.start_from = [params for params, _ in first]
+            self.origins = [origin for _, origin in first]
+        self.first_notes = notes
+        return []
+
+    def first(self) -> list[tuple[dict[str, spaces.Value], str | None]]:
+        """What is tried before the sampler is asked, each with whose it is."""
+        return list(zip(self.start_from, self.origins, strict=True))
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
@@ -166,7 +189,8 @@ class Plan:
 
     def all_notes(self) -> list[str]:
         """What a person is to know before the first trial, a line each; nothing of it is wrong."""
-        return [*self.notes, *notes(self.composition, self.constraints)]
+        found = notes(self.composition, self.constraints)
+        return [*self.notes, *found, *self.first_notes]
 
     @property
     def objectives(self) -> dict[str, str]:

@@ -45,7 +45,7 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
             except Exception as error:  # Hydra's and OmegaConf's own types
                 text = str(error).strip().splitlines()[0]
                 problems.append(f"in the search space: {key}={value}: {text}")
-        if _sampler(composition) in COUNTING and dimension.is_continuous:
+        if counts_all(composition) and dimension.is_continuous:
             problems.append(
                 f"sampler: it tries every point, and {key}={dimension.expression} has no "
                 f"end of them; try {key}=choice(...) or range(...), or sampler=tpe"
@@ -154,6 +154,11 @@ def _unknown(composition: Composition, dimension: Dimension) -> str:
         f"in the search space: no configuration of this search has {dimension.key}; {hint}"
         f"+{dimension.key}={dimension.expression} adds it"
     )
+
+
+def counts_all(composition: Composition) -> bool:
+    """Whether the sampler tries every point once, in an order of its own."""
+    return _sampler(composition) in COUNTING
 
 
 def _sampler(composition: Composition) -> str:

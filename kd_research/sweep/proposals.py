@@ -19,6 +19,8 @@ from kd_research.sweep.composition import Composition
 from kd_research.sweep.space import Dimension, Value, suggest
 from kd_research.sweep.study import DISCARDED, SharedStudy
 
+ORIGIN = "origin"  # of a proposal that the sampler did not make: whose it is
+FIXED = "fixed_params"  # Optuna's, of a trial that was enqueued
 MOST_POINTS = 10_000  # of a space whose points are counted and listed
 PATIENCE = 10  # repeats in a row, after which an untried point is drawn
 
@@ -57,6 +59,12 @@ def points(composition: Composition) -> list[dict[str, Value]] | None:
 
 def _hashable(params: Mapping[str, Value]) -> Hashable:
     return tuple(sorted(params.items()))
+
+
+def enqueued(shared: SharedStudy) -> list[dict[str, Value]]:
+    """What was to be tried besides what the sampler proposes, be it done or waiting."""
+    trials = shared.study.get_trials(deepcopy=False)
+    return [one.system_attrs[FIXED] for one in trials if FIXED in one.system_attrs]
 
 
 class Proposals:
@@ -109,6 +117,14 @@ class Proposals:
             elif tries % PATIENCE == 0 and untried:
                 self.study.study.enqueue_trial(random.Random(trial.number).choice(untried))
         return None
+
+    def put_back(self, trial: Trial) -> None:
+        """Discard a proposal whose sweeper died before it was whole; what was given waits anew."""
+        known = self.study.study.get_trials(deepcopy=False)[trial.number]
+        self.study.discard(trial)
+        if (params := known.system_attrs.get(FIXED)) is not None:
+            origin = known.user_attrs.get(ORIGIN)
+            self.study.study.enqueue_trial(params, {ORIGIN: origin} if origin else None)
 
     def _earlier(self, number: int, params: dict[str, Any]) -> FrozenTrial | None:
         for one in self.study.settled[self._num_known :]:

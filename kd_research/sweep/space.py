@@ -85,6 +85,18 @@ class Dimension:
             return OverridesParser.create().parse_override(f"{self.key}={value}").value()
         return value
 
+    def holds(self, value: Value) -> bool:
+        """Whether a proposal may have this value."""
+        limits = self.distribution
+        if isinstance(limits, CategoricalDistribution):
+            equal = [one for one in limits.choices if one == value]
+            return any(isinstance(one, bool) == isinstance(value, bool) for one in equal)
+        assert isinstance(limits, IntDistribution | FloatDistribution)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        steps = (value - limits.low) / limits.step if limits.step else 0.0
+        return limits.low <= value <= limits.high and abs(steps - round(steps)) < 1e-9
+
     def probes(self) -> list[Value]:
         """The ends of a range, or every choice: where a wrong setting shows."""
         distribution = self.distribution
@@ -237,13 +249,7 @@ def outside(proposals: Sequence[Mapping[str, Value]], space: Sequence[Dimension]
                     f"sweep.start_from: {key} is not searched; there are: {', '.join(known)}"
                 )
                 continue
-            limits = known[key].distribution
-            if isinstance(limits, CategoricalDistribution):
-                inside = value in limits.choices
-            else:
-                assert isinstance(limits, IntDistribution | FloatDistribution)
-                inside = isinstance(value, int | float) and limits.low <= value <= limits.high
-            if not inside:
+            if not known[key].holds(value):
                 problems.append(
                     f"sweep.start_from: {known[key].config_key}={value} is outside of "
                     f"{known[key].expression}"

@@ -22,6 +22,9 @@ from kd_research.sweep.run import run_sweep
 TROUBLE = (
     "student.model._target_=sweep_probe.Probe",
     "+student.model.trouble=null,raises,non-finite",
+    "sweep.start_from=["
+    + ",".join(f"{{student.model.trouble: {what}}}" for what in ("raises", "non-finite", "null"))
+    + "]",
 )
 
 

@@ -1,0 +1,130 @@
+"""What another sweep found best, as first proposals: `sweep.start_from=SWEEP`.
+
+That sweep may have had other data or another teacher. So none of its values is taken over, nor
+told to the sampler, which would rank them with what is found here: its settings are run anew, and
+give results of this sweep's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from kd_research.configuration.config import ConfigError
+from kd_research.records.record import SWEEP_NAME
+from kd_research.report.load import load_sweep
+from kd_research.report.pareto import pareto_front
+from kd_research.report.sweep import Sweep, Trial
+from kd_research.sweep.space import Dimension, Value
+
+Item = TypeVar("Item")
+Proposal = tuple[dict[str, Value], str]  # and whose it is
+
+
+def of_sweep(
+    stated: str,
+    own: Path,
+    output_dir: str,
+    space: Sequence[Dimension],
+    objectives: Mapping[str, str],
+    most: int,
+) -> tuple[list[Proposal], str]:
+    """The settings on another sweep's front, as far as they are searched here.
+
+    The front is that of this sweep's objectives, by the means over the other one's seeds. What the
+    other did not search, or has outside of the range here, is left to the sampler.
+
+    Args:
+        stated: the other sweep's folder, or its name under `output_dir`.
+        own: the folder of this one.
+        output_dir: where sweeps are.
+        space: of this sweep.
+        objectives: name -> maximize or minimize, of this sweep.
+        most: so many of them at most, spread over the front.
+
+    Returns:
+        Proposals, and a note on what was taken.
+
+    Raises:
+        ConfigError: there is no such sweep, or nothing of it can be tried here.
+    """
+    folder = _folder(stated, own, output_dir)
+    found = load_sweep(folder)
+    front, why = _front(found, objectives), ""
+    apart: list[Proposal] = []
+    left: dict[str, None] = {}
+    for trial in front:
+        params, not_taken = _shared(trial, space)
+        left |= dict.fromkeys(not_taken)
+        if params and params not in [known for known, _ in apart]:
+            apart.append((params, f"{found.name}, trial {trial.number}"))
+    if not front:
+        why = _without_front(found, objectives)
+    elif not apart:
+        why = f"of its front there is nothing to try here: {', '.join(left)}"
+    if why:
+        raise ConfigError([f"sweep.start_from={stated}: {why}; give another one, or leave it out"])
+    taken = spread(apart, most)
+    note = f"note: {len(taken)} of the {len(front)} settings on the front of {found.name} are tried"
+    return taken, note + (f"; not taken: {', '.join(left)}" if left else "")
+
+
+def _folder(stated: str, own: Path, output_dir: str) -> Path:
+    places = [Path(stated).expanduser(), Path(output_dir, "sweeps", stated)]
+    folder = next((place for place in places if (place / SWEEP_NAME).exists()), None)
+    if folder is None:
+        there = sorted(path.parent.name for path in Path(output_dir).glob(f"sweeps/*/{SWEEP_NAME}"))
+        hint = f"try sweep.start_from={there[0]}" if there else "leave it out"
+        raise ConfigError(
+            [
+                f"sweep.start_from={stated} is no sweep's folder; looked for {SWEEP_NAME} in "
+                f"{', '.join(map(str, places))}; there are: {', '.join(there) or 'none'}; {hint}"
+            ]
+        )
+    if folder.resolve() == own:
+        raise ConfigError([f"sweep.start_from={stated} is this sweep itself; leave it out"])
+    return folder
+
+
+def _front(sweep: Sweep, objectives: Mapping[str, str]) -> list[Trial]:
+    """Another sweep's front by these objectives, the best in the first of them first."""
+    done = [trial for trial in sweep.trials if trial.state == "completed"]
+    points = [[trial.mean(name) for name in objectives] for trial in done]
+    front = [done[index] for index in pareto_front(points, list(objectives.values()))]
+    name, way = next(iter(objectives.items()))
+    return sorted(front, key=lambda trial: trial.mean(name) or 0.0, reverse=way == "maximize")
+
+
+def _without_front(sweep: Sweep, objectives: Mapping[str, str]) -> str:
+    done = [trial for trial in sweep.trials if trial.state == "completed"]
+    if not done:
+        return "no trial has completed"
+    lacking = [name for name in objectives if all(trial.mean(name) is None for trial in done)]
+    return f"none of its trials has {' and '.join(lacking or objectives)}"
+
+
+def _shared(trial: Trial, space: Sequence[Dimension]) -> tuple[dict[str, Value], list[str]]:
+    """What of a trial's settings is in the space; and what is not, or is not in its range."""
+    params: dict[str, Value] = {}
+    known = {item.config_key for item in space}
+    left = [f"{key} (not searched here)" for key in trial.params if key not in known]
+    for item in sorted(space, key=lambda item: not item.is_group):
+        wanted = item.only is None or params.get(item.only[0]) == item.only[1]
+        if not wanted or item.config_key not in trial.params:
+            continue
+        value = trial.params[item.config_key]
+        if item.holds(value):
+            params[item.key] = value
+        else:
+            left.append(f"{item.config_key} outside of {item.expression}")
+    return params, left
+
+
+def spread(front: Sequence[Item], most: int) -> list[Item]:
+    """So many of them, at equal distances in their order, the ends among them."""
+    if len(front) <= most:
+        return list(front)
+    if most == 1:
+        return [front[0]]
+    return [front[round(place * (len(front) - 1) / (most - 1))] for place in range(most)]
