@@ -27,19 +27,15 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+import recorded
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.interpolate import RegularGridInterpolator
 from scipy.special import stdtrit
 
-from kd_research import hydra_plugin
 from kd_research.configuration.config import ROOT
-from kd_research.configuration.resolvers import register_resolvers
 from kd_research.pools.local import cores
 from kd_research.report.pareto import hypervolume, pareto_front
-from kd_research.sweep.plan import Plan
 from kd_research.sweep.space import suggest
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -50,7 +46,7 @@ GRID = {
     "student.model.depth": (1, 2, 3),
 }
 # The default sweep's space, as far as the grid goes.
-SPACE = "loss.temperature=tag(log, interval(1, 8))"
+SPACE = ("loss.temperature=tag(log, interval(1, 8))", "student.model.depth=range(1, 4)")
 LOG = ("loss.temperature", "student.model.width")
 SEEDS = 3
 IN_FLIGHT = 2
@@ -60,12 +56,7 @@ FIRST = ("nothing", "defaults")
 
 @functools.cache
 def plan_of(*overrides):
-    register_resolvers()
-    hydra_plugin.register()
-    overrides = ["tracking=disabled", "trainer.enable_progress_bar=false", *overrides]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=overrides, return_hydra_config=True)
-        return Plan(GlobalHydra.instance().config_loader(), config, [*overrides, SPACE])
+    return recorded.plan_of(*overrides, *SPACE)
 
 
 def fit_row(point, output_dir):

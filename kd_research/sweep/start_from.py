@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from kd_research.configuration.config import ConfigError
 from kd_research.records.record import SWEEP_NAME
 from kd_research.report.load import load_sweep
-from kd_research.report.pareto import pareto_front
+from kd_research.report.pareto import hypervolume, pareto_front
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.sweep.space import Dimension, Value
 
-Item = TypeVar("Item")
 Proposal = tuple[dict[str, Value], str]  # and whose it is
 
 
@@ -41,7 +39,7 @@ def of_sweep(
         output_dir: where sweeps are.
         space: of this sweep.
         objectives: name -> maximize or minimize, of this sweep.
-        most: so many of them at most, spread over the front.
+        most: so many of them at most, those of the most hypervolume.
 
     Returns:
         Proposals, and a note on what was taken.
@@ -53,19 +51,22 @@ def of_sweep(
     found = load_sweep(folder)
     front, why = _front(found, objectives), ""
     apart: list[Proposal] = []
+    points: list[list[float]] = []
     left: dict[str, None] = {}
     for trial in front:
         params, not_taken = _shared(trial, space)
         left |= dict.fromkeys(not_taken)
         if params and params not in [known for known, _ in apart]:
             apart.append((params, f"{found.name}, trial {trial.number}"))
+            points.append([trial.mean(name) or 0.0 for name in objectives])
     if not front:
         why = _without_front(found, objectives)
     elif not apart:
         why = f"of its front there is nothing to try here: {', '.join(left)}"
     if why:
         raise ConfigError([f"sweep.start_from={stated}: {why}; give another one, or leave it out"])
-    taken = spread(apart, most)
+    corner = [found.reference_point.get(name) for name in objectives]
+    taken = [apart[i] for i in most_volume(points, list(objectives.values()), corner, most)]
     note = f"note: {len(taken)} of the {len(front)} settings on the front of {found.name} are tried"
     return taken, note + (f"; not taken: {', '.join(left)}" if left else "")
 
@@ -121,10 +122,36 @@ def _shared(trial: Trial, space: Sequence[Dimension]) -> tuple[dict[str, Value],
     return params, left
 
 
-def spread(front: Sequence[Item], most: int) -> list[Item]:
-    """So many of them, at equal distances in their order, the ends among them."""
-    if len(front) <= most:
-        return list(front)
-    if most == 1:
-        return [front[0]]
-    return [front[round(place * (len(front) - 1) / (most - 1))] for place in range(most)]
+def most_volume(
+    points: Sequence[Sequence[float]],
+    directions: Sequence[str],
+    reference: Sequence[float | None],
+    most: int,
+) -> list[int]:
+    """Indices of so many points, each the one that adds most hypervolume to those before it.
+
+    What adds nothing is left out, but for the first.
+
+    Args:
+        points: of a front, with a value per objective.
+        directions: maximize or minimize, of each objective.
+        reference: the corner; where it lacks a value, that lies as far behind the worst of the
+            points as the best does before it.
+        most: so many at most.
+    """
+    corner = []
+    for at, way, values in zip(reference, directions, zip(*points, strict=True), strict=True):
+        worst, best = sorted((min(values), max(values)), reverse=way == "minimize")
+        corner.append(2 * worst - best if at is None else float(at))
+    taken: list[int] = []
+    before = 0.0
+    while len(taken) < min(most, len(points)):
+        volumes = [
+            hypervolume([points[i] for i in (*taken, new)], directions, corner)
+            for new in range(len(points))
+        ]
+        if taken and max(volumes) <= before:
+            break
+        before = max(volumes)
+        taken.append(volumes.index(before))
+    return taken

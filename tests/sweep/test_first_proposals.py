@@ -12,7 +12,7 @@ from kd_research.records.record import RunRecord, write_json, write_text
 from kd_research.report import write_report
 from kd_research.sweep.opening import open_study
 from kd_research.sweep.proposals import enqueued
-from kd_research.sweep.start_from import spread
+from kd_research.sweep.start_from import most_volume
 
 OWN = {
     "loss.temperature": 4.0,
@@ -174,7 +174,13 @@ def test_a_first_proposal_survives_a_kill_in_the_middle_of_it(tmp_path: Path) ->
     assert len(report.trials) == 3
 
 
-def test_a_long_front_is_thinned_from_end_to_end() -> None:
-    assert spread(range(3), 5) == [0, 1, 2]
-    assert spread(range(9), 3) == [0, 4, 8]
-    assert spread(range(9), 1) == [0]
+def test_of_a_long_front_what_is_worth_most_is_tried_first() -> None:
+    ways = ["maximize", "minimize"]
+    points = [[0.9, 90.0], [0.8, 20.0], [0.7, 10.0], [0.2, 1.0]]
+    # Alone 0.4 * 10, 0.3 * 80 and 0.2 * 90; to the second 0.1 * 10 and 0.2 * 10; outside: the last.
+    assert most_volume(points, ways, [0.5, 100.0], 9) == [1, 2, 0]
+    assert most_volume(points, ways, [0.5, 100.0], 2) == [1, 2]
+    assert most_volume(points, ways, [0.95, 100.0], 3) == [0]  # all outside: the best one
+    # From (-0.5, 179): alone 1.3 * 159; then 0.7 * 19, 0.1 * 89, and 0.5 * 10.
+    assert most_volume(points, ways, [None, None], 9) == [1, 3, 0, 2]
+    assert most_volume([[0.9, 90.0]], ways, [None, None], 2) == [0]
