@@ -28,6 +28,7 @@ from kd_research.report.methods import tuning_curves
 from kd_research.report.setup import setup
 from kd_research.report.sweep import Sweep
 from kd_research.report.tables import best, rerun
+from kd_research.report.text import lent
 
 SCRIPTS = (
     "common.js",
@@ -100,6 +101,7 @@ def page_data(sweep: Sweep) -> dict[str, Any]:
         "evaluations": evaluations(sweep),
         "best": best(sweep),
         "gain": gain(sweep),
+        "lent": lent(sweep),
         "baseline": _baseline(sweep),
         "teachers": sweep.teachers,
         "params": sweep.param_names,

@@ -101,7 +101,7 @@ def facts(sweep: Sweep) -> list[str]:
         share = sweep.hypervolume_share
         of_box = "" if share is None else f", {100 * share:.1f} % of the reference box"
         lines.append(f"hypervolume: {sweep.hypervolume:.6g}{of_box} (reference point: {corner})")
-    lines += _origins(sweep)
+    lines += lent(sweep)
     if said := gain(sweep):
         lines.append(said)
     lines += [
@@ -123,8 +123,8 @@ def facts(sweep: Sweep) -> list[str]:
     return lines
 
 
-def _origins(sweep: Sweep) -> list[str]:
-    """Which settings were taken from another sweep; they were run here, as all others."""
+def lent(sweep: Sweep) -> list[str]:
+    """Which settings are another sweep's, a line each; they were run here, as all others."""
     others: dict[str, list[str]] = {}
     for trial in sweep.trials:
         if trial.lender:

@@ -104,6 +104,7 @@ def test_another_sweeps_front_is_tried_next_and_marked(tmp_path: Path) -> None:
     assert written is not None
     page = (report.directory / "report.md").read_text()
     assert "- settings from the sweep before, run anew here: trials 1, 2" in page
+    assert "settings from the sweep before" in (report.directory / "report.html").read_text()
     assert "before, trial 1" in (report.directory / "trials.csv").read_text()
 
 

@@ -17,7 +17,7 @@ const stdOf = (name, index) => (trials.std[name] ? trials.std[name][index] : nul
 $("name").textContent = data.name;
 $("subtitle").textContent = data.objectives.map(([name, way]) => `${way} ${name}`).join(", ");
 $("made").textContent = data.made;
-$("gain").textContent = data.gain ? data.gain[0].toUpperCase() + data.gain.slice(1) + "." : "";
+$("gain").textContent = [data.gain, ...data.lent].filter(Boolean).map((said) => said[0].toUpperCase() + said.slice(1) + ".").join(" ");
 for (const [name, value] of data.setup) {
   const line = element("div");
   line.append(element("dt", name), element("dd", value));
