@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -156,6 +155,8 @@ class Augment:
             )
         for name in ("mixup", "cutmix"):
             if shape := getattr(self, name):
+                import scipy.stats  # half a second that only this needs
+
                 middle = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
                 table = scipy.stats.beta.ppf(middle.numpy(), shape, shape)
                 self._beta[name] = torch.as_tensor(table, dtype=torch.float32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from kd_research.data.checks import is_number, is_whole
 from kd_research.data.sources import Split
@@ -59,14 +59,42 @@ def cut(
             f"{what}: that leaves parts of {len(split) - num} and {num} for {len(classes)} "
             f"classes; try a {'larger' if fraction < 0.5 else 'smaller'} dataset.{setting}"
         )
-    kept, taken = train_test_split(
-        torch.arange(len(split)).numpy(),
-        test_size=fraction,
-        random_state=seed,
-        stratify=strata.numpy(),
-    )
-    kept, taken = torch.from_numpy(kept).sort().values, torch.from_numpy(taken).sort().values
+    kept, taken = _drawn(strata.numpy(), num, seed)
     return split.part(kept), split.part(taken)
+
+
+def _drawn(strata: NDArray[np.int64], num: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The places of all but `num` examples, and of these, each in order and stratified.
+
+    They are those of scikit-learn's `train_test_split(..., stratify=strata)`, whose import takes
+    longer than torch's: a test compares them.
+    """
+    random = np.random.RandomState(seed)
+    counts = np.unique(strata, return_counts=True)[1]
+    num_kept = _shares(counts, len(strata) - num, random)
+    num_taken = _shares(counts - num_kept, num, random)
+    kept, taken = [], []
+    by_class = np.split(np.argsort(strata, kind="stable"), np.cumsum(counts)[:-1])
+    for places, first, second in zip(by_class, num_kept, num_taken, strict=True):
+        mixed = places[random.permutation(len(places))]
+        kept.append(mixed[:first])
+        taken.append(mixed[first : first + second])
+    return tuple(torch.from_numpy(np.sort(np.concatenate(part))) for part in (kept, taken))  # type: ignore[return-value]
+
+
+def _shares(
+    counts: NDArray[np.int64], num: int, random: np.random.RandomState
+) -> NDArray[np.int64]:
+    """`num` spread in proportion: the largest remainders are rounded up, ties are drawn."""
+    exact = counts / counts.sum() * num
+    shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    remainders = exact - shares
+    for remainder in np.unique(remainders)[::-1]:
+        if not (missing := num - shares.sum()):
+            break
+        (tied,) = np.nonzero(remainders == remainder)
+        shares[random.choice(tied, size=min(len(tied), missing), replace=False)] += 1
+    return shares
 
 
 @dataclass(frozen=True)

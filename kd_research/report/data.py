@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from kd_research.report.tables import FIRST_COLUMNS, LAST_COLUMNS, VALUE_COLUMNS
 
 TEXT_COLUMNS = ("label", "state", "error", "directory")
@@ -18,6 +16,8 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
     Counts, metrics and costs are float64, so that a cell can be empty; who and where are strings.
     """
+    import pandas as pd  # a fifth of a second, at the start of every sweep
+
     frame = pd.DataFrame(
         rows, columns=None if rows else [*FIRST_COLUMNS, *VALUE_COLUMNS, *LAST_COLUMNS]
     )

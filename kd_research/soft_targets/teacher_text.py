@@ -15,12 +15,10 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -34,6 +32,9 @@ from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Batch, Count
 from kd_research.losses.positions import IGNORED
 from kd_research.records.record import temporary_path
+
+if TYPE_CHECKING:  # a fifth of a second, which only this method needs
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,10 @@ class TeacherText:
             if table is None:
                 log.warning("the teacher writes its text, once: %s", path)
                 table = self._written(data, teacher, most, config)
+                from pyarrow import parquet
+
                 temporary = temporary_path(path)
-                pq.write_table(table, temporary)
+                parquet.write_table(table, temporary)
                 temporary.replace(path)
         self._meta = json.loads(table.schema.metadata[META])
         return data.with_train(_split(table, context, 0 if stop is None else stop), content)
@@ -110,6 +113,8 @@ class TeacherText:
     def _written(
         self, data: DataModule, teacher: nn.Module, most: int, config: GenerationConfig
     ) -> pa.Table:
+        import pyarrow as pa
+
         started = time.perf_counter()
         prompts: list[list[int]] = []
         windows: list[int] = []
@@ -159,8 +164,10 @@ def _read(path: Path) -> pa.Table | None:
     """The file's table; None where there is none, or not what was written."""
     if not path.exists():
         return None
+    from pyarrow import parquet
+
     try:
-        table = pq.read_table(path)
+        table = parquet.read_table(path)
         if json.loads(table.schema.metadata[META])["digest"] != _digest(table):
             raise ValueError("its content is not what was written")
     except Exception as error:  # pyarrow raises many types

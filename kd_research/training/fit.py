@@ -26,7 +26,6 @@ from kd_research.training.callbacks import PerEpoch, WithoutFrozen, frozen
 from kd_research.training.continuation import Continuation, checkpoint_path, discard, last_epoch
 from kd_research.training.distill import Distiller
 from kd_research.training.selection import SELECTION, TEXT_SELECTION, KeepSelected, Selection
-from kd_research.training.sharded import Sharded
 from kd_research.training.spoken import Bar, Epochs, described
 
 Row = Mapping[str, float | int | str | None]
@@ -76,7 +75,12 @@ def make_trainer(
         ConfigError: Lightning refuses an option, has no such device, or runs another precision.
     """
     if options.get("strategy") == "fsdp":
+        from kd_research.training.sharded import Sharded  # half a second that only this needs
+
         options = {**options, "strategy": Sharded()}
+    if options.get("deterministic") is False:  # as Lightning does, less its import of Inductor
+        torch.set_deterministic_debug_mode("default")
+        options = {name: value for name, value in options.items() if name != "deterministic"}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*precision=.?16")  # refused below
