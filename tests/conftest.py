@@ -18,6 +18,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from tiny import TINY, Compose, composed
 
+import kd_research.trial  # noqa: F401  # as every run does, before Lightning
+
 # The longest, in this order. They start first: what ends the suite should be short.
 LONG = (
     *("test_ray.py", "test_paper_sweeps.py", "test_local.py", "test_report_page.py"),

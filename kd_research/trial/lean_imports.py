@@ -70,6 +70,8 @@ class _StandIn(ModuleType):
             real.graph_break(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # `inspect` asks every module where its file is
+            raise AttributeError(name)
         return getattr(_load(), name)
 
 

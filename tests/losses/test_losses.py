@@ -240,7 +240,7 @@ WITH_LAMBDA = [
     for name in NAMES
     if name not in ("prob_mse", "kd_at", "simkd", "soft_tree")
     and "@" not in name
-    and "lambda" in compose_loss(name, *CASES[name].overrides)
+    and "\nlambda:" in (CONF / "loss" / f"{name}.yaml").read_text()
 ]
 
 

@@ -24,13 +24,14 @@ print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 
 # Each question is asked in a fork of a process in which nothing was compiled yet.
 ASKED = '''
-import os, sys
+import inspect, os, sys
 import kd_research.trial
 import torch
 from lightning.fabric.wrappers import OptimizedModule
 layer = torch.nn.Linear(2, 2)
 optimizer = torch.optim.SGD(layer.parameters())
 optimizer.zero_grad()
+inspect.getmodule(inspect.currentframe())  # which looks at every module
 assert "torch._dynamo.config" not in sys.modules and not isinstance(layer, OptimizedModule)
 
 def after(question):
@@ -46,7 +47,7 @@ def after(question):
 
 for question in (
     "import torch._dynamo.config as config; assert config.cache_size_limit",
-    "assert torch._dynamo.list_backends()",
+    "import torch.distributed.tensor; assert torch._dynamo.list_backends()",
     """
 layer.weight.grad = torch.ones(2, 2)
 torch.compile(optimizer.zero_grad, backend='eager')()
