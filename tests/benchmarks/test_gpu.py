@@ -32,7 +32,7 @@ def bench(
     return done.returncode, done.stdout + done.stderr, [json.loads(line) for line in lines]
 
 
-@pytest.mark.slow  # it distils on resnets, a sweep among it
+@pytest.mark.long  # it distils on resnets, a sweep among it; to be run before a GPU's time is spent
 @pytest.mark.timeout(1800)  # on a busy machine
 def test_every_part_runs_in_miniature(tmp_path: Path) -> None:
     given = ("--limit", "800", "--minutes", "60")

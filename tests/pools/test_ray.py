@@ -186,6 +186,7 @@ def test_a_node_whose_disk_is_full_gets_nothing(cluster, pool, tmp_path):
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.long  # of the kind of the test of files that travel; here nobody says that they must
 def test_a_node_that_does_not_see_the_folder_is_found_out(cluster, pool, tmp_path):
     node = cluster.add_blind(tmp_path)
     if node is None:
@@ -255,7 +256,7 @@ def test_what_a_run_needs_travels_once_by_content(pool, tmp_path, monkeypatch):
     assert not left.root.exists()
 
 
-def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp_path, monkeypatch):
+def test_ranks_are_placed_over_nodes(cluster, pool, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_pool, "SETTLE_SECONDS", 1)  # rank 0 does not end by itself
     ranks = [*pool, "trainer.devices=2", "trainer.strategy=ddp"]
     run(tmp_path, ranks, "+noop={trouble: {1: rank 1 fails}}", "sweep.n_trials=2")
@@ -266,6 +267,11 @@ def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp
     assert records(tmp_path)[1]["error"] == "rank 1: ValueError: rank 1 has had enough"
     check_whole(tmp_path, 2)
     wait_for(lambda: slots_of(cluster) == [])
+
+
+@pytest.mark.long  # runs placed on nodes of a cluster, as in the test above, with two more nodes
+def test_runs_and_ranks_share_a_gpu_by_parts(cluster, pool, tmp_path):
+    ranks = ["trainer.devices=2", "trainer.strategy=ddp"]
     node = cluster.add("gpu", num_cpus=2, num_gpus=1)  # pretended
     try:
         shared = [item for item in pool if item != "pool.gpus=0"]
@@ -276,9 +282,7 @@ def test_ranks_are_placed_over_nodes_and_share_a_gpu_by_parts(cluster, pool, tmp
         # A machine with one GPU each: the ranks of one run are on both, each with its own.
         other = cluster.add("gpu-2", num_cpus=2, num_gpus=1)
         try:
-            run(
-                tmp_path / "two", shared, "pool.gpus=1", *ranks[-2:], "+noop={}", "sweep.n_trials=1"
-            )
+            run(tmp_path / "two", shared, "pool.gpus=1", *ranks, "+noop={}", "sweep.n_trials=1")
             said = facts(tmp_path / "two", 0)
             assert {(each["node"], each["gpus"]) for each in said} == {("gpu", "0"), ("gpu-2", "0")}
             assert {(each["NODE_RANK"], each["LOCAL_RANK"]) for each in said} == {
