@@ -17,7 +17,6 @@ from resource import RUSAGE_CHILDREN, getrusage
 from statistics import mean, stdev
 
 if __name__ != "__main__":  # the pool's program, which the server imports
-    from kd_research.training.distill import Distiller
     from kd_research.trial import run as trial
     from kd_research.trial.run import prepare  # noqa: F401
 
@@ -33,6 +32,8 @@ def processor_time(pid):
 
 def main(arguments):
     """A trial, as the pool's program, that ends at its first training step."""
+
+    from kd_research.training.distill import Distiller
 
     def first_step(*_, **__):
         there = [os.getpid(), os.getppid(), parent_process().pid]  # this, the server, the sweep
