@@ -1,6 +1,7 @@
 """The shipped papers: every row composes, is instantiated, and trains.
 
-A row whose loss reads logits alone is trained with one pair; a loss on features with every pair.
+A row whose loss reads logits alone is trained with one pair; a loss on features with a pair of each
+two families of nets, and with every pair by `-m long`.
 The nets are the rows' own, in float32, with random weights (teachers too), a batch of two and
 small images: half of CIFAR's side (all of it for MobileNetV2, which would have maps of one
 pixel), 64 pixels for ImageNet.
@@ -9,6 +10,7 @@ pixel), 64 pixels for ImageNet.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -81,6 +83,16 @@ PAIRS = [
     for paper, stated in PAPERS.items()
     for pair in sorted({pair_of(row["overrides"]) for row in stated["sweep"]["rows"].values()})
 ]
+
+
+def by_families() -> Iterator[Any]:
+    """The pairs; those of the same two families as one before them in the same paper are long."""
+    seen = set()
+    for paper, pair in PAIRS:
+        families = (paper, re.sub(r"\d+(_\d)?(x\d)?(?=-|$)", "", pair))
+        marks = [pytest.mark.long] if families in seen else [pytest.mark.slow]
+        seen.add(families)
+        yield pytest.param(paper, pair, marks=marks)
 
 
 def different_rows(plan: Plan, pair: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -180,8 +192,7 @@ def reads_logits_alone(row: dict[str, Any]) -> bool:
     return not reads and not any(True for _ in objective.parameters())
 
 
-@pytest.mark.slow  # 270 rows, whose nets are the papers' own
-@pytest.mark.parametrize(("paper", "pair"), PAIRS)
+@pytest.mark.parametrize(("paper", "pair"), [*by_families()])  # whose nets are the papers' own
 def test_every_row_trains(
     paper: str, pair: str, tmp_path: Path, gone_on: set[tuple[str, ...]]
 ) -> None:
