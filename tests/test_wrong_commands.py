@@ -144,6 +144,14 @@ FILES = [
     (f"{HUB} dataset.root=HERE/part", "lacks 1 of 2 files: train-00001-of-00002.parquet; finish"),
     (f"{HUB} dataset.root=HERE/two", "has splits in 2 folders: a, b; type dataset.config_name=b"),
     (f"{HUB} dataset.root=HERE/two dataset.config_name=c", "dataset.config_name=c is no folder"),
+    (
+        f"{HUB} dataset.root=HERE/part +dataset.splits.train='train[:100]'",
+        "dataset.splits.train=train[:100] names a part of a split; a split is read whole: type",
+    ),
+    (
+        f"{HUB} dataset.root=HERE/part +dataset.splits.test=dev",
+        "dataset.splits.test=dev is not in HERE/part, which has train; type ++dataset.splits.test",
+    ),
     (HUB, "dataset hub has no files; type dataset.root=FOLDER, or dataset.path=HUB_NAME"),
     ("dataset=hub", "dataset.input_shape has no value; type dataset.input_shape="),
     ("output_dir=/proc/none", "output_dir is no folder that can be written"),

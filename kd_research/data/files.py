@@ -162,12 +162,27 @@ def missing_files(dataset: Mapping[str, Any]) -> list[str]:
     root, path = dataset.get("root"), dataset.get("path")
     if "root" not in dataset or "path" not in dataset:
         return []
+    names = dataset.get("splits") or {}
+    parts = [f"{ours}={theirs}" for ours, theirs in names.items() if "[" in str(theirs)]
+    if parts:
+        return [
+            f"dataset.splits.{part} names a part of a split; a split is read whole: type its name, "
+            "and dataset.subset=100 for fewer training examples"
+            for part in parts
+        ]
     if root is None:
         hub = "type dataset.root=FOLDER, or dataset.path=HUB_NAME"
         return [] if path is not None else [f"dataset {dataset.get('name')} has no files; {hub}"]
     try:
         found = local_files(Path(str(root)).expanduser(), dataset.get("config_name"))
-        names = dataset.get("splits") or {}
+        known = sorted(found)
+        for ours, theirs in names.items():
+            if theirs is not None and SPLIT_NAMES.get(theirs, theirs) not in found:
+                raise ValueError(
+                    f"dataset.splits.{ours}={theirs} is not in {root}, which has "
+                    f"{', '.join(known)}; type ++dataset.splits.{ours}={known[0]}, or =null to do "
+                    "without"
+                )
         for split, files in found.items():
             if names.get(split, split) is not None:
                 refuse_missing_shards(files)
