@@ -146,12 +146,21 @@ FILES = [
     (f"{HUB} dataset.root=HERE/two dataset.config_name=c", "dataset.config_name=c is no folder"),
     (
         f"{HUB} dataset.root=HERE/part +dataset.splits.train='train[:100]'",
-        "dataset.splits.train=train[:100] names a part of a split; a split is read whole: type",
+        "dataset.splits.train=train[:100] is no split's name, and a split is read whole; type its",
     ),
     (
-        f"{HUB} dataset.root=HERE/part +dataset.splits.test=dev",
-        "dataset.splits.test=dev is not in HERE/part, which has train; type ++dataset.splits.test",
+        f"{HUB} dataset.root=HERE/part +dataset.splits.test=eval",
+        "dataset.splits.test=eval is not in HERE/part, which has train; type ++dataset.splits.tes",
     ),
+    (
+        f"{HUB} dataset.root=HERE/part +dataset.splits.test=train",
+        "the split 'train' of HERE/part would be both train and test; type ++dataset.splits.test=",
+    ),
+    (
+        f"{HUB} dataset.path=a/b +dataset.splits.dev=x",
+        "dataset.splits has dev; its keys are our names, train, validation, test: type",
+    ),
+    (f"{HUB} dataset.root=HERE/part dataset.splits=x", "dataset.splits must be a mapping, got 'x'"),
     (HUB, "dataset hub has no files; type dataset.root=FOLDER, or dataset.path=HUB_NAME"),
     ("dataset=hub", "dataset.input_shape has no value; type dataset.input_shape="),
     ("output_dir=/proc/none", "output_dir is no folder that can be written"),

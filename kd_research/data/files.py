@@ -11,6 +11,7 @@ from typing import Any
 
 from kd_research.data.store import file_digest
 
+OURS = ("train", "validation", "test")  # what splits are called here
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation"}
 SPLIT_NAMES |= {"val": "validation", "dev": "validation", "test": "test"}
 # What a file of rows is read by.
@@ -163,25 +164,22 @@ def missing_files(dataset: Mapping[str, Any]) -> list[str]:
     if "root" not in dataset or "path" not in dataset:
         return []
     names = dataset.get("splits") or {}
-    parts = [f"{ours}={theirs}" for ours, theirs in names.items() if "[" in str(theirs)]
-    if parts:
-        return [
-            f"dataset.splits.{part} names a part of a split; a split is read whole: type its name, "
-            "and dataset.subset=100 for fewer training examples"
-            for part in parts
-        ]
-    if root is None:
-        hub = "type dataset.root=FOLDER, or dataset.path=HUB_NAME"
-        return [] if path is not None else [f"dataset {dataset.get('name')} has no files; {hub}"]
+    if problems := _name_problems(names):
+        return problems
     try:
+        if root is None:
+            refuse_doubles(names, str(path))
+            hub = "type dataset.root=FOLDER, or dataset.path=HUB_NAME"
+            return [] if path else [f"dataset {dataset.get('name')} has no files; {hub}"]
+        names = {ours: SPLIT_NAMES.get(theirs, theirs) for ours, theirs in names.items()}
+        refuse_doubles(names, str(root))
         found = local_files(Path(str(root)).expanduser(), dataset.get("config_name"))
-        known = sorted(found)
         for ours, theirs in names.items():
-            if theirs is not None and SPLIT_NAMES.get(theirs, theirs) not in found:
+            if theirs is not None and theirs not in found:
+                own = ours if ours in found else "null"
                 raise ValueError(
                     f"dataset.splits.{ours}={theirs} is not in {root}, which has "
-                    f"{', '.join(known)}; type ++dataset.splits.{ours}={known[0]}, or =null to do "
-                    "without"
+                    f"{', '.join(sorted(found))}; type ++dataset.splits.{ours}={own}"
                 )
         for split, files in found.items():
             if names.get(split, split) is not None:
@@ -189,6 +187,47 @@ def missing_files(dataset: Mapping[str, Any]) -> list[str]:
     except (ValueError, OSError) as error:
         return [str(error)]
     return []
+
+
+def _name_problems(names: Any) -> list[str]:
+    """What is no name of a split."""
+    if not isinstance(names, Mapping):
+        return [
+            f"dataset.splits must be a mapping, got {names!r}; try '++dataset.splits={{test: dev}}'"
+        ]
+    return [
+        f"dataset.splits.{ours}={theirs} is no split's name, and a split is read whole; type its "
+        "name, and dataset.subset=100 for fewer training examples"
+        for ours, theirs in names.items()
+        if theirs is not None and (not isinstance(theirs, str) or "[" in theirs)
+    ]
+
+
+def refuse_doubles(names: Mapping[str, str | None], where: str) -> None:
+    """Every split of ours is to be another one of theirs: selection must not see the test split.
+
+    Args:
+        names: ours -> theirs, None for none.
+        where: the set, for messages.
+
+    Raises:
+        ValueError: a name is none of ours, or a split of theirs would be two of ours.
+    """
+    if unknown := sorted(set(names) - set(OURS)):
+        raise ValueError(
+            f"dataset.splits has {', '.join(unknown)}; its keys are our names, {', '.join(OURS)}: "
+            "type '++dataset.splits={test: THEIR_NAME}'"
+        )
+    taken: dict[str, str] = {}
+    for ours in OURS:
+        theirs = names.get(ours, ours)
+        if theirs is not None and theirs in taken:
+            raise ValueError(
+                f"the split {theirs!r} of {where} would be both {taken[theirs]} and {ours}; type "
+                f"++dataset.splits.{ours}=ANOTHER, or =null to do without"
+            )
+        if theirs is not None:
+            taken[theirs] = ours
 
 
 def refuse_missing_shards(files: Sequence[Path]) -> None:

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_research.data.files import (
+    OURS,
     READERS,
     SPLIT_NAMES,
     known_by,
     local_files,
     patterns,
+    refuse_doubles,
     refuse_missing_shards,
 )
 from kd_research.records.outside import NO_ROOM
 
 if TYPE_CHECKING:
     import datasets
-
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,6 @@ def fingerprint(source: Source) -> list[Any]:
     return ["local", known_by(files), *settings]
 
 
-def _refuse_doubles(source: Source, wanted: Mapping[str, str | None]) -> None:
-    """Every split of ours is to be another one of theirs: selection must not see the test split."""
-    unknown = sorted(set(wanted) - set(_SPLITS))
-    if unknown:
-        raise ValueError(
-            f"dataset.splits has {', '.join(unknown)}; its keys are our names, "
-            f"{', '.join(_SPLITS)}: type '++dataset.splits={{test: THEIR_NAME}}'"
-        )
-    taken: dict[str, str] = {}
-    for ours in _SPLITS:
-        theirs = wanted.get(ours, ours)
-        if theirs is not None and theirs in taken:
-            raise ValueError(
-                f"the split {theirs!r} of {source} would be both {taken[theirs]} and {ours}; type "
-                f"++dataset.splits.{ours}=ANOTHER, or =null to do without"
-            )
-        if theirs is not None:
-            taken[theirs] = ours
-
-
 def _load(
     source: Source, wanted: Mapping[str, str | None], files: Mapping[str, list[Path]], cache: Path
 ) -> dict[str, datasets.Dataset]:
@@ -101,7 +81,7 @@ def _load(
             options: dict[str, Any] = {"text": {"sample_by": "document"}}.get(reader, {})
             if reader == "csv":
                 options = {"sep": _separator(first)}
-            asked = {wanted.get(split, split) for split in _SPLITS}
+            asked = {wanted.get(split, split) for split in OURS}
             return dict(
                 datasets.load_dataset(
                     reader,
@@ -165,12 +145,12 @@ def open_splits(source: Source, cache: Path) -> dict[str, datasets.Dataset]:
         # a file's name gives the split as we call it, whatever the Hub's set does
         wanted = {ours: name and SPLIT_NAMES.get(name, name) for ours, name in wanted.items()}
         files = local_files(Path(source.root).expanduser(), source.name)
-        for ours in _SPLITS:
+        for ours in OURS:
             refuse_missing_shards(files.get(wanted.get(ours, ours) or "", []))
-    _refuse_doubles(source, wanted)
+    refuse_doubles(wanted, str(source))
     found = _load(source, wanted, files, cache)
     splits = {}
-    for ours in _SPLITS:
+    for ours in OURS:
         theirs = wanted.get(ours, ours)
         if theirs is None or (theirs not in found and ours not in wanted):
             continue

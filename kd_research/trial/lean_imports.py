@@ -110,6 +110,8 @@ def _load() -> ModuleType:
 def _import_torchmetrics() -> None:
     """With UNUSED taken for not installed, which torchmetrics allows for."""
     imports: Any = importlib.import_module("lightning_utilities.core.imports")
+    if not hasattr(imports, "_version"):  # another version of it: then all is imported
+        return
     version, available = imports._version, imports.package_available
 
     def version_seen(name: str) -> Any:
