@@ -23,27 +23,18 @@ tpe, order by order, with its 95 % t interval.
 """
 
 import argparse
-import math
-import statistics
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import optuna
-from hydra.utils import instantiate
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from scipy.stats import t as student
+from recorded import Recorded, half_interval, recorded, searched
 
-from kd_research.configuration.config import ROOT
 from kd_research.pools.local import cores
-from kd_research.report.load import load_sweep
 from kd_research.report.pareto import hypervolume, pareto_front
-from kd_research.sweep.early_stopping import Finished, Rule, curves_of
+from kd_research.sweep.early_stopping import Finished, Rule
 
 SHARES = (1 / 12, 1 / 6, 1 / 4)  # of the epochs of all recorded trials
 REDUCTION = 3
@@ -52,103 +43,14 @@ LEAST = 8  # finished trials that a line is fitted to
 Steps = Iterator[tuple[int, int | None]]  # epochs paid, then the trial that they finished, if any
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """The completed trials of a sweep.
-
-    Attributes:
-        curves: of each trial, as `sweep.early_stopping` reads them.
-        accuracy: what the selected epoch had, had the run ended at an epoch, (trials, epochs).
-        sizes: the other objective, to be minimised, (trials,).
-        reference: accuracy and size of the corner.
-        asked: of each trial, for a sampler: its parameters and what they were drawn from.
-    """
-
-    name: str
-    objectives: dict[str, str]
-    curves: list[dict[str, NDArray[np.float64]]]
-    accuracy: NDArray[np.float64]
-    sizes: NDArray[np.float64]
-    reference: list[float]
-    asked: list[optuna.trial.FrozenTrial]
-
-    @property
-    def epochs(self) -> int:
-        return self.accuracy.shape[1]
-
-    def volume(self, trials: list[int]) -> float:
-        """The hypervolume of some trials, run to their end."""
-        points = [[float(self.accuracy[i, -1]), float(self.sizes[i])] for i in trials]
-        return hypervolume(points, ["maximize", "minimize"], self.reference)
-
-
-@cache
-def recorded(directory: Path) -> Recorded:
-    sweep = load_sweep(directory)
-    accuracy, *others = sweep.objectives.items()
-    if accuracy != ("val_accuracy", "maximize") or [each[1] for each in others] != ["minimize"]:
-        raise SystemExit(
-            f"{directory}: needs val_accuracy and a size to minimise, has {sweep.objectives}"
-        )
-    size = others[0][0]
-    done = [trial for trial in sweep.trials if trial.state == "completed"]
-    curves = [dict(curves_of(trial.runs[0].curves())) for trial in done]
-    length = max(len(each["val_accuracy"]) for each in curves)
-    whole = [i for i, each in enumerate(curves) if len(each["val_accuracy"]) == length]
-    storage = optuna.storages.RDBStorage(f"sqlite:///{directory / 'study.db'}")
-    study = optuna.load_study(study_name=None, storage=storage)
-    asked = {trial.number: trial for trial in study.trials}
-    return Recorded(
-        directory.name,
-        dict(sweep.objectives),
-        [curves[i] for i in whole],
-        np.stack([curves[i]["val_accuracy"] for i in whole]),
-        np.array([float(done[i].mean(size)) for i in whole]),
-        [float(sweep.reference_point[name]) for name in sweep.objectives],
-        [asked[done[i].number] for i in whole],
-    )
-
-
 def whole_runs(table: Recorded, order: list[int]) -> Steps:
     for trial in order:
         yield table.epochs, trial
 
 
 def tpe(table: Recorded, order: list[int], seed: int) -> Steps:
-    """Each proposal is the nearest trial that was not run; of equals the first of the order."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
-    made = OmegaConf.load(ROOT / "conf" / "sampler" / "tpe.yaml")
-    study = optuna.create_study(
-        directions=list(table.objectives.values()), sampler=instantiate(made)(seed=seed)
-    )
-    space = table.asked[0].distributions
-    places = np.array([place_of(trial.params, space) for trial in table.asked])
-    left = list(order)
-    while left:
-        proposal = study.ask(space)
-        distances = np.abs(places[left] - place_of(proposal.params, space)).sum(axis=1)
-        study.tell(proposal, state=optuna.trial.TrialState.FAIL)
-        trial = left.pop(int(distances.argmin()))
-        values = [float(table.accuracy[trial, -1]), float(table.sizes[trial])]
-        told = optuna.trial.create_trial(
-            params=table.asked[trial].params, distributions=space, values=values
-        )
-        study.add_trial(told)
+    for trial in searched(table, order, seed):
         yield table.epochs, trial
-
-
-def place_of(params: dict, space: dict) -> NDArray[np.float64]:
-    """Where in the unit cube; a choice is worth its whole side."""
-    found: list[float] = []
-    for name, limits in space.items():
-        if isinstance(limits, optuna.distributions.CategoricalDistribution):
-            found += [float(params[name] == choice) / 2 for choice in limits.choices]
-            continue
-        scale = math.log if limits.log else float
-        low, high = scale(limits.low), scale(limits.high)
-        found.append((scale(params[name]) - low) / max(high - low, 1e-12))
-    return np.array(found)
 
 
 def curves(table: Recorded, order: list[int], confidence: float = 0.95) -> Steps:
@@ -343,7 +245,7 @@ def told(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> list[str
     found = []
     for one, other in zip(values.T, baseline.T, strict=True):
         more = one - other
-        half = student.ppf(0.975, len(more) - 1) * statistics.stdev(more) / math.sqrt(len(more))
+        half = half_interval(more)
         found.append(f"{100 * one.mean():7.2f} {100 * more.mean():+6.2f} ± {100 * half:4.2f}  ")
     return found
 
