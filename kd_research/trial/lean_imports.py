@@ -1,9 +1,10 @@
 """What Lightning imports and a run does not need stays out: it is most of a process's start.
 
-Measured by `benchmarks/startup.py`. Two things are left out, each until it is asked for:
+Measured by `benchmarks/startup.py`. Two things are left out:
 
 - torchmetrics imports SciPy, Matplotlib and transformers where they are installed, for metrics
-  that no run computes. It works without them, so while it is imported it does not see them.
+  that no run computes. It works without them, so while it is imported it does not see them. A
+  metric that needs one, asked for in the process of a run, says that it is not installed.
 - Lightning and torch's optimizers import TorchDynamo, the compiler's front end, to ask whether a
   module is compiled, and to say that an optimizer's step is not to be. Where nothing is compiled
   a stand-in answers; anything else that is asked of it (`torch.compile`, an export) loads
