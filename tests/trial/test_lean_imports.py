@@ -22,50 +22,56 @@ assert run.main(sys.argv[1:]) == 0
 print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 """
 
-# Each question is asked in a fork of a process in which nothing was compiled yet.
-ASKED = '''
-import inspect, os, sys
+# Each question is asked in a fork of a process in which nothing was compiled yet; a line each.
+ASKED = """
+import inspect, json, os, sys
 import kd_research.trial
 import torch
 from lightning.fabric.wrappers import OptimizedModule
-layer = torch.nn.Linear(2, 2)
-optimizer = torch.optim.SGD(layer.parameters())
-optimizer.zero_grad()
-inspect.getmodule(inspect.currentframe())  # which looks at every module
-assert "torch._dynamo.config" not in sys.modules and not isinstance(layer, OptimizedModule)
+
+def tell(**facts):
+    print(json.dumps(facts), flush=True)
 
 def after(question):
     exec(question, globals())
     import torch._dynamo.config
     import torch._dynamo as real
-    assert sys.modules["torch._dynamo"] is torch._dynamo is real
-    assert sys.modules["torch._dynamo.config"] is real.config
-    assert isinstance(torch.compile(layer, backend="eager"), OptimizedModule)
-    assert not isinstance(layer, OptimizedModule)
-    kd_research.trial.lean_imports.leave_out()  # too late, and no harm
-    assert sys.modules["torch._dynamo"] is real
+    one = sys.modules["torch._dynamo"] is torch._dynamo is real
+    kd_research.trial.lean_imports.leave_out()  # too late
+    tell(
+        one_module=one and sys.modules["torch._dynamo"] is real,
+        one_part=sys.modules["torch._dynamo.config"] is real.config,
+        compiled=isinstance(torch.compile(layer, backend="eager"), OptimizedModule),
+        plain=isinstance(layer, OptimizedModule),
+        gradient=layer.weight.grad is not None,
+    )
 
-for question in (
-    "import torch._dynamo.config as config; assert config.cache_size_limit",
-    "import torch.distributed.tensor; assert torch._dynamo.list_backends()",
-    """
+layer = torch.nn.Linear(2, 2)
+optimizer = torch.optim.SGD(layer.parameters())
 layer.weight.grad = torch.ones(2, 2)
-torch.compile(optimizer.zero_grad, backend='eager')()
-assert layer.weight.grad is None
-""",
-):
+optimizer.zero_grad()
+inspect.getmodule(inspect.currentframe())  # which looks at every module
+tell(
+    compiler="torch._dynamo.config" in sys.modules,
+    plain=isinstance(layer, OptimizedModule),
+    gradient=layer.weight.grad is not None,
+)
+layer.weight.grad = torch.ones(2, 2)
+for question in sys.argv[1:]:
     pid = os.fork()
     if pid == 0:
         after(question)
         os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0, question
+    os.waitpid(pid, 0)
 
-import scipy.signal
 import torchmetrics
 from lightning_utilities.core.imports import RequirementCache, package_available
-assert torchmetrics.Accuracy("multiclass", num_classes=3)(torch.eye(3), torch.arange(3)) == 1
-assert package_available("scipy") and RequirementCache("scipy")
-'''
+accuracy = torchmetrics.Accuracy("multiclass", num_classes=3)
+tell(
+    accuracy=accuracy(torch.eye(3), torch.arange(3)).item(),
+    installed=[package_available("scipy"), bool(RequirementCache("scipy"))],
+)
+"""
 
 
 def python(code: str, *arguments: str) -> str:
@@ -81,4 +87,14 @@ def test_a_run_imports_none_of_what_it_does_not_need(tiny: Compose, tmp_path: Pa
 
 
 def test_what_is_left_out_is_there_when_it_is_asked_for() -> None:
-    python(ASKED)
+    questions = [
+        "import torch._dynamo.config as config; config.cache_size_limit",
+        "import torch.distributed.tensor; torch._dynamo.list_backends()",
+        "torch.compile(optimizer.zero_grad, backend='eager')()",
+    ]
+    before, *found, metrics = map(json.loads, python(ASKED, *questions).splitlines())
+    assert before == {"compiler": False, "plain": False, "gradient": False}
+    there = {"one_module": True, "one_part": True, "compiled": True, "plain": False}
+    gradients = [True, True, False]  # the last question takes it away
+    assert found == [{**there, "gradient": gradient} for gradient in gradients]
+    assert metrics == {"accuracy": 1.0, "installed": [True, True]}
