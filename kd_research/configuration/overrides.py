@@ -21,12 +21,12 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
+from kd_research.configuration.parts_checks import TREE_LOSSES
 from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
 
 ADAPTER = re.compile(r"student\.adapter=\{.*\b_target_:")  # there is no key yet to be set
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
-TREE_LOSSES = "kd_research.losses.soft_tree."  # what reads the leaves of a soft tree
 UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, OSError)
 DEPTHS = ("", "*/", "*/*/")  # of files in a folder of settings
 # With any other flag Hydra is left to speak for itself.

@@ -20,7 +20,7 @@ from kd_research.configuration.values import is_number, is_whole
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
 TREE = f"{PACKAGE}.models.soft_tree.SoftTree"
-TREE_LOSSES = f"{PACKAGE}.losses.soft_tree."
+TREE_LOSSES = f"{PACKAGE}.losses.soft_tree."  # what reads the leaves of a soft tree
 VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 

@@ -79,7 +79,11 @@ def _drawn(strata: NDArray[np.int64], num: int, seed: int) -> tuple[Tensor, Tens
         mixed = places[random.permutation(len(places))]
         kept.append(mixed[:first])
         taken.append(mixed[first : first + second])
-    return tuple(torch.from_numpy(np.sort(np.concatenate(part))) for part in (kept, taken))  # type: ignore[return-value]
+    return _in_order(kept), _in_order(taken)
+
+
+def _in_order(parts: list[NDArray[np.int64]]) -> Tensor:
+    return torch.from_numpy(np.sort(np.concatenate(parts)))
 
 
 def _shares(
