@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
 
 from kd_research.report.tables import FIRST_COLUMNS, LAST_COLUMNS, VALUE_COLUMNS
 
@@ -16,23 +23,48 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
     Counts, metrics and costs are float64, so that a cell can be empty; who and where are strings.
     """
-    import pandas as pd  # a fifth of a second, at the start of every sweep
-
-    frame = pd.DataFrame(
-        rows, columns=None if rows else [*FIRST_COLUMNS, *VALUE_COLUMNS, *LAST_COLUMNS]
-    )
-    for name in frame.columns:
-        column = frame[name]
-        kinds = {type(value) for value in column if not pd.isna(value)}
-        if kinds == {bool} and not column.isna().any():
-            continue
-        if kinds <= {int, float} and (kinds or name not in TEXT_COLUMNS):
-            frame[name] = column.astype("float64" if name != "trial" else "int64")
-        else:
-            frame[name] = column.map(lambda value: None if pd.isna(value) else str(value))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = names or [*FIRST_COLUMNS, *VALUE_COLUMNS, *LAST_COLUMNS]
+    kinds = {name: _kind(name, [row.get(name) for row in rows]) for name in names}
+    schema = pa.schema(kinds.items())
+    table = _table(rows, schema) if rows else schema.empty_table()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        frame.to_parquet(temporary, index=False)
+        pq.write_table(table, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """By way of JSON: pa.array imports pandas, half a second, to see whether it is given any."""
+    lines = (
+        json.dumps({field.name: _cell(row.get(field.name), field.type) for field in schema})
+        for row in rows
+    )
+    text = "\n".join(lines).encode()
+    return pj.read_json(
+        io.BytesIO(text),
+        pj.ReadOptions(use_threads=False, block_size=len(text)),  # a row may be long
+        pj.ParseOptions(explicit_schema=schema),
+    )
+
+
+def _kind(name: str, values: list[Any]) -> pa.DataType:
+    """The one type that all values of a column have."""
+    kinds = {type(value) for value in values if not _is_missing(value)}
+    if kinds == {bool} and not any(map(_is_missing, values)):
+        return pa.bool_()
+    if kinds <= {int, float} and (kinds or name not in TEXT_COLUMNS):
+        return pa.int64() if name == "trial" else pa.float64()
+    return pa.string()
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    if _is_missing(value):
+        return None
+    return str(value) if kind == pa.string() else value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -154,4 +154,7 @@ def short(value: Any) -> Any:
 def _packed_plotly() -> str:
     from plotly.offline import get_plotlyjs  # 0.1 s that a report of errors need not wait for
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    packed = gzip.compress(
+        get_plotlyjs().encode(), 5, mtime=0
+    )  # 1 % larger than 9, in half the time
+    return base64.b64encode(packed).decode()

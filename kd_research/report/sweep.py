@@ -130,10 +130,12 @@ class Trial:
 
     def half_width(self, name: str) -> float | None:
         """Of the 95 % t interval of the mean over seeds; None for fewer than two."""
-        from scipy.special import stdtrit
-
         spread, count = self.std(name), len(self.values(name))
-        return None if spread is None else float(stdtrit(count - 1, 0.975)) * spread / count**0.5
+        if spread is None:
+            return None
+        from scipy.special import stdtrit  # a fifth of a second that one seed need not wait for
+
+        return float(stdtrit(count - 1, 0.975)) * spread / count**0.5
 
     @property
     def undistilled(self) -> bool:
