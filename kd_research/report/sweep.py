@@ -135,7 +135,8 @@ class Trial:
             return None
         from scipy.special import stdtrit  # a fifth of a second that one seed need not wait for
 
-        return float(stdtrit(count - 1, 0.975)) * spread / count**0.5
+        factor: float = stdtrit(count - 1, 0.975)
+        return float(factor * spread / count**0.5)
 
     @property
     def undistilled(self) -> bool:

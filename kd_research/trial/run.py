@@ -33,6 +33,7 @@ from kd_research.evaluation.class_shift import shift_metrics
 from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
 from kd_research.evaluation.disagreements import write_samples
 from kd_research.evaluation.generation import sample_texts
+from kd_research.pools.local import LocalPool, cores
 from kd_research.records.outside import PUT_BACK, Held, OutsideError, trouble
 from kd_research.records.printable import printable, typed
 from kd_research.records.printing import print_safely
@@ -217,6 +218,9 @@ def prepare(arguments: list[str]) -> int:
         config = _plain(configs.load(directory / CONFIG_NAME))
         parts = Parts(config, _device(config, directory))
         if parts.teacher:
+            pool = config["pool"]
+            if pool["_target_"] == f"{LocalPool.__module__}.{LocalPool.__qualname__}":
+                torch.set_num_threads(min(pool["slots"] or cores(), cores()))  # idle until then
             accuracy, size = parts.teacher_accuracy(), num_params(parts.teacher.module)
             print(f"teacher: validation accuracy {accuracy:.4f} (1 seed), {size:,} parameters")
     except Exception as error:
