@@ -8,6 +8,8 @@ ledger's (`report/ledger.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +18,7 @@ from kd_research.configuration.statements import (
     budget_problems,
     paper_problems,
     question_problems,
+    ranking_problems,
     row_problems,
 )
 
@@ -44,7 +47,10 @@ HARMLESS = (
 
 
 def read(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Label -> overrides, and what is wrong with what the sweep states of its rows, a line each."""
+    """Label -> overrides of the rows that are run, and what is wrong with what the sweep states.
+
+    All rows are checked, also those that `sweep.only` leaves out.
+    """
     stated = _plain(config, "rows") or {}
     if not isinstance(stated, dict):
         return {}, [f"sweep.rows must be {{label: {{overrides: ...}}}}, got {stated!r}"]
@@ -57,8 +63,38 @@ def read(config: DictConfig) -> tuple[dict[str, dict[str, Any]], list[str]]:
             continue
         rows[str(label)] = row["overrides"]
         problems += row_problems(at, str(label), row, stated)
-    problems += paper_problems(_plain(config, "paper") or {}, stated)
-    return rows, [*problems, *question_problems(_plain(config, "questions") or [], stated)]
+    paper = _plain(config, "paper") or {}
+    problems += paper_problems(paper, stated)
+    problems += question_problems(_plain(config, "questions") or [], stated)
+    rows, wrong = _chosen(rows, _plain(config, "only"))
+    problems += wrong
+    if not wrong:
+        problems += ranking_problems(paper, {label: stated[label] for label in rows})
+    return rows, problems
+
+
+def _chosen(rows: dict[str, Any], only: Any) -> tuple[dict[str, Any], list[str]]:
+    """The rows that `sweep.only` names, in their own order; what is wrong with it."""
+    if only is None:
+        return rows, []
+    if not isinstance(only, list) or not only:
+        example = only if isinstance(only, str) else next(iter(rows), "ROW")
+        return rows, [
+            f"sweep.only must be a list of rows, or null for all, got {only!r}; "
+            f"try 'sweep.only=[{example}]'"
+        ]
+    problems = []
+    for pattern in map(str, only):
+        if not any(fnmatchcase(label, pattern) for label in rows):
+            near = get_close_matches(pattern, rows, n=3) or list(rows)[:3]
+            problems.append(
+                f"sweep.only: none of the {len(rows)} rows is called {pattern}; "
+                f"there are {', '.join(near)}{', ...' if len(rows) > len(near) else ''}"
+            )
+    if problems:
+        return rows, problems
+    wanted = {label for label in rows for each in only if fnmatchcase(label, str(each))}
+    return {label: row for label, row in rows.items() if label in wanted}, []
 
 
 def _plain(config: DictConfig, key: str) -> Any:

@@ -18,11 +18,14 @@ PAPER_KEYS = (
     "chosen",
     "claims",
     "best_of",
+    "ranking",
     "tolerance",
     "selection",
     "reason",
     "test_examples",
 )
+RANKING_KEYS = ("metric", "spread", "reason")
+LEAST_RANKED = 4
 
 
 def row_problems(at: str, label: str, row: Mapping[str, Any], rows: Mapping[str, Any]) -> list[str]:
@@ -115,6 +118,40 @@ def _claim_problems(at: str, claim: Any, rows: Mapping[str, Any]) -> Iterator[st
     for key in ("tolerance", "factor"):
         if claim.get(key) is not None:
             yield from _number(f"{at}.{key}", claim[key])
+
+
+def ranking_problems(paper: Any, rows: Mapping[str, Any]) -> Iterator[str]:
+    """Of `sweep.paper.ranking`; `rows` are those that are run."""
+    at = "sweep.paper.ranking"
+    ranking = paper.get("ranking") if isinstance(paper, Mapping) else None
+    if ranking is None:
+        return
+    needs = "metric, and spread: the least difference that the paper's numbers can show"
+    if not isinstance(ranking, Mapping) or not ranking.get("metric") or "spread" not in ranking:
+        yield f"{at} needs {needs}, as in {{metric: test_accuracy, spread: 0.005}}; got {ranking!r}"
+        return
+    for key in ranking:
+        if key not in RANKING_KEYS:
+            yield f"{at} has no {key}; it has {', '.join(RANKING_KEYS)}"
+    yield from _number(f"{at}.spread", ranking["spread"])
+    metric = ranking["metric"]
+    if said := unknown(metric):
+        yield f"{at}.metric: {said}"
+        return
+    count = sum(is_ranked(row, paper, metric) for row in rows.values())
+    if count < LEAST_RANKED:
+        yield (
+            f"{at} needs at least {LEAST_RANKED} rows with an expected {metric} and a tolerance, "
+            f"of those that are run {count} have both; state sweep.rows.LABEL.expected.{metric}, "
+            f"or leave it out by {at}=null"
+        )
+
+
+def is_ranked(row: Mapping[str, Any], paper: Mapping[str, Any], metric: str) -> bool:
+    """Whether a row has a published value that ours is comparable with: one with a tolerance."""
+    tolerance, expected = {**paper, **row}.get("tolerance"), row.get("expected")
+    tolerance = tolerance.get(metric) if isinstance(tolerance, Mapping) else tolerance
+    return tolerance is not None and isinstance(expected, Mapping) and metric in expected
 
 
 def question_problems(questions: Any, rows: Mapping[str, Any]) -> Iterator[str]:

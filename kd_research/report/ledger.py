@@ -17,6 +17,7 @@ from kd_research.records.record import write_text
 from kd_research.report.best_of import best_of
 from kd_research.report.by_seed import difference, has_teachers_by_seed, values_by_seed
 from kd_research.report.counts import split_sizes, values
+from kd_research.report.ranking import ranking, to_lines
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.verdicts import (
     NOT_COMPARABLE,
@@ -140,6 +141,7 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     lines += _best_of(sweep, spec)
     extra = [label for label, row in (spec.get("rows") or {}).items() if not row.get("expected")]
     lines += [*_unpublished(sweep, extra, spec), *_paired(sweep, spec)]
+    lines += to_lines(ranking(sweep, spec), _another(sweep, spec))
     groups = {trial.label or "": trial for trial in sweep.trials}
     for claim in paper.get("claims") or ():
         metric = claim["metric"]

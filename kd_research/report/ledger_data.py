@@ -8,6 +8,7 @@ from typing import Any
 
 from kd_research.records.record import write_json
 from kd_research.report.ledger import entries
+from kd_research.report.ranking import ranking
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.verdicts import half_width
 
@@ -29,8 +30,10 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
 
     A row has `row`, `metric`, `published`, `ours` (of each seed), `half_width` (of the 95 % t
     interval; None of a single seed), `tolerance`, `verdict`, `selection` and `hours`: of all its
-    runs by the clock, one after the other, with the teachers that were trained for them.
+    runs by the clock, one after the other, with the teachers that were trained for them. Where
+    the paper states a `ranking`, that is there too: what `Ranking` has.
     """
+    ranked = ranking(sweep, spec)
     trials = {trial.label: trial for trial in sweep.trials}
     known = [
         run.record.provenance
@@ -59,6 +62,7 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
             }
             for entry in entries(sweep, spec)
         ],
+        **({"ranking": ranked.to_dict()} if ranked else {}),
     }
 
 

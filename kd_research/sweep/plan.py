@@ -52,6 +52,7 @@ FREE_SWEEP_KEYS = (
     "trial_timeout",
     "max_retries",
     "devices_per_trial",
+    "only",
     "paper",
     "questions",
     "start_from",
@@ -210,9 +211,10 @@ class Plan:
     def write(self) -> None:
         """Write sweep.yaml: what the sweep was asked for, and by which command."""
         asked: Any = writable(self.config.sweep)
-        asked["name"] = str(self.config.sweep.name)
+        asked |= {"name": str(self.config.sweep.name), "n_trials": self.n_trials}
         asked["space"] = {item.key: item.expression for item in self.space}
-        asked["n_trials"] = self.n_trials
+        if self.rows:  # those that sweep.only leaves in
+            asked["rows"] = {label: asked["rows"][label] for label in self.rows}
         asked["changed"] = fixed_rows.changed([str(text) for text in self.fixed])
         asked["command"] = " ".join(["python -m kd_research.run", *sys.argv[1:]])
         write_text(self.directory / SWEEP_NAME, OmegaConf.to_yaml(OmegaConf.create(asked)))

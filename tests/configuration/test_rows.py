@@ -69,6 +69,40 @@ def test_what_is_wrong_with_rows_is_told_before_anything() -> None:
     assert "no search space besides, got loss.temperature" in problems
 
 
+def test_only_some_of_the_rows_are_run(tmp_path: Path) -> None:
+    more = ["+sweep.rows.at_soft.overrides={loss:kd,loss.temperature:2}"]
+    plan = make_plan(*BASE, *more, "sweep.only=[so*]", f"output_dir={tmp_path}")
+    assert list(plan.rows) == ["soft"]
+    assert plan.n_trials == 1
+    plan.directory.mkdir(parents=True)
+    plan.write()
+    assert list(OmegaConf.load(plan.directory / "sweep.yaml").rows) == ["soft"]
+    assert list(make_plan(*BASE, *more, "sweep.only=[at_soft,plain]").rows) == ["plain", "at_soft"]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("sweep.only=[sofd]", "sweep.only: none of the 2 rows is called sofd; there are soft, ..."),
+        (
+            "sweep.only=soft",
+            "sweep.only must be a list of rows, or null for all, got 'soft'; "
+            "try 'sweep.only=[soft]'",
+        ),
+        (
+            "sweep.paper={ranking:{metric:test_accuracy,spread:0.1}}",
+            "sweep.paper.ranking needs at least 4 rows with an expected test_accuracy and a "
+            "tolerance, of those that are run 1 have both; state "
+            "sweep.rows.LABEL.expected.test_accuracy, or leave it out by sweep.paper.ranking=null",
+        ),
+    ],
+)
+def test_rows_to_run_and_to_rank_are_checked_before_anything(given: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        make_plan(*BASE, given)
+    assert told.value.problems == [problem]
+
+
 def test_questions_name_rows_that_there_are() -> None:
     asked = (
         "sweep.questions=[{text:a,rows:[plain,y],values:[val_ece]},"

@@ -37,6 +37,7 @@ from kd_research.training.fit import make_trainer
 PAPERS = {
     path.stem: yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     for path in sorted((ROOT / "sweeps" / "papers").glob("*.yaml"))
+    if path.stem != "crd_ranking"  # whose rows are crd_cifar100's
 }
 SIZES = {224: 64, 32: 16}  # of an image's side there and here
 NUM_EXAMPLES = 32  # of the training split that CRD's memory is made for
@@ -261,6 +262,30 @@ def test_the_benchmark_s_protocol() -> None:
     for label, overrides in plan.rows.items():
         small = any(name in label for name in ("mobilenet", "shuffle"))
         assert (overrides.get("optimizer.lr") == 0.01) == small
+
+
+def test_the_ranking_is_of_the_benchmark_s_rows_at_a_tenth_of_the_epochs() -> None:
+    plan = plan_of("crd_ranking")
+    assert len(plan.rows) == 17, "16 methods and the student alone"
+    stated = PAPERS["crd_cifar100"]["sweep"]["rows"]
+    for label, overrides in plan.rows.items():
+        theirs = dict(stated[label]["overrides"])
+        if label.startswith("dkd_"):
+            theirs["loss.non_target_weight"] = 2.0  # mdistiller's for this pair
+        assert overrides == theirs
+        assert not is_another_experiment(label, stated[label]), "another loss, or other layers"
+        config = plan.composition.compose({"row": label})
+        epochs, milestones = config.trainer.max_epochs, list(config.scheduler.milestones)
+        assert (epochs, milestones) == (24, [15, 18, 21])
+        assert config.teacher.trainer.max_epochs == 24 or not config.teacher.model
+    # RepDistiller's run_cifar_distill.sh: the weight beside the labels', -b
+    weights = {"fitnet": 100, "at": 1000, "sp": 3000, "vid": 1, "rkd": 1, "pkt": 30000}
+    weights |= {"ft": 200, "nst": 50, "crd": 0.8}
+    for name, weight in weights.items():
+        config = plan.composition.compose({"row": f"{name}_resnet56_resnet20"})
+        assert (config.loss.ce_weight, config.loss["lambda"]) == (1, weight), name
+    kd = plan.composition.compose({"row": "kd_resnet56_resnet20"}).loss
+    assert (kd["lambda"], kd.temperature) == (0.9, 4), "-r 0.1 -a 0.9"
 
 
 def test_hinton_composes() -> None:
