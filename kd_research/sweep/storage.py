@@ -138,7 +138,7 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
         self.patient = True
         self.marks: dict[str, Any] = {}
         self.others: Callable[[], Any] = lambda: None
-        self._known: dict[int, FrozenTrial] = {}  # by id
+        self._known: dict[int, FrozenTrial] = {}  # by id, in the order of the ids
         self._changed: set[int] = set()  # trials written since they were read, by id
         self._read_at, self._read_beside = -math.inf, None
         self._beside_at, self._last_beside = -math.inf, None
@@ -201,8 +201,7 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
         self._changed.add(trial_id)
         yield trial
         if trial is not None:
-            self._known[trial_id] = trial
-            self._changed.discard(trial_id)
+            self._know(trial)
 
     def get_all_trials(
         self,
@@ -216,11 +215,11 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
         if beside is None or beside != self._read_beside or old:
             self._changed.clear()
             found = self.patiently(self.storage.get_all_trials, study_id, deepcopy=False)
-            self._known = {trial._trial_id: trial for trial in found}
+            self._known = {trial._trial_id: trial for trial in found}  # they come by number
             self._read_at, self._read_beside = time.monotonic(), beside
         for trial_id in sorted(self._changed):
             self._read(trial_id)
-        trials = [self._known[trial_id] for trial_id in sorted(self._known)]
+        trials = list(self._known.values())
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
@@ -244,9 +243,16 @@ class PatientStorage(_Forwarding):  # type: ignore[misc]
 
     def _read(self, trial_id: int) -> FrozenTrial:
         found: FrozenTrial = self.patiently(self.storage.get_trial, trial_id)
-        self._known[trial_id] = found
-        self._changed.discard(trial_id)
+        self._know(found)
         return found
+
+    def _know(self, trial: FrozenTrial) -> None:
+        last = next(reversed(self._known), -1)
+        is_late = trial._trial_id not in self._known and trial._trial_id < last
+        self._known[trial._trial_id] = trial
+        self._changed.discard(trial._trial_id)
+        if is_late:  # another sweeper's, which was asked for before
+            self._known = dict(sorted(self._known.items()))
 
     def patiently(self, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Do it, now or when the storage answers again.

@@ -80,6 +80,7 @@ class SharedStudy:
         self._trials: list[FrozenTrial] = []
         self.settled: list[FrozenTrial] = []  # of those before `_first_open`, the ones that count
         self._settled_completed: list[FrozenTrial] = []
+        self._settled_best: float | None = None  # of these, in the first objective
         self.finished = 0  # trials that count, of all sweepers
         self.running: list[FrozenTrial] = []
         self.teachers: dict[str, Any] = {}  # what the study said of them when it was last asked
@@ -129,6 +130,7 @@ class SharedStudy:
                     self.settled.append(trial)
                     if trial.state == TrialState.COMPLETE:
                         self._settled_completed.append(trial)
+                        self._settled_best = self._best_of([self._settled_best, trial.values[0]])
             if not unfinished:
                 self._first_open, self._counted_before = trial.number + 1, finished
         self.finished = finished
@@ -150,9 +152,12 @@ class SharedStudy:
 
     def best(self) -> float | None:
         """The best value of the first objective, as last read."""
-        values = [trial.values[0] for trial in self.completed()]
+        left = [trial.values[0] for trial in self.unsettled() if trial.state == TrialState.COMPLETE]
+        return self._best_of([self._settled_best, *left])
+
+    def _best_of(self, values: Sequence[float | None]) -> float | None:
         choose = max if self.study.directions[0] == StudyDirection.MAXIMIZE else min
-        return choose(values, default=None)
+        return choose((value for value in values if value is not None), default=None)
 
     def ask(self, total: int) -> Trial | None:
         """A new trial of this sweeper's, without parameters yet; None where there are enough.

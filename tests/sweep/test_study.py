@@ -206,8 +206,9 @@ def test_what_a_sweeper_knows_is_what_the_study_holds(tmp_path, monkeypatch):
             elsewhere = optuna.load_study(study_name="s", storage=fresh(tmp_path))
             assert told_by(one.study) == told_by(elsewhere)
             if step % 3 == 2:
-                one.tell(flying.pop(0), [step, 1.0])
+                one.tell(flying.pop(0), [step % 7, 1.0])
                 one.refresh()
+                assert one.best() == max(trial.values[0] for trial in one.completed())
             most = max(most, len(read) - before)
         assert len(one.running) == 20
         assert read.count("all") == 1
@@ -230,6 +231,10 @@ def test_what_a_sweeper_knows_is_what_the_study_holds(tmp_path, monkeypatch):
             other.tell(late, [0.25, 1.0])
         one.refresh()
         assert read.count("all") == seen + 1
+        known = one._storage._known
+        one._storage._know(known.pop(min(known)))  # as one that is read after its successors
+        numbers = [trial.number for trial in one.study.get_trials(deepcopy=False)]
+        assert numbers == list(range(len(numbers)))
         assert one.study.get_trials()[late.number].values == [0.25, 1.0]
 
 
