@@ -7,14 +7,15 @@ weights: its time is what counts), equal images, epochs and batches:
 
 - `ours`: `python -m kd_research.run -m`, as many workers as there are cores, from the start of
   Python to the report, into an empty folder;
-- `peer`: what RepDistiller and mdistiller do for one setting: a plain PyTorch script of its own
-  process with a live teacher, a DataLoader over PIL transforms, an evaluation each epoch; with one
-  thread, and with one for every core. `--peers` settings are run, the rest is multiplied;
-- `limit`: the student's bare steps and evaluations of all settings on all cores, and the teacher's
-  outputs once, from a step, an evaluation and a teacher's pass timed in the same run, as many
-  processes at once as there are cores, on images that lie ready in memory.
+- `peer`: what RepDistiller and mdistiller do for one setting: a plain PyTorch script with a live
+  teacher, a DataLoader over PIL transforms, an evaluation each epoch; with one thread, and with one
+  for every core. `--peers` settings are run, the rest is multiplied;
+- `limit`: the bare steps and evaluations of all settings and the teacher's outputs once, on all
+  cores: by what these take in processes beside each other, on images that lie ready in memory,
+  timed before and after our sweep.
 
-Prints seconds of wall and of processor, ours / peer's way and limit / ours, with n and range. Times
+Prints seconds of wall and of processor, and the ratios, with n and range; limit / ours of 32
+settings, where each further one takes what the trials took that found every output there. Times
 vary with what else runs: the load is printed.
 """
 
@@ -23,6 +24,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import io
+import json
+import math
 import multiprocessing
 import os
 import resource
@@ -32,6 +35,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,7 @@ from kd_research.teacher.checkpoint import load_weights, save_weights
 BATCH, CORES = 64, os.cpu_count() or 1
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 TEMPERATURES, LAMBDAS = (1.0, 2.0, 4.0, 8.0), (0.5, 0.9)
+MANY = 32  # settings of the extrapolation
 
 
 def model(name: str) -> torch.nn.Module:
@@ -131,8 +136,7 @@ def peer(chosen: argparse.Namespace) -> None:
             optimizer.step()
         student.eval()
         with torch.no_grad(), cast(chosen.precision):
-            right = sum(int((student(x).argmax(1) == y).sum()) for x, y in tests)
-    print(right / chosen.val)
+            print(sum(int((student(x).argmax(1) == y).sum()) for x, y in tests) / chosen.val)
 
 
 def bare(chosen: argparse.Namespace, times: Any, barrier: Any) -> None:
@@ -142,7 +146,7 @@ def bare(chosen: argparse.Namespace, times: Any, barrier: Any) -> None:
     for net in (student, teacher):
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(student.parameters(), 0.05, 0.9, weight_decay=5e-4)
-    images = torch.randn(16, BATCH, 3, 32, 32)
+    images = [torch.randn(BATCH, 3, 32, 32) for _ in range(16)]
     images = [each.contiguous(memory_format=torch.channels_last) for each in images]
     labels, soft = torch.randint(0, 100, (BATCH,)), torch.randn(BATCH, 100)
 
@@ -174,22 +178,22 @@ def bare(chosen: argparse.Namespace, times: Any, barrier: Any) -> None:
     times.put(found)
 
 
-def limit(chosen: argparse.Namespace) -> float:
-    """Seconds that the arithmetic takes on all cores."""
+def limit(chosen: argparse.Namespace) -> tuple[float, float]:
+    """Seconds that the arithmetic takes on all cores: what is done once, and each setting."""
     context = multiprocessing.get_context("spawn")
-    times, barrier = context.Queue(), context.Barrier(CORES)
-    processes = [context.Process(target=bare, args=(chosen, times, barrier)) for _ in range(CORES)]
+    times = context.Queue()
+    given = chosen, times, context.Barrier(CORES)
+    processes = [context.Process(target=bare, args=given) for _ in range(CORES)]
     for process in processes:
         process.start()
     found = [times.get() for _ in processes]
     for process in processes:
         process.join()
-    step, judge, teach = (statistics.fmean(each) for each in zip(*found, strict=True))
+    step, judge, teach = map(statistics.fmean, zip(*found, strict=True))
     trained, judged = chosen.epochs * chosen.train, (chosen.epochs + 2) * chosen.val
-    work = chosen.settings * (trained * step + judged * judge)
-    print(f"  an image: step {1000 * step:.2f} ms, evaluation {1000 * judge:.2f}", end=" ")
-    print(f"ms, teacher {1000 * teach:.2f} ms")
-    return (work + (trained + 2 * chosen.val) * teach) / CORES
+    text = f"step {1000 * step:.2f} ms, evaluation {1000 * judge:.2f}, teacher {1000 * teach:.2f}"
+    print(f"  an image: {text}", flush=True)
+    return (trained + 2 * chosen.val) * teach / CORES, (trained * step + judged * judge) / CORES
 
 
 def timed(command: list[str], threads: int) -> tuple[float, float]:
@@ -227,6 +231,14 @@ def ours(chosen: argparse.Namespace, output: str) -> tuple[float, float]:
     )
 
 
+def later(output: str) -> float:
+    """Seconds of a trial that found every output of the teacher there."""
+    texts = [path.read_text() for path in Path(output).rglob("trials/*/record.json")]
+    found = [json.loads(text)["provenance"] for text in texts]
+    seconds = [each["seconds"] for each in found if not each["soft_targets"]["computed"]]
+    return statistics.fmean(seconds) if seconds else math.nan
+
+
 def said(what: str, found: list[float], unit: str) -> None:
     middle = statistics.median(found)
     print(f"{what}: {middle:.3g}{unit} (n = {len(found)}, {min(found):.3g} to {max(found):.3g})")
@@ -257,28 +269,31 @@ def main() -> None:
     torch.manual_seed(0)
     save_weights(model(chosen.teacher), chosen.folder / "teacher.pt")
     again = [sys.executable, __file__, *sys.argv[1:]]
-    walls: dict[str, list[float]] = {}
+    walls: dict[str, list[float]] = {"limit": [], "ours": []}
+    many = []
     for _ in range(chosen.repeats):
         print(f"[{CORES} cores, load {os.getloadavg()[0]:.1f}, {chosen.precision}]", flush=True)
-        walls.setdefault("limit", []).append(limit(chosen))
+        before = limit(chosen)
         with tempfile.TemporaryDirectory() as output:
             wall, used = ours(chosen, output)
-        walls.setdefault("ours", []).append(wall)
+            each = later(output) / CORES
+        once, one = map(statistics.fmean, zip(before, limit(chosen), strict=True))
+        walls["limit"].append(once + chosen.settings * one)
+        walls["ours"].append(wall)
+        many.append((once + MANY * one) / (wall + (MANY - chosen.settings) * each))
         print(f"  ours, {chosen.settings} settings: {wall:.0f} s (processor {used:.0f} s)")
         for threads in sorted({1, CORES}):
-            runs = [
-                timed([*again, "--threads", str(threads)], threads) for _ in range(chosen.peers)
-            ]
-            wall, used = (statistics.fmean(each) for each in zip(*runs, strict=True))
-            walls.setdefault(f"peer, {threads} threads", []).append(wall * chosen.settings)
-            print(f"  peer, {threads} threads, a setting: {wall:.0f} s (processor {used:.0f} s)")
+            command, who = [*again, "--threads", str(threads)], f"peer, {threads} threads"
+            runs = [timed(command, threads) for _ in range(chosen.peers)]
+            wall, used = map(statistics.fmean, zip(*runs, strict=True))
+            walls.setdefault(who, []).append(wall * chosen.settings)
+            print(f"  {who}, a setting: {wall:.0f} s (processor {used:.0f} s)", flush=True)
     peers = min((walls[name] for name in walls if "peer" in name), key=statistics.median)
     for name, found in walls.items():
         said(f"{name}, {chosen.settings} settings", found, " s")
-    paired = zip(walls["ours"], walls["limit"], peers, strict=True)
-    ratios = [(limits / own, other / own) for own, limits, other in paired]
-    said("of the limit we reach", [each[0] for each in ratios], "")
-    said("times as fast as the peer's way", [each[1] for each in ratios], "")
+    said("of the limit we reach", list(map(truediv, walls["limit"], walls["ours"])), "")
+    said(f"of the limit with {MANY} settings, extrapolated", many, "")
+    said("times as fast as the peer's way", list(map(truediv, peers, walls["ours"])), "")
 
 
 if __name__ == "__main__":
