@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,13 @@ from kd_research.trial.assembly import Parts
 from kd_research.trial.run import quiet
 
 
-def remeasure(directory: Path) -> RunRecord:
+def remeasure(directory: Path, since: float | None = None) -> RunRecord:
     """Measure the run in `directory` again and write its record.
+
+    Args:
+        directory: the run's.
+        since: what was measured after this, of another run of the same architecture, is taken;
+            seconds since 1970. None: nothing is.
 
     Raises:
         FileNotFoundError: it has no record.
@@ -50,8 +56,10 @@ def remeasure(directory: Path) -> RunRecord:
     teacher = parts.teacher.module.to(device) if parts.teacher else None
     parts.student.to(device)
     with measuring():
-        costs, how = costs_of_pair(parts.student, teacher, parts.shared_costs(device, anew=True))
-    provenance = {**record.provenance, "measurement": how}
+        shared = parts.shared_costs(device, time.time() if since is None else since)
+        costs, how = costs_of_pair(parts.student, teacher, shared)
+    before = record.provenance.get("measurement") or {}  # how a text was read stays true
+    provenance = {**record.provenance, "measurement": {**before, **how}}
     record = dataclasses.replace(record, costs={**record.costs, **costs}, provenance=provenance)
     write_record(record, directory)
     return record
@@ -74,11 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     quiet()
-    code = 0
+    code, since = 0, time.time()
     for directory in given.runs:
         try:
             refuse_foreign(directory)
-            record = remeasure(directory.resolve())
+            record = remeasure(directory.resolve(), since)
         except (ConfigError, ValueError, FileNotFoundError) as error:
             print(printable(f"{directory}: {error}"), file=sys.stderr)
             code = 1

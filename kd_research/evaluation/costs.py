@@ -62,7 +62,8 @@ def costs_of_pair(
     costs, how = measured(student)
     costs = dict(costs)
     if teacher is not None:
-        teachers, _ = measured(teacher)
+        teachers, theirs = measured(teacher)
+        how = {**how, "teacher_shared": theirs.get("shared")}
         costs |= {f"teacher_{name}": value for name, value in teachers.items()}
         ratios = {
             "compression_ratio": "num_params",

@@ -9,26 +9,32 @@ measures once. A record says whether its own run has measured (`provenance.measu
 from __future__ import annotations
 
 import inspect
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from kd_research.data.store import content_key, file_digest
 from kd_research.evaluation import costs, energy, generation
-from kd_research.evaluation.costs import Costs, measure
+from kd_research.evaluation.costs import Costs, fixed_costs, measure
 from kd_research.interfaces import Inputs
 from kd_research.records.provenance import device_name
 from kd_research.records.record import read_json, write_json
 
+log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds for a model that another process measures; then it is measured here too
+FIXED = ("num_params", "model_bytes", "macs", "peak_memory_bytes")
+NEEDED = (*FIXED, "latency_ms", "latency_p95_ms", "batch_latency_ms", "energy_joules")
 Measured = tuple[Costs, dict[str, Any]]
 
 
@@ -40,7 +46,7 @@ class SharedCosts:
         example: size -> that many prepared examples, on the models' device.
         settings: batch_size and num_runs, as of `measure`.
         described: each model, and a JSON value of what made it.
-        anew: measure again what is known, and replace it.
+        since: what was measured before is measured again, and replaced; seconds since 1970.
     """
 
     def __init__(
@@ -49,9 +55,9 @@ class SharedCosts:
         example: Callable[[int], Inputs],
         settings: Mapping[str, Any],
         described: Mapping[nn.Module, Any],
-        anew: bool = False,
+        since: float = 0.0,
     ):
-        self._example, self._settings, self._anew = example, settings, anew
+        self._example, self._settings, self._since = example, settings, since
         folder.mkdir(parents=True, exist_ok=True)
         self._paths = {
             model: folder / f"{content_key(_content(model, made, example(1), settings))}.json"
@@ -67,39 +73,78 @@ class SharedCosts:
     def __call__(self, model: nn.Module) -> Measured:
         """The model's costs, and how they were measured; waits for who is measuring it."""
         if not self._measure(model, PATIENCE):
-            self._found[model] = measure(model, self._example, **self._settings)
+            self._found[model] = _now(lambda: measure(model, self._example, **self._settings))
         return self._found[model]
+
+    def fixed(self, model: nn.Module) -> Costs:
+        """The costs that need no clock, as of `fixed_costs`; known, or found without a trace."""
+        if known := _read(self._paths[model], self._since, NEEDED):
+            return {name: known[0][name] for name in FIXED}
+        return fixed_costs(model, self._example(1))
 
     def _measure(self, model: nn.Module, timeout: float) -> bool:
         """Find or measure; False where another process has measured it for so long."""
-        if model in self._found:
-            return True
-        path = self._paths[model]
-        if not self._anew and (known := _read(path)):
-            self._found[model] = known
-            return True
-        try:
-            with FileLock(path.with_suffix(".lock"), timeout=timeout):
-                if not self._anew and (known := _read(path)):
-                    self._found[model] = known
-                    return True
-                found, how = measure(model, self._example, **self._settings)
-                how |= {"at": time.time(), "shared": False}
-                write_json(path, {"costs": found, "measurement": how})
-        except Timeout:
-            return False
-        self._found[model] = found, how
+        if model not in self._found:
+            found = once(
+                self._paths[model],
+                lambda: measure(model, self._example, **self._settings),
+                NEEDED,
+                timeout,
+                self._since,
+            )
+            if found is None:
+                return False
+            self._found[model] = found
         return True
 
 
-def _read(path: Path) -> Measured | None:
+def once(
+    path: Path,
+    measured: Callable[[], Measured],
+    needed: tuple[str, ...],
+    timeout: float,
+    since: float = 0.0,
+) -> Measured | None:
+    """What the file has, or what is measured now and put there, marked `shared` or not.
+
+    Args:
+        path: of the file.
+        measured: gives costs, and how they were measured.
+        needed: names of costs; a file that lacks one is damaged.
+        timeout: seconds for another process that is measuring it; None is returned after them.
+        since: what was measured before is measured again; seconds since 1970.
+    """
+    if known := _read(path, since, needed):
+        return known
+    found = None
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=timeout):
+            if known := _read(path, since, needed):
+                return known
+            found = _now(measured)
+            write_json(path, {"costs": found[0], "measurement": found[1]})
+    except Timeout:
+        return None
+    except PermissionError as error:  # as in a folder of somebody else's
+        log.warning("%s cannot be written (%s): costs are measured anew", path, error.strerror)
+    return found or _now(measured)
+
+
+def _now(measured: Callable[[], Measured]) -> Measured:
+    found, how = measured()
+    return found, {**how, "at": time.time(), "shared": False}
+
+
+def _read(path: Path, since: float, needed: tuple[str, ...]) -> Measured | None:
     """What was measured before; None where there is nothing, or nothing that can be read."""
     try:
         known = read_json(path)
         values, how = dict(known["costs"]), dict(known["measurement"])
+        is_old = float(how["at"]) < since
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if not all(value is None or isinstance(value, int | float) for value in values.values()):
+    numbers = all(value is None or isinstance(value, int | float) for value in values.values())
+    if is_old or not numbers or not values.keys() >= set(needed):
         return None
     return values, {**how, "shared": True}
 
@@ -108,9 +153,25 @@ def _content(
     model: nn.Module, made: Any, one: Inputs, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that decides a model's costs, as a JSON value."""
-    inputs, structure = tree_flatten(one)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    kinds = {type(module) for module in model.modules()}
+    return {
+        **architecture(model, made),
+        "input": layout(one),
+        "machine": [platform.node(), str(device), device_name(), torch.get_num_threads()],
+        "settings": dict(settings),
+        "how": digests(costs, energy, generation),
+        "counter": find_spec("zeus") is not None,
+    }
+
+
+def architecture(model: nn.Module, made: Any) -> dict[str, Any]:
+    """What a model is without its weights, as a JSON value.
+
+    Args:
+        model: any.
+        made: a JSON value of what made it.
+    """
+    kinds = {base for module in model.modules() for base in type(module).__mro__}
     return {
         "made": made,
         "layers": repr(model),
@@ -120,18 +181,28 @@ def _content(
         ],
         "code": sorted({str(_source(kind)) for kind in kinds}),
         "compiled": getattr(model, "_compiled_call_impl", None) is not None,
-        "input": [(tuple(x.shape), x.stride(), str(x.dtype)) for x in inputs] + [str(structure)],
-        "machine": [platform.node(), str(device), device_name(), torch.get_num_threads()],
         "torch": torch.__version__,
-        "settings": dict(settings),
-        "how": [file_digest(Path(str(module.__file__))) for module in (costs, energy, generation)],
-        "counter": find_spec("zeus") is not None,
     }
 
 
+def layout(values: Any) -> list[Any]:
+    """How tensors lie in memory, as a JSON value; what is none stays as it is."""
+    leaves, structure = tree_flatten(values)
+    return [
+        (tuple(x.shape), x.stride(), str(x.dtype)) if isinstance(x, Tensor) else repr(x)
+        for x in leaves
+    ] + [str(structure)]
+
+
+def digests(*modules: ModuleType) -> list[str]:
+    """Of the code of modules."""
+    return [file_digest(Path(str(module.__file__))) for module in modules]
+
+
+@cache
 def _source(kind: type) -> str | None:
     """A digest of the file that a class is written in; None of torch's own, and of none."""
-    if kind.__module__.partition(".")[0] == "torch":
+    if kind.__module__.partition(".")[0] in ("torch", "builtins"):
         return None
     try:
         path = inspect.getsourcefile(kind)

@@ -157,7 +157,8 @@ def evaluation_logits(
 ) -> Tensor:
     """(N, C) float32 on the CPU: the teacher's logits for a split that is not trained on.
 
-    Whole and in float32, whatever is cached of the training split: metrics are computed from them.
+    Whole and in float32, whatever is cached of the training split, also where that asks a live
+    teacher: metrics are computed from them.
 
     Args:
         config: the whole resolved configuration.
@@ -166,9 +167,7 @@ def evaluation_logits(
         split_name: "val" or "test".
         predict: positions in the split, (M,) int64 -> the teacher's logits for those, (M, C).
     """
-    settings, every = config["soft_targets"], torch.arange(len(getattr(data, split_name)))
-    if not settings["cache"]:
-        return predict(every)
+    every = torch.arange(len(getattr(data, split_name)))
     try:
         cached = SoftTargets(
             Path(config["output_dir"]) / "soft_targets",
@@ -176,7 +175,7 @@ def evaluation_logits(
             len(every),
             {LOGITS: (data.num_classes,)},
             num_views=1,
-            max_gb=settings["max_gb"],
+            max_gb=config["soft_targets"]["max_gb"],
         )
     except TooLargeError:
         return predict(every)

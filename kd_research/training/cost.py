@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +14,22 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from kd_research import losses
+from kd_research.data.store import content_key, file_digest
+from kd_research.evaluation import costs
 from kd_research.evaluation.costs import LiveBytes, synchronize
+from kd_research.evaluation.shared_costs import PATIENCE, Measured, architecture, layout, once
 from kd_research.interfaces import Batch
 from kd_research.models.capture import Capture
+from kd_research.training import chunked_step, distill
 from kd_research.training.callbacks import PerEpoch
 from kd_research.training.distill import Distiller
+
+SIZES = re.compile(r"lambda|((student|teacher)_)?temperature|(\w+_)?weight")  # names of numbers
+CODE = (  # what a step does, beside its nets
+    *sorted(Path(str(losses.__file__)).parent.glob("*.py")),
+    *(Path(str(module.__file__)) for module in (costs, distill, chunked_step)),
+)
 
 
 class EpochTimes(PerEpoch, Callback):
@@ -134,3 +148,62 @@ def step_bytes(module: Distiller, teacher: nn.Module | None, batch: Batch) -> in
             loss, _ = module.objective(output, taught, batch)
         torch.autograd.backward(loss)
     return live.peak
+
+
+def step_bytes_once(
+    folder: Path,
+    made: Mapping[str, Any],
+    module: Distiller,
+    teacher: nn.Module | None,
+    batch: Batch,
+) -> Measured:
+    """`train_step_bytes`, counted by the first of all runs whose steps are alike.
+
+    Alike are those of the same nets, loss, batch and data: what a temperature or a weight is does
+    not matter, other than 0 and 1, which may leave something out.
+
+    Args:
+        folder: of all costs.
+        made: JSON values of what made "student", "teacher" and "loss", and of the "data".
+        module: as of `step_bytes`.
+        teacher: likewise.
+        batch: likewise.
+    """
+    objective = module.objective
+    asked = teacher is not None and objective.asks_teacher
+    learning = [*module.named_parameters(), *module.named_buffers()]
+    content = {
+        "student": architecture(module.student, made["student"]),
+        "teacher": architecture(teacher, made["teacher"]) if teacher and asked else None,
+        "objective": architecture(objective, _structure(made["loss"], "", {})),
+        "weighed": [bool(objective.ce_weight), *objective.weights],
+        "learning": [(name, tuple(x.shape), x.requires_grad) for name, x in learning],
+        "taught": [asked, module.cached is not None, module.in_chunks(batch)],
+        "batch": [layout(tuple(batch)), made["data"], str(batch.labels.device)],
+        "how": [file_digest(path) for path in (Path(__file__), *CODE)],
+    }
+
+    def count() -> Measured:
+        return {"train_step_bytes": step_bytes(module, teacher, batch)}, {}
+
+    path = folder / f"{content_key(content)}.json"
+    return once(path, count, ("train_step_bytes",), PATIENCE) or count()
+
+
+def _structure(value: Any, name: str, seen: dict[float, str]) -> Any:
+    """A configuration without the size of its weights and temperatures; equal ones stay equal.
+
+    Args:
+        value: a JSON value.
+        name: its own.
+        seen: sizes that were left out before, and what stands for each.
+    """
+    if isinstance(value, Mapping):
+        given = {key: each for key, each in value.items() if key != "search"}
+        return {key: _structure(each, str(key), seen) for key, each in given.items()}
+    if isinstance(value, list):
+        return [_structure(each, name, seen) for each in value]
+    is_size = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_size and SIZES.fullmatch(name) and value not in (0, 1):
+        return seen.setdefault(value, f"number {len(seen)}")
+    return value

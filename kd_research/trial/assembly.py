@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kd_research.configuration.config import ConfigError
 from kd_research.evaluation import positions
 from kd_research.evaluation.quality import Evaluation, evaluate, predict, scores
-from kd_research.evaluation.shared_costs import SharedCosts
+from kd_research.evaluation.shared_costs import Measured, SharedCosts
 from kd_research.evaluation.texts import OFF, evaluate_texts, refuse_without_prompts
 from kd_research.interfaces import Batch, Inputs, some
 from kd_research.models.capture import Capture
@@ -35,7 +35,6 @@ from kd_research.teacher.inheritance import inherit
 from kd_research.teacher.other_tokenizer import (
     ReadsText,
     other_tokenizer,
-    own_metrics,
     refuse_other_tokenizer,
 )
 from kd_research.training.distill import Distiller, OptimizerFactory
@@ -44,6 +43,7 @@ from kd_research.training.memory import keep_freed
 from kd_research.training.on_policy import StudentText
 from kd_research.training.schedules import Schedule
 from kd_research.transfer.replace import is_made, without_examples
+from kd_research.trial import known_once
 from kd_research.trial.parts import make, make_data, make_student, tell_random_base, with_adapter
 from kd_research.trial.texts import check_writers, stated_text, stop_of
 
@@ -94,6 +94,7 @@ class Parts:
         if config["channels_last"]:
             self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._costs: dict[str, float] = {}
+        self._logits: dict[str, Tensor] = {}  # the teacher's, of a whole split
         self.module: Distiller = make("loss", self._assemble)
         if config["compile"]:
             self.student.compile()
@@ -195,17 +196,16 @@ class Parts:
         """Gives, of a size, that many prepared training examples: what costs are measured on."""
         return lambda size: self.batch_on(device, size).inputs
 
-    def shared_costs(self, device: torch.device, anew: bool = False) -> SharedCosts:
+    def shared_costs(self, device: torch.device, since: float = 0.0) -> SharedCosts:
         """What gives the costs of student and teacher, which are on the device."""
-        described = {self.student: self.config["student"]}  # an adapter and a view cost too
-        if self.teacher:
-            described[self.teacher.module] = self.teacher.model
-        return SharedCosts(
-            Path(self.config["output_dir"]) / "costs",
-            self.examples_on(device),
-            self.config["efficiency"],
-            described,
-            anew,
+        example = self.examples_on(device)
+        return known_once.shared_costs(self.config, self.student, self.teacher, example, since)
+
+    def shared_step_bytes(self, device: torch.device) -> Measured:
+        """What a training step takes on the device, where the module is; call it after the fit."""
+        batch = self.batch_on(device, self.data.batch_size)
+        return known_once.shared_step_bytes(
+            self.config, self.data, self.module, self.teacher, batch
         )
 
     def batch_on(self, device: torch.device, size: int) -> Batch:
@@ -219,18 +219,20 @@ class Parts:
         return Batch(inputs, example.labels.to(device), example.index.to(device))
 
     def teacher_logits(self, split_name: str) -> Tensor:
-        """The teacher's logits, (N, C) on the CPU, for "val" or "test": kept as those of train."""
+        """The teacher's logits, (N, C) on the CPU, for "val" or "test": asked for once."""
         assert self.teacher is not None
         teacher, split = self.teacher.module, getattr(self.data, split_name)
-        return evaluation_logits(
-            self.config,
-            self.data,
-            self.teacher.key,
-            split_name,
-            lambda rows: predict(
-                teacher, self.data, split if len(rows) == len(split) else split.part(rows)
-            ),
-        )
+        if split_name not in self._logits:
+            self._logits[split_name] = evaluation_logits(
+                self.config,
+                self.data,
+                self.teacher.key,
+                split_name,
+                lambda rows: predict(
+                    teacher, self.data, split if len(rows) == len(split) else split.part(rows)
+                ),
+            )
+        return self._logits[split_name]
 
     def evaluate(self) -> Evaluation:
         """What the fitted student is worth; student and teacher are where they are to work."""
@@ -240,7 +242,8 @@ class Parts:
             return evaluate(self.student, logits, self.data, read_test)
         found = self.evaluate_positions(self.student)
         if self.teacher and isinstance(self.teacher.module, ReadsText):
-            found.metrics.update(own_metrics(self.teacher.module, read_test))
+            known = (self.config, self.teacher, self.teacher.module)
+            found.metrics.update(known_once.metrics_of_reader(*known))
         self.add_texts(found, self.student)
         return found
 
@@ -277,12 +280,9 @@ class Parts:
             ConfigError: it is below the configured floor.
         """
         assert self.teacher is not None
-        if isinstance(self.teacher.module, ReadsText):
-            own = self.teacher.module.own_data
-            accuracy = positions.accuracy(self.teacher.module.model, own, own.val)
-        elif self.data.has_positions:
-            teach = self._teach("val")
-            accuracy = positions.share_right(teach, self.data, self.data.val, self.device)
+        if self.data.has_positions:
+            known = (self.config, self.teacher, self.data, self.device)
+            accuracy = known_once.text_accuracy(*known, lambda: self._teach("val"))
         else:
             accuracy = scores(self.teacher_logits("val"), self.data.val.labels)["accuracy"]
         least = self.config["teacher"]["min_accuracy"]

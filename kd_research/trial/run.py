@@ -30,7 +30,7 @@ from kd_research.configuration.environment import writable
 from kd_research.configuration.ranks import be_one_process, is_first_process, take_rank
 from kd_research.data.text import TOKENIZER_NAME
 from kd_research.evaluation.class_shift import shift_metrics
-from kd_research.evaluation.costs import costs_of_pair, fixed_costs, num_params
+from kd_research.evaluation.costs import costs_of_pair, num_params
 from kd_research.evaluation.disagreements import write_samples
 from kd_research.evaluation.generation import sample_texts
 from kd_research.pools.local import LocalPool, cores
@@ -50,12 +50,12 @@ from kd_research.teacher.checkpoint import WEIGHTS_NAME, save_weights
 from kd_research.tracking import tell_offline, track
 from kd_research.training.adapters import trained_parameters
 from kd_research.training.continuation import discard, identity, last_epoch, trim_rows
-from kd_research.training.cost import EpochTimes, step_bytes
+from kd_research.training.cost import EpochTimes
 from kd_research.training.device import check_device, memory_problem
 from kd_research.training.fit import Row, make_trainer
 from kd_research.training.paper_rule import PaperRule
 from kd_research.training.stage_fits import fit_in_stages, stage_costs
-from kd_research.trial.assembly import Parts
+from kd_research.trial.assembly import CPU, Parts
 from kd_research.trial.summary import summary
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
@@ -143,7 +143,7 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     if parts.teacher and first and epoch is None:
         start["teacher_val_accuracy"] = parts.teacher_accuracy()
     if config["sweep"].get("early_stopping") and first and epoch is None:
-        start |= fixed_costs(parts.student, parts.example(1).inputs)
+        start |= parts.shared_costs(CPU).fixed(parts.student)
     if start:
         log({"epoch": -1, "step": 0, **start})
     seed_everything(config["seed"], verbose=False)  # dropout is the same whatever the loss built
@@ -177,11 +177,10 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
         metrics |= rule.metrics()
     if config["shift_classes"]:
         metrics |= shift_metrics(parts.student, parts.data, config["shift_classes"])
-    costs, how = costs_of_pair(parts.student, teacher, measured)
-    costs |= times.costs() | stage_costs(parts.module, directory) | parts.text_costs()
-    if parts.trains:
-        batch = parts.batch_on(device, parts.data.batch_size)
-        costs["train_step_bytes"] = step_bytes(parts.module, teacher, batch)
+    step, its = parts.shared_step_bytes(device) if parts.trains else ({}, {})
+    costs, how = costs_of_pair(parts.student, teacher, measured)  # last: it may wait for another
+    costs |= times.costs() | stage_costs(parts.module, directory) | parts.text_costs() | step
+    how |= {"train_step_shared": its.get("shared")}
     costs["trained_parameters"] = trained_parameters(parts.student) if parts.trains else 0
     return RunRecord(
         status="completed",

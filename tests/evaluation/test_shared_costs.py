@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ from torch import Tensor, nn
 from kd_research import remeasure
 from kd_research.configuration.config import save
 from kd_research.evaluation import shared_costs
-from kd_research.evaluation.shared_costs import SharedCosts
+from kd_research.evaluation.shared_costs import SharedCosts, _source, architecture, once
+from kd_research.models.mlp import MLP
+from kd_research.records.record import read_record
 from kd_research.trial import run as trial
 
 SETTINGS = {"batch_size": 4, "num_runs": 5}
@@ -58,7 +63,8 @@ def test_one_architecture_is_measured_once_whatever_its_weights(tmp_path: Path) 
     assert again[0] == first[0]
     assert (first[1]["shared"], again[1]["shared"]) == (False, True)
     assert again[1]["at"] == first[1]["at"]
-    assert measured(tmp_path, net(), anew=True)["shared"] is False
+    assert measured(tmp_path, net(), since=again[1]["at"])["shared"] is True
+    assert measured(tmp_path, net(), since=time.time())["shared"] is False
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,13 @@ def test_another_one_is_measured_anew(
     assert how(tmp_path)["shared"] is False
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"costs": {"macs": "x"}, "measurement": {}}'])
+DAMAGED = (
+    *("", "{", "[]", '{"costs": {"macs": "x"}, "measurement": {"at": 1}}'),
+    *('{"costs": {"num_params": 1}, "measurement": {"at": 1}}', '{"costs": {}, "measurement": {}}'),
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_what_cannot_be_read_is_measured_anew(content: str, tmp_path: Path) -> None:
     measured(tmp_path, net())
     (path,) = tmp_path.glob("*.json")
@@ -104,10 +116,57 @@ def test_nobody_waits_for_what_another_measures(
         costs.begin()  # does what is free
         assert asked == [teacher]
         monkeypatch.setattr(shared_costs, "PATIENCE", 0.05)
-        costs(student)  # as one that was stopped holds it
+        assert costs(student)[1]["shared"] is False  # as one that was stopped holds it
     assert asked == [teacher, student]
     assert costs(teacher)
     assert asked == [teacher, student]
+
+
+def test_who_may_not_write_measures_for_himself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shared_costs, "FileLock", refuse)
+    assert measured(tmp_path, net())["shared"] is False
+    assert "cannot be written" in caplog.text
+
+
+def test_what_a_killed_process_measured_is_measured_by_the_next(tmp_path: Path) -> None:
+    def die(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)  # under the lock
+
+    def one() -> None:
+        SharedCosts(tmp_path, die, SETTINGS, {})
+        once(tmp_path / "key.json", die, (), 0.0)
+
+    victim = multiprocessing.get_context("fork").Process(target=one, daemon=True)
+    victim.start()
+    victim.join()
+    assert victim.exitcode == -signal.SIGKILL
+    assert (tmp_path / "key.lock").exists()
+    found = once(tmp_path / "key.json", lambda: ({"macs": 1}, {}), ("macs",), 0.0)
+    assert found is not None
+    assert (found[0], found[1]["shared"]) == ({"macs": 1}, False)
+
+
+def test_the_code_of_a_base_class_counts() -> None:
+    kind = type("Own", (MLP,), {"__module__": __name__})
+    assert _source(MLP) in architecture(kind((64,), 10), "made")["code"]
+
+
+def test_before_the_fit_fixed_costs_are_taken_that_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = net()
+    costs = SharedCosts(tmp_path, images, SETTINGS, {model: "net"})
+    before = costs.fixed(model)
+    assert before["num_params"] == sum(p.numel() for p in model.parameters())
+    assert not list(tmp_path.glob("*.json"))  # which have clocks too
+    costs(model)
+    monkeypatch.setattr(shared_costs, "fixed_costs", lambda *_: pytest.fail("they are known"))
+    assert costs.fixed(model) == before
 
 
 def test_who_comes_second_takes_what_the_first_has_measured(tmp_path: Path) -> None:
@@ -132,14 +191,36 @@ def test_runs_of_one_architecture_have_one_latency(tmp_path: Path, tiny: Compose
     own = [f"output_dir={tmp_path / 'outputs'}", "trainer.max_epochs=1"]
     save(config := tiny(*own), tmp_path / "first" / "config.yaml")
     first = trial.run(config, tmp_path / "first")
-    second = trial.run(tiny(*own, "loss.temperature=2"), tmp_path / "second")
+    start = f"student.checkpoint={tmp_path / 'first' / 'weights.pt'}"  # costs nothing in use
+    save(config := tiny(*own, "loss.temperature=2", start), tmp_path / "second" / "config.yaml")
+    second = trial.run(config, tmp_path / "second")
     wider = trial.run(tiny(*own, "student.model.width=9"), tmp_path / "wider")
-    marks = [run.provenance["measurement"]["shared"] for run in (first, second, wider)]
-    assert marks == [False, True, False]
+    runs = (first, second, wider)
+    assert [of.provenance["measurement"]["shared"] for of in runs] == [False, True, False]
+    assert [of.provenance["measurement"]["teacher_shared"] for of in runs] == [False, True, True]
+    assert [of.provenance["measurement"]["train_step_shared"] for of in runs] == [
+        *(False, True, False)
+    ]
     assert first.costs["latency_ms"] == second.costs["latency_ms"] != wider.costs["latency_ms"]
+    assert first.costs["train_step_bytes"] == second.costs["train_step_bytes"]
     latencies = {run.costs["teacher_latency_ms"] for run in (first, second, wider)}
     assert len(latencies) == 1  # the teacher's, once for all
-    again = remeasure.remeasure(tmp_path / "first")
+
+    assert remeasure.main([str(tmp_path / "first"), str(tmp_path / "second")]) == 0
+    again = [read_record(tmp_path / name) for name in ("first", "second")]
+    marks = [each.provenance["measurement"]["shared"] for each in again]
+    assert marks == [False, True]  # once, in one command
+    assert again[0].costs["latency_ms"] == again[1].costs["latency_ms"]
+    assert again[0].costs["latency_ms"] != first.costs["latency_ms"]
     third = trial.run(tiny(*own, "loss.temperature=3"), tmp_path / "third")
-    assert third.costs["latency_ms"] == again.costs["latency_ms"]
-    assert again.provenance["measurement"]["shared"] is False
+    assert third.costs["latency_ms"] == again[0].costs["latency_ms"]
+
+
+def test_a_teacher_made_like_its_student_is_not_measured_beside_it(
+    tmp_path: Path, tiny: Compose
+) -> None:
+    alike = ("teacher=mlp", "teacher.model.width=8", "teacher.model.depth=1")
+    found = trial.run(tiny(*alike, "trainer.max_epochs=0"), tmp_path / "run")
+    how = found.provenance["measurement"]
+    assert (how["shared"], how["teacher_shared"]) == (False, True)
+    assert found.costs["latency_ms"] == found.costs["teacher_latency_ms"]

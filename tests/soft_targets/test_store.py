@@ -81,16 +81,38 @@ def test_a_fit_with_kept_outputs_is_the_live_fit(how, tmp_path):
 
 def test_the_teacher_is_evaluated_once(tmp_path, monkeypatch):
     names = ("teacher_val_accuracy", "teacher_test_accuracy", "teacher_kl", "test_teacher_kl")
-    one_epoch = "trainer.max_epochs=1"
-    live, _ = fit(tmp_path, "live", one_epoch, "soft_targets.cache=false")
+    none, asked, predict = "trainer.max_epochs=0", [], parts.predict
+
+    def count(*given):
+        asked.append(given)
+        return predict(*given)
+
+    monkeypatch.setattr(parts, "predict", count)
+    live, _ = fit(tmp_path, "live", none, "soft_targets.cache=false")
+    sizes = live.provenance["split_sizes"]  # whatever is cached of the training split
+    assert sum(len(given[2]) for given in asked) == sizes["val"] + sizes["test"]
     smaller = ["soft_targets.dtype=float16", "soft_targets.top_k=3"]  # of the training split alone
-    first, _ = fit(tmp_path, "first", one_epoch)
     monkeypatch.setattr(parts, "predict", lambda *_: pytest.fail("the teacher was asked again"))
-    second, _ = fit(tmp_path, "second", one_epoch, "loss.temperature=2")
-    fit(tmp_path, "third", one_epoch, *smaller)
+    again, _ = fit(tmp_path, "again", none, "soft_targets.cache=false")
+    first, _ = fit(tmp_path, "first", none)
+    second, _ = fit(tmp_path, "second", none, "loss.temperature=2")
+    fit(tmp_path, "third", "trainer.max_epochs=1", *smaller)
     for name in names[:2]:
         assert live.metrics[name] == first.metrics[name] == second.metrics[name]
-    assert [first.metrics[name] for name in names] == [live.metrics[name] for name in names]
+    for record in (again, first):
+        assert [record.metrics[name] for name in names] == [live.metrics[name] for name in names]
+
+
+def test_logits_too_large_to_be_cached_are_asked_for_once_a_run(tmp_path, monkeypatch):
+    asked, predict = [], parts.predict
+
+    def count(*given):
+        asked.append(given)
+        return predict(*given)
+
+    monkeypatch.setattr(parts, "predict", count)
+    fit(tmp_path, "run", "trainer.max_epochs=0", "soft_targets.max_gb=1e-9")
+    assert len(asked) == 2
 
 
 def test_filled_ahead_is_filled_lazily(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny import Compose, plain
 
+from kd_research.training import cost
 from kd_research.training.cost import EpochTimes, step_bytes
 from kd_research.training.distill import Distiller
 from kd_research.trial.assembly import Parts
@@ -36,6 +37,43 @@ def test_the_bytes_of_a_step_are_those_of_its_tensors(tiny: Compose) -> None:
     taught = sum(4 * parameter.numel() for parameter in parts.teacher.module.parameters())
     live = of(tiny("loss=kd", "soft_targets.cache=false"))[0]
     assert alone < cached < cached + taught <= live
+
+
+def test_steps_that_are_alike_are_counted_once(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(*given: Any) -> int:
+        asked.append(step_bytes(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(cost, "step_bytes", counted)
+
+    def found(*overrides: str) -> int:
+        parts = Parts(plain(tiny(f"output_dir={tmp_path}", *overrides)))
+        if "frozen" in overrides[-1]:
+            next(parts.student.parameters()).requires_grad_(False)
+        value = parts.shared_step_bytes(torch.device("cpu"))[0]["train_step_bytes"]
+        assert isinstance(value, int)
+        return value
+
+    first = ("loss=dkd", "loss.temperature=2.5", "loss.lambda=0.7")
+    other = ("loss=dkd", "loss.temperature=7.5", "loss.lambda=0.3")
+    values = [found(*first), found(*other)]
+    assert len(asked) == 1  # a temperature is the same step
+    (path,) = set(tmp_path.glob("costs/*.json"))
+    path.unlink()
+    assert found(*other) == values[0] == values[1]
+    for overrides in (
+        ("loss=kd", "loss.lambda=1"),  # without the labels
+        ("loss=kd", "soft_targets.cache=false"),
+        ("loss=kd", "dataset.batch_size=32"),
+        ("loss=kd", "+student.note=frozen"),
+    ):
+        before = len(asked)
+        assert found(*overrides) == asked[-1]
+        assert len(asked) == before + 1
 
 
 def test_epochs_that_asked_the_teacher_are_told_apart() -> None:

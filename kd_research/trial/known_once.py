@@ -1,0 +1,121 @@
+"""What runs need to know of the same nets: found by the first of them, in `outputs/costs`.
+
+See `evaluation/shared_costs.py`, by whose rules it is found once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_research.data.module import DataModule
+from kd_research.data.store import content_key
+from kd_research.evaluation import position_sums, positions
+from kd_research.evaluation.costs import Costs
+from kd_research.evaluation.shared_costs import PATIENCE, Measured, SharedCosts, digests, once
+from kd_research.interfaces import Batch, Inputs
+from kd_research.teacher.other_tokenizer import ReadsText, own_metrics
+from kd_research.teacher.stated import built_by
+from kd_research.teacher.train import Teacher
+from kd_research.training.cost import step_bytes_once
+from kd_research.training.distill import Distiller
+
+
+def _folder(config: Mapping[str, Any]) -> Path:
+    return Path(config["output_dir"]) / "costs"
+
+
+def _student(config: Mapping[str, Any]) -> Any:
+    """What made the student; where its weights come from costs nothing in use."""
+    own = config["student"]
+    adapter = own.get("adapter")
+    return {"model": built_by(own), "adapter": adapter} if adapter else built_by(own)
+
+
+def shared_costs(
+    config: Mapping[str, Any],
+    student: nn.Module,
+    teacher: Teacher | None,
+    example: Callable[[int], Inputs],
+    since: float,
+) -> SharedCosts:
+    """What gives the costs of student and teacher.
+
+    Args:
+        config: the whole resolved configuration.
+        student: where it is to be measured.
+        teacher: likewise.
+        example: size -> that many prepared examples, there too.
+        since: what was measured before is measured again; seconds since 1970.
+    """
+    described = {student: _student(config)}
+    if teacher:
+        described[teacher.module] = teacher.model
+    return SharedCosts(_folder(config), example, config["efficiency"], described, since)
+
+
+def shared_step_bytes(
+    config: Mapping[str, Any],
+    data: DataModule,
+    module: Distiller,
+    teacher: Teacher | None,
+    batch: Batch,
+) -> Measured:
+    """`train_step_bytes`, of this student, teacher, loss and batch; see `step_bytes_once`."""
+    made = {"student": _student(config), "teacher": teacher and teacher.model}
+    made |= {"loss": config["loss"], "data": data.fingerprint()}
+    net = teacher.module if teacher else None
+    return step_bytes_once(_folder(config), made, module, net, batch)
+
+
+def text_accuracy(
+    config: Mapping[str, Any],
+    teacher: Teacher,
+    data: DataModule,
+    device: torch.device,
+    teach: Callable[[], positions.Teach],
+) -> float:
+    """The teacher's accuracy over the labelled positions of validation.
+
+    Args:
+        config: the whole resolved configuration.
+        teacher: with a tokenizer of its own it is asked on its own data.
+        data: the student's.
+        device: the teacher's.
+        teach: makes what gives its logits for validation.
+    """
+    reads = teacher.module if isinstance(teacher.module, ReadsText) else None
+
+    def find() -> Costs:
+        if reads:
+            own = reads.own_data
+            return {"accuracy": positions.accuracy(reads.model, own, own.val)}
+        return {"accuracy": positions.share_right(teach(), data, data.val, device)}
+
+    found = _of_teacher(config, teacher, reads.own_data if reads else data, "accuracy", find)
+    return float(found["accuracy"] or 0)
+
+
+def metrics_of_reader(config: Mapping[str, Any], teacher: Teacher, reads: ReadsText) -> Costs:
+    """What a teacher with a tokenizer of its own is worth on its own tokens; see `own_metrics`."""
+    read_test = config["read_test"]
+    what = f"metrics, read_test={read_test}"
+    return _of_teacher(config, teacher, reads.own_data, what, lambda: own_metrics(reads, read_test))
+
+
+def _of_teacher(
+    config: Mapping[str, Any],
+    teacher: Teacher,
+    data: DataModule,
+    what: str,
+    find: Callable[[], Costs],
+) -> Costs:
+    """Metrics of the teacher alone, for which every run would ask it of a whole split."""
+    code = digests(positions, position_sums)
+    key = content_key([what, teacher.key, data.fingerprint(), config["channels_last"], code])
+    found = once(_folder(config) / f"{key}.json", lambda: (find(), {}), (), PATIENCE)
+    return (found or (find(), {}))[0]
