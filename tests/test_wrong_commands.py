@@ -44,10 +44,23 @@ TYPOS = [
         "dataset=mnist dataset.splits.train=x",
         "is empty, and has no such key; +dataset.splits.train=",
     ),
+    ("optimizer=3", "there is no optimizer '3'; choices: "),
+    ("tracking=true", "there is no tracking 'True'; choices: "),
+    ("teacher=null", "there is no teacher null; did you mean teacher=none?"),
     ("+dataset.splits.train=train[:100]", "type \"+dataset.splits.train='train[:100]'\", both"),
     ("-m sweep.space.student.model.width=range(4,8)", "type student.model.width=range(4,8)"),
 ]
 TYPES = [
+    (
+        "dataset.source=digits",
+        "dataset.source is a mapping of settings, got 'digits'; type dataset",
+    ),
+    ("dataset.augment=crop", "dataset.augment is a mapping of settings, got 'crop'"),
+    ("teacher.dataset=mnist", "teacher.dataset is a mapping of settings, got 'mnist'"),
+    ("student.adapter=lora", "got 'lora'; type adapter@student.adapter=NAME"),
+    ("soft_targets=false", "soft_targets is a mapping of settings, got False"),
+    ("-m loss.terms=kd", "loss.terms must be a mapping of names to terms, got 'kd'; try loss=kd"),
+    ("-m loss.terms.kd=3", "loss.terms.kd must have a loss and a weight, got 3"),
     ("loss.temperature=hot", "loss.temperature must be > 0, got 'hot'; try loss.temperature=4"),
     ("loss.lambda=abc", "loss.lambda must be from 0 to 1, got 'abc'; try loss.lambda=0.9"),
     ("trainer.max_epochs=2.5", "must be a whole number >= 0, got 2.5; try trainer.max_epochs=2"),

@@ -60,7 +60,7 @@ def explain(arguments: Sequence[str]) -> list[str]:
         try:
             config, refused = compose("config", overrides=plain), ""
             doubtful = [item for item in overrides if item.is_sweep_override()]
-        except UNREADABLE as error:
+        except (*UNREADABLE, ValueError) as error:  # optimizer=3: Hydra wants a text
             refused = _chosen_twice(error, plain) or _told(error)
             doubtful = overrides
         wrong = {item.input_line: list(_group_problems(item)) for item in doubtful}
@@ -178,11 +178,12 @@ def _group_problems(override: Override) -> Iterator[str]:
     if isinstance(value, Glob | dict):
         return
     for name in map(str, value.list if isinstance(value, ChoiceSweep) else [value]):
-        if name not in options and name != "None":
+        if name not in options and (name != "None" or not override.is_sweep_override()):
             close = difflib.get_close_matches(name, options, n=1)
             added = "+" if override.is_add() else ""
             hint = f"did you mean {added}{group}={close[0]}? " if close else ""
-            yield f"there is no {group} {name!r}; {hint}choices: {', '.join(options)}"
+            shown = "null" if value is None else repr(name)
+            yield f"there is no {group} {shown}; {hint}choices: {', '.join(options)}"
 
 
 def _key(override: Override, config: DictConfig) -> Iterator[str]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 # What makes a part, and a file of ours that states one.
 MADE = {
     "student.model": "model/mlp.yaml",
@@ -17,6 +20,14 @@ MADE = {
     "scheduler": "scheduler/cosine.yaml",
 }
 OPTIONAL = ("teacher.model", "scheduler")
+# What else has settings below it, or is null.
+SECTIONS = (
+    *("dataset.source", "dataset.augment", "dataset.splits", "dataset.words", "teacher.dataset"),
+    *("teacher.optimizer", "teacher.scheduler", "teacher.loss", "teacher.trainer", "teacher.view"),
+    *("student.view", "student.adapter", "student.pretraining", "optimizer.groups"),
+    *("loss.stages", "loss.text", "trainer", "soft_targets", "efficiency", "text_evaluation"),
+    *("transfer", "tracking", "pool", "sampler"),
+)
 
 
 def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
@@ -38,6 +49,12 @@ def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
                 f"conf/{file} is one"
                 + (f"; in a file {part_of}/NAME.yaml it is below model:" if "." in key else "")
             )
+    for key in SECTIONS:
+        section = _at(whole, key)
+        if section is not None and not isinstance(section, Mapping):
+            group = {"adapter", "loss", "optimizer", "scheduler"} & {key.rpartition(".")[2]}
+            typed = f"{group.pop()}@{key}=NAME" if group else f"{key}.SETTING=VALUE"
+            yield f"{key} is a mapping of settings, got {section!r}; type {typed}"
     loss = whole.get("loss")
     if not isinstance(loss, Mapping) or "ce_weight" not in loss:
         yield f"loss must have a ce_weight, that of the labels' cross-entropy, got {loss!r}"
@@ -50,6 +67,15 @@ def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
             yield f"loss.terms.{name} must have a loss and a weight, got {term!r}"
         elif "_target_" not in term["loss"] or "weight" not in term:
             yield f"loss.terms.{name} needs loss._target_ and weight, got {term!r}"
+
+
+def malformed(config: DictConfig) -> list[str]:
+    """`structure_problems` of what is not resolved; none where that fails, which `check` tells."""
+    try:
+        whole: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        return []
+    return list(structure_problems(whole))
 
 
 def _at(whole: Mapping[str, Any], key: str) -> Any:

@@ -29,6 +29,7 @@ from kd_research.configuration.config import (
 )
 from kd_research.configuration.environment import writable
 from kd_research.configuration.overrides import WHOLE
+from kd_research.configuration.structure import malformed
 from kd_research.data.files import missing_files
 from kd_research.pools import ray_settings
 from kd_research.records.record import SWEEP_NAME, write_text
@@ -43,21 +44,9 @@ SCHEMA = 2  # raised when keys or targets change names: 2 since the package has 
 # What may change between two commands that continue one sweep.
 FREE_KEYS = ("output_dir", "import_from", "tracking", "num_threads", "pool")
 FREE_SWEEP_KEYS = (
-    "rebuild",
-    "baseline",
-    "n_trials",
-    "workers",
-    "reference_point",
-    "storage",
-    "trial_timeout",
-    "max_retries",
-    "devices_per_trial",
-    "only",
-    "paper",
-    "questions",
-    "start_from",
-    "prune_dominated",
-    "early_stopping",
+    *("rebuild", "baseline", "n_trials", "workers", "reference_point"),
+    *("storage", "trial_timeout", "max_retries", "devices_per_trial", "only"),
+    *("paper", "questions", "start_from", "prune_dominated", "early_stopping"),
 )
 
 
@@ -86,8 +75,8 @@ class Plan:
     ):
         self.config = without_hydra(config)
         settle(self.config)
-        if unset := unset_problems(self.config):
-            raise ConfigError(unset)
+        if wrong := unset_problems(self.config) or malformed(self.config):
+            raise ConfigError(wrong)
         self.directory = Path(config.hydra.sweep.dir).expanduser().resolve()
         overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
