@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-import datasets
 import pytest
 from conftest_data import pictures, write_parquet
+from later import Later
+
+datasets = Later("datasets")
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
+from later import Later
 from PIL import Image
+
+datasets = Later("datasets")
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

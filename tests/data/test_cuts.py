@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from kd_research.data.cuts import cut
 from kd_research.data.sources import Split, digits
 
 
 def test_a_cut_is_the_stratified_one_of_scikit_learn() -> None:
+    from sklearn.model_selection import train_test_split
+
     random = np.random.RandomState(0)
     compared = 0
     while compared < 200:
@@ -37,6 +37,8 @@ def test_a_cut_is_the_stratified_one_of_scikit_learn() -> None:
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
     theirs, ours = load_digits(), digits().train
     images = torch.from_numpy(theirs.images).float().div(16).unsqueeze(1)
     assert torch.equal(ours.take(torch.arange(1797)).inputs, images)

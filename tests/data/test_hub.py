@@ -5,16 +5,18 @@ import multiprocessing
 import re
 import time
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from conftest_data import pictures, shared, write_parquet
+from later import Later
 from PIL import Image
 
 from kd_research.data import decode, hub, sources, store
 from kd_research.data.hub import Source
 from kd_research.data.text import Tokens
+
+datasets = Later("datasets")
 
 SHAPE = [3, 6, 8]
 
@@ -148,7 +150,7 @@ def test_a_disk_that_is_full_before_anything_is_decoded_is_told(parquet, tmp_pat
     def full(*_, **__):
         raise datasets.exceptions.DatasetGenerationError("x") from OSError(28, "No space left")
 
-    monkeypatch.setattr(datasets, "load_dataset", full)
+    monkeypatch.setattr("datasets.load_dataset", full)
     with pytest.raises(OSError, match="the disk is full while decoding .* output_dir="):
         read(parquet, tmp_path)
     with pytest.raises(OSError, match="the disk is full while .* is unpacked into .* output_dir="):

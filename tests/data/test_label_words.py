@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import datasets
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from later import Later
 from positions_data import TokenNet
 from tiny import Compose, plain
 
 from kd_research.data.module import DataModule
 from kd_research.evaluation.choices import Choices
 from kd_research.evaluation.positions import evaluate_positions
+
+datasets = Later("datasets")
 
 IGNORED = -100
 

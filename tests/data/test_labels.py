@@ -1,10 +1,12 @@
 """Label columns that are no classes are told, never cut down to some."""
 
-import datasets
 import pytest
+from later import Later
 
 from kd_research.data.hub import Source
 from kd_research.data.labels import read_labels
+
+datasets = Later("datasets")
 
 
 def read(labels, test=None, num_classes=2):

@@ -2,14 +2,16 @@
 
 import json
 
-import datasets
 import pytest
 import torch
 from conftest_data import shared
 from hydra.utils import instantiate
+from later import Later
 from tiny import composed, plain
 
 from kd_research.data.vocabulary import Vocabulary, encode
+
+datasets = Later("datasets")
 
 IGNORED = -100
 END = "<|endoftext|>"

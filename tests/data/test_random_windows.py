@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from hydra.utils import instantiate
+from later import Later
 from tiny import composed, plain
 
 from kd_research.configuration.config import ConfigError
@@ -16,6 +16,8 @@ from kd_research.data.module import DataModule
 from kd_research.interfaces import Batch
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
+
+datasets = Later("datasets")
 
 CONTEXT = 8
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from later import Later
 from tiny import plain
 
 from kd_research.configuration.config import load, save
@@ -19,8 +20,8 @@ from kd_research.teacher.checkpoint import load_weights
 from kd_research.trial import run as trial
 from kd_research.trial.assembly import Parts
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs kd_research[export]")
-pytest.importorskip("onnxscript", reason="needs kd_research[export]")
+onnx, onnxruntime = (Later(name, extra="export") for name in ("onnx", "onnxruntime"))
+Later("onnxscript", extra="export")
 
 from kd_research.export import (  # noqa: E402
     NUM_CALIBRATION,

@@ -1,12 +1,12 @@
 """The bytes that live at once in a pass of an ONNX file, against a count by hand."""
 
 import numpy as np
-import pytest
+from later import Later
 
 from kd_research.export.onnx_memory import peak_memory_bytes
 
-onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
-pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+onnx = Later("onnx", extra="export")
+Later("onnxruntime", extra="export")
 
 
 def test_a_tensor_lives_until_it_was_read_last(tmp_path):

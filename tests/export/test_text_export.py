@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from language_folder import language_run
+from later import Later
 from tiny import plain
 from tiny_decoders import VOCAB, WithoutCache, decoder
 
@@ -16,8 +17,8 @@ from kd_research.records.record import read_record
 from kd_research.trial.assembly import Parts
 from kd_research.trial.language_run import open_language_run
 
-onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
-transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+onnx = Later("onnx", extra="export")
+transformers = Later("transformers", extra="transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

@@ -241,6 +241,11 @@ class Setting:
             parameter.grad = None
 
 
+def file_of(name: str) -> Path:
+    """The configuration of a row."""
+    return CONF / "loss" / f"{name.partition('@')[0]}.yaml"
+
+
 @functools.cache
 def compose_loss(name: str, *overrides: str) -> Any:
     with initialize_config_dir(str(CONF), version_base=None):

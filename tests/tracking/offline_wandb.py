@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+from later import Later
+
+wandb_internal_pb2 = Later("wandb.proto.wandb_internal_pb2")
 
 BLOCK = 32 * 1024
 PIECE = struct.Struct("<IHB")
@@ -53,7 +55,7 @@ def read_runs(output_dir: Path) -> list[OfflineRun]:
 def read_run(file: Path) -> OfflineRun:
     run = OfflineRun(file.parent)
     for data in _records(file.read_bytes()):
-        record = Record.FromString(data)
+        record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.run_id, run.project = record.run.run_id, record.run.project

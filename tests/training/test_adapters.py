@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from later import Later
 from positions_data import CONTEXT, VOCABULARY, with_positions
 from tiny import Compose, plain
 from torch import nn
@@ -23,7 +24,7 @@ from kd_research.trial.assembly import Parts
 from kd_research.trial.parts import tell_random_base
 from kd_research.trial.run import run
 
-peft = pytest.importorskip("peft", reason="the extra adapters is not installed")
+peft = Later("peft", extra="adapters")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 IDS = torch.randint(1, VOCABULARY, (3, 6), generator=torch.Generator().manual_seed(1))
 TEXT = {"input_ids": IDS}

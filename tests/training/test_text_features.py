@@ -2,11 +2,13 @@
 
 import logging
 
-import datasets
 import pytest
+from later import Later
 from tiny import composed, plain
 
 from kd_research.trial.run import run
+
+datasets = Later("datasets")
 
 
 @pytest.mark.filterwarnings("ignore:.*nested tensor:UserWarning")

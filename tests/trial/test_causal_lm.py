@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from later import Later
 from positions_data import VOCABULARY, with_positions
 from tiny import Compose
 
@@ -17,7 +18,7 @@ from kd_research.records.record import RunRecord
 from kd_research.trial.assembly import Parts
 from kd_research.trial.run import run
 
-transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+transformers = Later("transformers", extra="transformers")
 CONTEXT = 12
 SIZES: dict[str, dict[str, int]] = {
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT},
