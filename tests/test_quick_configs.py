@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from quick_configs import left_out
 
 from kd_research.configuration.config import ROOT
@@ -65,10 +67,31 @@ def test_a_composition_and_its_copy_are_what_they_are_without(overrides: tuple[s
         with open_dict(plain):
             del plain["hydra"]
         resolved = OmegaConf.to_container(plain, resolve=True)
+        stated = OmegaConf.to_container(plain)
     assert [OmegaConf.to_yaml(each) for each in (quick, quick_copy)] == plain_texts
     with open_dict(quick):
         del quick["hydra"]
     assert OmegaConf.to_container(quick, resolve=True) == resolved
+    assert OmegaConf.to_container(quick) == stated
+
+
+def test_plain_values_and_what_has_none_are_what_they_are_without() -> None:
+    text = (
+        "a: {b: [1, '${c.d}', null, '???'], e: '${c}'}\nc: {d: 2.5, f: '???', g: '\\${c}'}\nh: null"
+    )
+    config = OmegaConf.create(text)
+    unknown = OmegaConf.create("a: [1, {b: '${no.such}'}]")
+    asked = [{}, {"resolve": True}]
+    found = [OmegaConf.to_container(config, **how) for how in asked]
+    errors = []
+    for quick in (True, False):
+        with nullcontext() if quick else left_out():
+            assert [OmegaConf.to_container(config, **how) for how in asked] == found
+            for wrong, how in ((config, {"throw_on_missing": True}), (unknown, {"resolve": True})):
+                with pytest.raises(OmegaConfBaseException) as caught:
+                    OmegaConf.to_container(wrong, **how)
+                errors.append((type(caught.value), str(caught.value)))
+    assert errors[:2] == errors[2:]
 
 
 def test_a_file_that_was_changed_is_read_anew_and_a_broken_one_is_named(tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ import traceback
 from contextlib import suppress
 
 BASE = sys.path[1:]  # of an interpreter, without what a command's own environment adds
-IMPORTED = (  # the last row is of a sweep's storage and report, which import it when they need it
-    *("torch", "lightning.pytorch", "hydra", "optuna", "numpy", "pandas", "kd_research.trial.run"),
+IMPORTED = (  # a run before all else that brings Lightning; below, what a sweep imports in its time
+    *("torch", "kd_research.trial.run", "hydra", "optuna", "numpy", "pandas", "wandb"),
     *("kd_research.hydra_plugin", "kd_research.sweep.run", "kd_research.sweep.opening"),
     *("kd_research.report", "kd_research.export", "kd_research.training.spoken"),
     *("alembic.command", "optuna.storages._rdb.storage", "plotly.offline", "pyarrow.parquet"),
     *("sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "omegaconf._impl", "pygments.lexers"),
+    *("scipy.special", "requests", "pyarrow.pandas_compat", "kd_research.tracking.sweep"),
 )
 
 
@@ -40,6 +41,8 @@ def main(fd: int, package: str) -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     rehearse()
+    if package:
+        compose(package)
     assert threading.active_count() == 1, "a fork has the thread that forks alone"
     gc.collect()
     gc.freeze()
@@ -49,12 +52,14 @@ def main(fd: int, package: str) -> None:
 def rehearse() -> None:
     """What libraries work out once in a process and keep: mappers, statements, grammars."""
     import optuna
+    import plotly.graph_objects as plots
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     typed = ["a=1", "+a.b=x/y", "a@b.c=d", "a=interval(1,20)", "a=1,2", "a=[1,x]", "a={b: 1e-3}"]
     OverridesParser.create().parse_overrides([*typed, "a='x y'", "a=${oc.env:HOME}", "a=null"])
     OmegaConf.to_container(OmegaConf.create({"a": 1, "b": "${a}", "c": "x-${b}"}), resolve=True)
+    plots.Figure(plots.Scatter(x=[0], y=[1])).to_json()
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as place:
         storage = optuna.storages.RDBStorage(f"sqlite:///{place}/study.db")
@@ -65,6 +70,19 @@ def rehearse() -> None:
         assert study.trials
         storage.engine.dispose()
     logging.disable(logging.NOTSET)
+
+
+def compose(package: str) -> None:
+    """The default configuration: its files are read, and Hydra's plugins found."""
+    import hydra
+
+    from kd_research import hydra_plugin
+    from kd_research.configuration.config import register_resolvers
+
+    register_resolvers()
+    hydra_plugin.register()
+    with hydra.initialize_config_dir(os.path.join(package, "conf"), version_base="1.3"):
+        hydra.compose("config", return_hydra_config=True)
 
 
 def serve(listener: socket.socket) -> None:

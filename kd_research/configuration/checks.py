@@ -11,11 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from kd_research.configuration.parts_checks import parts_problems
 from kd_research.configuration.schedule_checks import rate_problems
 from kd_research.configuration.signatures import argument_problems
+from kd_research.configuration.structure import value_at
 from kd_research.configuration.trainer_checks import trainer_problems
 from kd_research.configuration.values import is_count, is_number, is_whole
 
@@ -46,33 +45,33 @@ COUNTS = (
 
 
 def value_problems(
-    config: DictConfig, whole: Mapping[str, Any], open_parts: Collection[str] = ()
+    stated: Mapping[str, Any], whole: Mapping[str, Any], open_parts: Collection[str] = ()
 ) -> Iterator[str]:
     """What is wrong with the values of a configuration that resolves, a line a problem.
 
     Args:
-        config: of one run.
-        whole: the same, resolved: that costs as much as a whole check.
+        stated: the configuration of one run, its references not resolved.
+        whole: the same, resolved.
         open_parts: as "loss", whose choice is not made yet; nothing is said of what it goes with.
     """
     for before, now in RENAMED.items():
         *parents, last = before.split(".")
-        node = OmegaConf.select(config, ".".join(parents))
-        if OmegaConf.is_dict(node) and last in node:
+        node = value_at(whole, ".".join(parents))
+        if isinstance(node, Mapping) and last in node:
             yield f"{before} is called {now} today; type {now}={node[last]}"
     yield from _number_problems(whole)
-    yield from _loss_problems(config)
-    yield from _model_problems(config)
-    yield from _soft_targets_problems(config.get("soft_targets") or {})
-    yield from _text_problems(config)
-    yield from _class_problems(config)
-    yield from _name_problems(config)
-    yield from trainer_problems(config)
+    yield from _loss_problems(stated["loss"], whole["loss"])
+    yield from _model_problems(whole)
+    yield from _soft_targets_problems(whole.get("soft_targets") or {})
+    yield from _text_problems(whole)
+    yield from _class_problems(whole)
+    yield from _name_problems(whole)
+    yield from trainer_problems(whole)
     yield from rate_problems(whole)
     for part in ("student", "teacher", "loss", "optimizer", "scheduler"):
         yield from argument_problems(whole.get(part), part)
     yield from (text for parts, text in parts_problems(whole) if not parts & set(open_parts))
-    rule = config.get("paper_rule")
+    rule = whole.get("paper_rule")
     if rule is not None and rule not in PAPER_RULES:
         yield (
             f"paper_rule must be null, {' or '.join(PAPER_RULES)}, got {rule!r}; "
@@ -115,36 +114,36 @@ def _is_subset(value: Any) -> bool:
     return is_count(value) or (isinstance(value, float) and 0 < value <= 1)
 
 
-def _loss_problems(config: DictConfig) -> Iterator[str]:
-    loss = config.loss
+def _loss_problems(stated: Any, loss: Mapping[str, Any]) -> Iterator[str]:
     temperature, weight = loss.get("temperature", 1.0), loss.get("lambda", 0.0)
     if not is_number(temperature, above=0):
         yield f"loss.temperature must be > 0, got {temperature!r}; try loss.temperature=4"
     # Where the labels' weight is 1 - lambda, lambda is a share.
-    ce_text = str(OmegaConf.to_container(loss, resolve=False)["ce_weight"])  # type: ignore[index,call-overload]
+    ce_text = str((stated if isinstance(stated, Mapping) else loss)["ce_weight"])
     is_share = "one_minus" in ce_text
     if not is_number(weight) or weight < 0 or (is_share and weight > 1):
         allowed = "from 0 to 1" if is_share else ">= 0"
         yield f"loss.lambda must be {allowed}, got {weight!r}; try loss.lambda=0.9"
-    elif "_target_" not in ce_text and (not is_number(loss.ce_weight) or loss.ce_weight < 0):
-        yield f"loss.ce_weight must be >= 0, got {loss.ce_weight!r}; try loss.ce_weight=1"
-    for name, term in loss.terms.items():
-        if is_number(term.weight) and term.weight < 0 and term.weight != weight:
-            yield f"loss.terms.{name}.weight must be >= 0, got {term.weight!r}"
+    elif "_target_" not in ce_text and (not is_number(ce := loss["ce_weight"]) or ce < 0):
+        yield f"loss.ce_weight must be >= 0, got {ce!r}; try loss.ce_weight=1"
+    for name, term in loss["terms"].items():
+        if is_number(term["weight"]) and term["weight"] < 0 and term["weight"] != weight:
+            yield f"loss.terms.{name}.weight must be >= 0, got {term['weight']!r}"
 
 
-def _model_problems(config: DictConfig) -> Iterator[str]:
+def _model_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    dataset, student = config["dataset"], config["student"]
     for who in ("teacher", "student"):
-        model = config[who].model
+        model = config[who].get("model")
         if not model:
             continue
         for key in ("num_classes", "input_shape", "vocab_size"):
-            given, expected = model.get(key), config.dataset.get(key)
+            given, expected = model.get(key), dataset.get(key)
             if who == "teacher" and key != "input_shape":  # it may have a tokenizer of its own
-                own = config.teacher.get("dataset") or {}
+                own = config["teacher"].get("dataset") or {}
                 expected = own.get("vocab_size", own.get(key, expected))
             if given is not None and expected is not None and given != expected:
-                if who == "teacher" and expected != config.dataset.get(key):
+                if who == "teacher" and expected != dataset.get(key):
                     yield (
                         f"teacher.model.{key} is {given!s}, but teacher.dataset has {expected!s} "
                         f"tokens; type teacher.model.{key}={expected!s}"
@@ -171,27 +170,29 @@ def _model_problems(config: DictConfig) -> Iterator[str]:
     starts = [
         f"student.{name}"
         for name in ("checkpoint", "pretraining", "from_teacher")
-        if config.student.get(name)
+        if student.get(name)
     ]
     if len(starts) > 1:
         yield (
             f"{' and '.join(starts)} both say what the student starts from; "
             f"type {'=null or '.join(starts)}=null"
         )
-    again = config.student.get("gradient_checkpointing", False)
+    again = student.get("gradient_checkpointing", False)
     if not isinstance(again, bool):
         yield (
             f"student.gradient_checkpointing must be true or false, got {again!r}; "
             "try student.gradient_checkpointing=true"
         )
-    adapter = config.student.get("adapter") or {}
-    if str(adapter.get("_target_", "")).endswith(".FewShot") and config.trainer.max_epochs:
+    adapter = student.get("adapter") or {}
+    if str(adapter.get("_target_", "")).endswith(".FewShot") and (
+        epochs := config["trainer"].get("max_epochs")
+    ):
         yield (
             "student.adapter: few-shot prompting trains nothing, got trainer.max_epochs="
-            f"{config.trainer.max_epochs}; type trainer.max_epochs=0"
+            f"{epochs}; type trainer.max_epochs=0"
         )
-    asked = config.student.get("from_teacher")
-    if asked and not (OmegaConf.is_dict(asked) and set(asked) <= {"layers", "width"}):
+    asked = student.get("from_teacher")
+    if asked and not (isinstance(asked, Mapping) and set(asked) <= {"layers", "width"}):
         yield (
             f"student.from_teacher must be layers, width, or both, got {asked}; "
             "try 'student.from_teacher={layers: [0,2,4], width: 64}'"
@@ -223,7 +224,7 @@ def _soft_targets_problems(settings: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _text_problems(config: DictConfig) -> Iterator[str]:
+def _text_problems(config: Mapping[str, Any]) -> Iterator[str]:
     settings = config.get("text_evaluation") or {}
     allowed: dict[str, tuple[Callable[[Any], bool], str, str]] = {
         "num_prompts": (
@@ -240,7 +241,7 @@ def _text_problems(config: DictConfig) -> Iterator[str]:
         if name in settings and not is_right(settings[name]):
             key = f"text_evaluation.{name}"
             yield f"{key} must be {what}, got {settings[name]!r}; try {key}={example}"
-    new, context = settings.get("max_new_tokens"), config.dataset.get("context")
+    new, context = settings.get("max_new_tokens"), config["dataset"].get("context")
     if is_count(new) and is_count(context) and new > context:
         yield (
             f"text_evaluation.max_new_tokens={new} are more than dataset.context={context}; "
@@ -253,10 +254,10 @@ def _text_problems(config: DictConfig) -> Iterator[str]:
         )
 
 
-def _name_problems(config: DictConfig) -> Iterator[str]:
+def _name_problems(config: Mapping[str, Any]) -> Iterator[str]:
     """What is part of a folder's name must not lead out of its folder."""
     for key in ("dataset.name", "student.pretraining.dataset.name", "teacher.dataset.name"):
-        name = OmegaConf.select(config, key, default=None)
+        name = value_at(config, key)
         if name is not None and not NAME.fullmatch(str(name)):
             yield (
                 f"{key} must be a name of letters, digits, . _ and -, got {str(name)!r}; "
@@ -264,9 +265,9 @@ def _name_problems(config: DictConfig) -> Iterator[str]:
             )
 
 
-def _class_problems(config: DictConfig) -> Iterator[str]:
-    num_classes = config.dataset.get("num_classes")
-    top_k = OmegaConf.select(config, "soft_targets.top_k")
+def _class_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    num_classes = config["dataset"].get("num_classes")
+    top_k = value_at(config, "soft_targets.top_k")
     if is_count(num_classes) and is_count(top_k) and top_k >= num_classes:
         yield (
             f"soft_targets.top_k must be below the {num_classes} classes, got {top_k}; "
@@ -275,9 +276,9 @@ def _class_problems(config: DictConfig) -> Iterator[str]:
     given = config.get("shift_classes")
     if given is None or not is_count(num_classes):
         return
-    classes = list(given) if OmegaConf.is_list(given) else [given]
+    classes = given if isinstance(given, list) else [given]
     whole = all(is_whole(each) and 0 <= each < num_classes for each in classes)
-    if not OmegaConf.is_list(given) or not whole or len(set(classes)) == num_classes:
+    if not isinstance(given, list) or not whole or len(set(classes)) == num_classes:
         yield (
             f"shift_classes must be a list of some, not all, of the classes 0 to "
             f"{num_classes - 1}, got {given}; try shift_classes=[0], or [] for no shift"

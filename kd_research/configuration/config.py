@@ -142,8 +142,11 @@ def _get(config: DictConfig, key: str) -> Any:
 
 def unset_problems(config: DictConfig) -> list[str]:
     """The keys that wait for a value, a line each; what refers to them cannot be resolved."""
-    keys = _unset(OmegaConf.to_container(config))
-    return [f"{key} has no value; type {key}=VALUE" for key in keys]
+    return [_needs_value(key) for key in _unset(OmegaConf.to_container(config))]
+
+
+def _needs_value(key: str) -> str:
+    return f"{key} has no value; type {key}=VALUE"
 
 
 def _unset(node: Any, path: str = "") -> Iterator[str]:
@@ -156,13 +159,13 @@ def _unset(node: Any, path: str = "") -> Iterator[str]:
 
 
 def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
-    if unset := unset_problems(config):
+    stated: Any = OmegaConf.to_container(config)
+    if unset := [_needs_value(key) for key in _unset(stated)]:
         yield from unset
         return
     try:
         whole: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        stated: Any = OmegaConf.to_container(config)
         if told := list(teacher_loss_problems(stated.get("teacher") or {})):
             yield from told
             return
@@ -175,11 +178,11 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     if wrong := list(structure_problems(whole)):
         yield from wrong
         return
-    found = list(value_problems(config, whole, open_parts))
+    found = list(value_problems(stated, whole, open_parts))
     yield from found
     known = {text.split(" ")[0] for text in found}
     closed = {part: node for part, node in whole.items() if part not in open_parts}
-    for text in range_problems(OmegaConf.to_container(config), closed):
+    for text in range_problems(stated, closed):
         if text.split(" ")[0] not in known:
             yield text
     yield from _secret_problems(config, whole)

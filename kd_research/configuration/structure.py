@@ -42,7 +42,7 @@ def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
         if part is not None and not isinstance(part, Mapping):
             yield f"{part_of} must be a mapping of settings, got {part!r}"
             continue
-        made = _at(whole, key)
+        made = value_at(whole, key)
         if not (isinstance(made, Mapping) and "_target_" in made) and (made or key not in OPTIONAL):
             yield (
                 f"{key} must be a mapping with a _target_, the class that makes it, got {made!r}; "
@@ -50,7 +50,7 @@ def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
                 + (f"; in a file {part_of}/NAME.yaml it is below model:" if "." in key else "")
             )
     for key in SECTIONS:
-        section = _at(whole, key)
+        section = value_at(whole, key)
         if section is not None and not isinstance(section, Mapping):
             group = {"adapter", "loss", "optimizer", "scheduler"} & {key.rpartition(".")[2]}
             typed = f"{group.pop()}@{key}=NAME" if group else f"{key}.SETTING=VALUE"
@@ -78,7 +78,8 @@ def malformed(config: DictConfig) -> list[str]:
     return list(structure_problems(whole))
 
 
-def _at(whole: Mapping[str, Any], key: str) -> Any:
+def value_at(whole: Mapping[str, Any], key: str) -> Any:
+    """What stands at a key of dots; None where there is none."""
     node: Any = whole
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None

@@ -12,8 +12,11 @@ import shlex
 from pathlib import Path
 
 MASK = "***"
-# In an address; the last @ before the host ends the password, which may hold others.
-_PASSWORD = re.compile(r"(?P<before>\b[\w+.-]+://[^\s/:@'\"]*:)(?P<secret>[^\s'\"]*)(?=@[^\s@]*)")
+# In an address; the last @ before the host ends the password, which may hold others. It is looked
+# for from its :// on: where a word begins is asked a million times in a report's page.
+_PASSWORD = re.compile(
+    r"(?P<before>://(?<=[\w+.-]://)[^\s/:@'\"]*:)(?P<secret>[^\s'\"]*)(?=@[^\s@]*)"
+)
 _NAMED = re.compile(
     r"(?P<before>[?&;]\s*(?:\w*(?:password|passwd|passphrase|secret|token|credential|api_?key)\w*"
     r"|pwd|pass|key)=)(?P<secret>[^\s&;'\"]+)",

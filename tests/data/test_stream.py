@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest_data import pictures, write_parquet
+from forks import in_fork
 
 from kd_research.data.build import images
 from kd_research.data.module import DataModule
@@ -84,16 +85,6 @@ def test_what_cannot_be_streamed_is_told(parquet, tmp_path):
     assert sum(len(batch.labels) for batch in resized.train_dataloader()) == 24
 
 
-def _killed(parquet, tmp_path, pids):
-    """In a process of its own: kills itself while its workers decode."""
-    batches = iter(module(parquet, tmp_path, 2).train_dataloader())
-    next(batches)
-    pids.put([child.pid for child in multiprocessing.active_children()])
-    pids.close()
-    pids.join_thread()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def gone(pid) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     try:
@@ -102,17 +93,23 @@ def gone(pid) -> bool:
         return True
 
 
-@pytest.mark.slow  # an interpreter, and the fork server of its own
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 def test_a_killed_run_leaves_no_worker(parquet, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    pids = context.Queue()
-    run = context.Process(target=_killed, args=(parquet, tmp_path, pids))
-    run.start()
-    workers = pids.get(timeout=600)
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
-    assert workers
+    noted = tmp_path / "workers"
+
+    def killed():
+        """A run with a fork server of its own kills itself while its workers decode."""
+        forkserver._forkserver.__init__()
+        before = multiprocessing.active_children()
+        batches = iter(module(parquet, tmp_path, 2).train_dataloader())
+        next(batches)
+        workers = set(multiprocessing.active_children()) - set(before)
+        noted.write_text(" ".join(str(worker.pid) for worker in workers))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_fork(killed) == -signal.SIGKILL
+    workers = [int(pid) for pid in noted.read_text().split()]
+    assert len(workers) == 2
     deadline = time.monotonic() + 600
     while not all(map(gone, workers)):
         assert time.monotonic() < deadline, "a worker outlived its run"

@@ -91,8 +91,7 @@ def test_a_password_stays_where_it_was(form, tmp_path):
     environment = {"WANDB_API_KEY": KEY, "KD_STORAGE": url, "KD_NOTE": f"note {MARK}"}
     given = url if form == "typed" else "${oc.env:KD_STORAGE}"
     overrides = [f"sweep.storage='{given}'", "+tracking.notes=${oc.env:KD_NOTE}"]
-    real = form == "typed"  # then its children have the arguments that they have with everybody
-    process = start(output_dir, *overrides, base=TRACKED, environment=environment, real=real)
+    process = start(output_dir, *overrides, base=TRACKED, environment=environment)
     code, printed, children = run(process)
     assert code == 0, printed
     assert (output_dir / "other.db").exists()
@@ -118,6 +117,22 @@ def test_a_password_stays_where_it_was(form, tmp_path):
     config = (trial / "config.yaml").read_text()
     assert "${oc.env:KD_NOTE}" in config
     assert ("${oc.env:KD_STORAGE}" if form == "environment" else "password=***") in config
+
+
+def test_a_password_is_no_argument_of_what_a_sweep_starts(tmp_path):
+    """By an interpreter of its own: its children have the arguments that they have with all."""
+    url = f"sqlite:///file:{tmp_path}/other.db?uri=true&password={MARK}"
+    overrides = [f"sweep.storage='{url}'", "tracking=offline", "sweep.n_trials=1"]
+    given = {"WANDB_API_KEY": KEY}
+    code, printed, children = run(
+        start(tmp_path / "out", *overrides, base=NOOP, environment=given, real=True)
+    )
+    assert code == 0, printed
+    assert any(b"multiprocessing.forkserver" in command for command in children)
+    assert any(b"wandb" in command for command in children)
+    for text in (printed, *map(os.fsdecode, children)):
+        assert MARK not in text
+        assert KEY not in text
 
 
 def test_the_password_of_a_postgresql_that_asks_for_it_stays_where_it_was(tmp_path):
