@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -165,7 +166,7 @@ def _content(
 
 
 def architecture(model: nn.Module, made: Any) -> dict[str, Any]:
-    """What a model is without its weights, as a JSON value.
+    """What a model is without its weights and rates of dropout, as a JSON value.
 
     Args:
         model: any.
@@ -173,8 +174,8 @@ def architecture(model: nn.Module, made: Any) -> dict[str, Any]:
     """
     kinds = {base for module in model.modules() for base in type(module).__mro__}
     return {
-        "made": made,
-        "layers": repr(model),
+        "made": _without_rates(made),
+        "layers": re.sub(r"(Dropout\w*\()p=[^,)]*", r"\1", repr(model)),
         "tensors": [
             (name, tuple(value.shape), str(value.dtype))
             for name, value in (*model.named_parameters(), *model.named_buffers())
@@ -183,6 +184,15 @@ def architecture(model: nn.Module, made: Any) -> dict[str, Any]:
         "compiled": getattr(model, "_compiled_call_impl", None) is not None,
         "torch": torch.__version__,
     }
+
+
+def _without_rates(made: Any, name: str = "") -> Any:
+    if isinstance(made, Mapping):
+        return {key: _without_rates(value, str(key)) for key, value in made.items()}
+    if isinstance(made, list):
+        return [_without_rates(value, name) for value in made]
+    is_rate = name.endswith("dropout") and isinstance(made, float)
+    return "a rate" if is_rate and 0 < made < 1 else made
 
 
 def layout(values: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable
@@ -89,6 +90,29 @@ DAMAGED = (
     *("", "{", "[]", '{"costs": {"macs": "x"}, "measurement": {"at": 1}}'),
     *('{"costs": {"num_params": 1}, "measurement": {"at": 1}}', '{"costs": {}, "measurement": {}}'),
 )
+
+
+def test_another_machine_and_another_number_of_threads_are_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(tmp_path, net())
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(platform, "node", lambda: "another machine on the same folder")
+        assert measured(tmp_path, net())["shared"] is False
+    with monkeypatch.context() as busier:
+        busier.setattr(torch, "get_num_threads", lambda: 99)
+        assert measured(tmp_path, net())["shared"] is False
+    assert measured(tmp_path, net())["shared"] is True
+
+
+def test_a_rate_of_dropout_is_no_other_architecture(tmp_path: Path) -> None:
+    def found(rate: float) -> bool:
+        model = nn.Sequential(net(), nn.Dropout(rate))
+        made = {"_target_": "Net", "parts": [{"dropout": rate}], "width": 8}
+        shared: bool = measured(tmp_path, model, made)["shared"]
+        return shared
+
+    assert [found(rate) for rate in (0.1, 0.5, 0.0, 0.25)] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("content", DAMAGED)
