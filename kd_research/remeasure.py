@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+import kd_research.trial  # noqa: F401  # before Lightning, so that its imports stay few
 from kd_research.configuration import config as configs
 from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.ranks import be_one_process

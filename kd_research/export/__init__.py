@@ -20,6 +20,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+import kd_research.trial  # noqa: F401  # before Lightning, so that its imports stay few
 from kd_research.configuration import config as configs
 from kd_research.data.cuts import stratified
 from kd_research.data.module import DataModule

@@ -107,7 +107,7 @@ def test_two_sweeps_say_what_their_spread_is(tmp_path):
 def test_more_trials_of_the_same_are_no_win(tmp_path):
     """24 against 120 trials drawn alike: the 120 "dominated more" 79 times of 100."""
     wins = 0
-    for draw in range(20):
+    for draw in range(10):
         rng = random.Random(draw)
         points = [(rng.random(), rng.randint(50, 900)) for _ in range(144)]
         few = make_points(tmp_path / f"few{draw}", points[:24])
@@ -116,7 +116,7 @@ def test_more_trials_of_the_same_are_no_win(tmp_path):
         assert found.counts == (24, 120)
         assert "compared at the first 24 of each" in found.facts()[0]
         wins += "many" in found.facts()[2] and "dominates more" in found.facts()[2]
-    assert wins <= 4
+    assert wins <= 2
 
 
 def test_equal_sweeps_are_not_told_apart(tmp_path):
