@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from kd_research.data.module import DataModule
 from kd_research.generation.decode import generate, keeps_a_cache
 from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Inputs
+
+Known = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]  # what, how to find it
 
 NUM_STEPS = 32  # tokens of one timed decoding
 MAX_SECONDS = 2.0  # of each speed
@@ -106,7 +109,11 @@ def cache_bytes(cache: Any) -> int:
 
 @torch.no_grad()
 def sample_texts(
-    student: nn.Module, teacher: nn.Module | None, data: DataModule, seed: int
+    student: nn.Module,
+    teacher: nn.Module | None,
+    data: DataModule,
+    seed: int,
+    known: Known = lambda _, find: find(),
 ) -> list[dict[str, str | None]]:
     """What student and teacher write after the same beginnings of the validation split.
 
@@ -118,6 +125,7 @@ def sample_texts(
         teacher: the same, or None.
         data: with a `tokenizer`; without one, or without tokens, there are no samples.
         seed: of the drawing.
+        known: gives the teacher's, which runs share.
 
     Returns:
         Of each: "prompt", "text" (as the data go on), "student" and "teacher".
@@ -130,17 +138,19 @@ def sample_texts(
     start = max(1, tokens.shape[1] // 2)
     num = min(SAMPLE_TOKENS, tokens.shape[1] - start)
 
-    def written(model: nn.Module | None) -> list[str] | None:
-        if model is None:
-            return None
+    def written(model: nn.Module) -> list[str]:
         made = continued(model, tokens[:, :start], num, seed)
         return [tokenizer.decode(row.tolist()) for row in made]
 
-    texts = {
+    theirs = None
+    if (writer := teacher) is not None:
+        what = f"samples {[len(tokens), start, num, seed]}"
+        theirs = known(what, lambda: {"texts": written(writer)})["texts"]
+    texts: dict[str, list[str] | None] = {
         "prompt": [tokenizer.decode(row[:start].tolist()) for row in tokens],
         "text": [tokenizer.decode(row[start : start + num].tolist()) for row in tokens],
         "student": written(student),
-        "teacher": written(teacher),
+        "teacher": theirs,
     }
     return [
         {name: None if column is None else column[place] for name, column in texts.items()}

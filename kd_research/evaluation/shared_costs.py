@@ -111,7 +111,7 @@ def once(
     Args:
         path: of the file.
         measured: gives costs, and how they were measured.
-        needed: names of costs; a file that lacks one is damaged.
+        needed: names of costs; a file in which one is no number is damaged.
         timeout: seconds for another process that is measuring it; None is returned after them.
         since: what was measured before is measured again; seconds since 1970.
     """
@@ -144,8 +144,9 @@ def _read(path: Path, since: float, needed: tuple[str, ...]) -> Measured | None:
         is_old = float(how["at"]) < since
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    numbers = all(value is None or isinstance(value, int | float) for value in values.values())
-    if is_old or not numbers or not values.keys() >= set(needed):
+    if is_old or not values.keys() >= set(needed):
+        return None
+    if not all(values[name] is None or isinstance(values[name], int | float) for name in needed):
         return None
     return values, {**how, "shared": True}
 

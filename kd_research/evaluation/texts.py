@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from kd_research.data.module import DataModule
 from kd_research.data.prompts import Pair, pairs_of
 from kd_research.data.sources import Split
+from kd_research.evaluation.costs import Costs
+from kd_research.evaluation.generation import Known
 from kd_research.evaluation.quality import NUM_RESAMPLES, Evaluation, intervals
 from kd_research.generation.decode import (
     evaluating,
@@ -173,6 +176,7 @@ def evaluate_texts(
     stop: int | None,
     seed: int,
     read_test: bool = True,
+    known: Known = lambda _, find: find(),
 ) -> None:
     """Add to an evaluation what the texts of student and teacher are worth.
 
@@ -191,6 +195,8 @@ def evaluate_texts(
         stop: the token that ends a text.
         seed: of the drawing.
         read_test: whether the test split is read.
+        known: gives the teacher's own, which runs share, found before or by its second argument;
+            the first says what they are of.
     """
     for name in ("val", "test") if read_test else ("val",):
         split = data.val if name == "val" else data.test
@@ -210,32 +216,42 @@ def evaluate_texts(
         counts["max_new_tokens"] = new
         details = evaluation.details[name]
         details["texts"] = counts
-        references = [data.tokenizer.decode(pair.completion) for pair in pairs]
         written = write(student, data, pairs, how, seed)
-        values = scored(written.texts, references)
+        values = scored(written.texts, _references(data, pairs))
         _add(evaluation, name, values, f"{name}_")
         if teacher is not None:
-            own = write(teacher, data, pairs, how, seed)
-            _add(evaluation, name, scored(own.texts, references), f"teacher_{name}_", False)
+            asked = partial(_worth, teacher, data, pairs, how, seed)
+            own = known(f"texts {[name, len(pairs), how, seed]}", asked)
+            found = {f"teacher_{name}_{key}": value for key, value in own.items()}
+            evaluation.metrics.update(found)
             nats, tokens = surprise(teacher, pairs, written)
             evaluation.metrics[f"{name}_text_perplexity"] = float((nats.sum() / tokens.sum()).exp())
             details["intervals"]["text_perplexity"] = _perplexities(nats, tokens)
 
 
+def _references(data: DataModule, pairs: Sequence[Pair]) -> list[str]:
+    assert data.tokenizer is not None
+    return [data.tokenizer.decode(pair.completion) for pair in pairs]
+
+
+def _worth(
+    model: nn.Module, data: DataModule, pairs: Sequence[Pair], how: GenerationConfig, seed: int
+) -> Costs:
+    """The mean scores of what a model writes after the prompts."""
+    return _means(scored(write(model, data, pairs, how, seed).texts, _references(data, pairs)))
+
+
 def _add(
-    evaluation: Evaluation,
-    split: str,
-    values: Mapping[str, Tensor | None],
-    prefix: str,
-    with_intervals: bool = True,
+    evaluation: Evaluation, split: str, values: Mapping[str, Tensor | None], prefix: str
 ) -> None:
+    evaluation.metrics.update({f"{prefix}{key}": mean for key, mean in _means(values).items()})
     for key, value in values.items():
-        if value is None:
-            continue
-        value = value[~value.isnan()]
-        evaluation.metrics[f"{prefix}{key}"] = float(value.mean())
-        if with_intervals:
-            evaluation.details[split]["intervals"] |= intervals({key: value})
+        if value is not None:
+            evaluation.details[split]["intervals"] |= intervals({key: value[~value.isnan()]})
+
+
+def _means(values: Mapping[str, Tensor | None]) -> Costs:
+    return {key: float(v[~v.isnan()].mean()) for key, v in values.items() if v is not None}
 
 
 def _perplexities(nats: Tensor, tokens: Tensor) -> list[float]:

@@ -251,7 +251,8 @@ class Parts:
         """What a net writes that takes the student's place, where texts are evaluated."""
         how, read_test = self.config.get("text_evaluation") or OFF, self.config["read_test"]
         stop, seed = stop_of(self.config, self.data), self.config["seed"]
-        evaluate_texts(found, net, self.writer, self.data, how, stop, seed, read_test)
+        known = partial(known_once.of_teacher, self.config, self.teacher, self.data)
+        evaluate_texts(found, net, self.writer, self.data, how, stop, seed, read_test, known)
 
     def evaluate_positions(self, net: nn.Module) -> Evaluation:
         """What a net is worth that takes the student's place, where the data have positions."""

@@ -14,9 +14,10 @@ from torch import nn
 
 from kd_research.data.module import DataModule
 from kd_research.data.store import content_key
-from kd_research.evaluation import position_sums, positions
+from kd_research.evaluation import generation, position_sums, positions, texts
 from kd_research.evaluation.costs import Costs
 from kd_research.evaluation.shared_costs import PATIENCE, Measured, SharedCosts, digests, once
+from kd_research.generation import decode
 from kd_research.interfaces import Batch, Inputs
 from kd_research.teacher.other_tokenizer import ReadsText, own_metrics
 from kd_research.teacher.stated import built_by
@@ -96,7 +97,7 @@ def text_accuracy(
             return {"accuracy": positions.accuracy(reads.model, own, own.val)}
         return {"accuracy": positions.share_right(teach(), data, data.val, device)}
 
-    found = _of_teacher(config, teacher, reads.own_data if reads else data, "accuracy", find)
+    found = of_teacher(config, teacher, reads.own_data if reads else data, "accuracy", find)
     return float(found["accuracy"] or 0)
 
 
@@ -104,18 +105,27 @@ def metrics_of_reader(config: Mapping[str, Any], teacher: Teacher, reads: ReadsT
     """What a teacher with a tokenizer of its own is worth on its own tokens; see `own_metrics`."""
     read_test = config["read_test"]
     what = f"metrics, read_test={read_test}"
-    return _of_teacher(config, teacher, reads.own_data, what, lambda: own_metrics(reads, read_test))
+    return of_teacher(config, teacher, reads.own_data, what, lambda: own_metrics(reads, read_test))
 
 
-def _of_teacher(
+def of_teacher(
     config: Mapping[str, Any],
-    teacher: Teacher,
+    teacher: Teacher | None,
     data: DataModule,
     what: str,
-    find: Callable[[], Costs],
-) -> Costs:
-    """Metrics of the teacher alone, for which every run would ask it of a whole split."""
-    code = digests(positions, position_sums)
+    find: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """What the teacher alone says or is worth, for which every run would ask it again.
+
+    Args:
+        config: the whole resolved configuration.
+        teacher: whose; there is one where they are asked for.
+        data: on which.
+        what: tells them from its others.
+        find: gives them.
+    """
+    assert teacher is not None
+    code = digests(positions, position_sums, texts, generation, decode)
     key = content_key([what, teacher.key, data.fingerprint(), config["channels_last"], code])
     found = once(_folder(config) / f"{key}.json", lambda: (find(), {}), (), PATIENCE)
     return (found or (find(), {}))[0]

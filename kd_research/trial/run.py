@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ from kd_research.training.fit import Row, make_trainer
 from kd_research.training.paper_rule import PaperRule
 from kd_research.training.stage_fits import fit_in_stages, stage_costs
 from kd_research.trial.assembly import CPU, Parts
+from kd_research.trial.known_once import of_teacher
 from kd_research.trial.summary import summary
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
@@ -170,7 +172,8 @@ def _distil(config: dict[str, Any], directory: Path, mirror: Callable[[Row], Non
     measured.begin()
     evaluation = parts.evaluate()
     evaluation.write(directory)
-    samples = sample_texts(parts.student, parts.writer, parts.data, config["seed"])
+    known = partial(of_teacher, config, parts.teacher, parts.data)
+    samples = sample_texts(parts.student, parts.writer, parts.data, config["seed"], known)
     write_samples(samples, parts.data, evaluation.predictions, directory)
     metrics = dict(evaluation.metrics)
     for rule in reader:

@@ -3,6 +3,7 @@
 import json
 import math
 from decimal import Decimal
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from tiny import composed, plain
 
 from kd_research.configuration.config import ConfigError, check, check_sweep, load
 from kd_research.data.prompts import Pair, pairs_of
+from kd_research.evaluation import texts
+from kd_research.evaluation.generation import sample_texts
 from kd_research.evaluation.texts import (
     Texts,
     chosen,
@@ -27,6 +30,7 @@ from kd_research.models.gpt import GPT
 from kd_research.records.record import read_record
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.trial.assembly import Parts
+from kd_research.trial.known_once import of_teacher
 from kd_research.trial.language_run import open_language_run
 
 ROWS = [
@@ -129,6 +133,33 @@ def test_the_record_has_what_the_texts_are_worth(run):
             assert low <= metrics[f"{name}_{key}"] <= high
         low, high = details[name]["intervals"]["text_perplexity"]
         assert 1 < low <= metrics[f"{name}_text_perplexity"] <= high
+
+
+def test_a_teacher_writes_once_for_all_runs(run, monkeypatch):
+    parts, metrics = Parts(plain(load(run / "config.yaml"))), read_record(run).metrics
+    writers, write = [], texts.write
+
+    def noted(model, *given):
+        writers.append(model)
+        return write(model, *given)
+
+    monkeypatch.setattr(texts, "write", noted)
+    found = parts.evaluate().metrics
+    assert writers == [parts.student] * 2  # validation and test
+    for name in ("val_rouge_l", "test_exact_match", "val_gsm8k_accuracy"):
+        assert found[f"teacher_{name}"] == metrics[f"teacher_{name}"]
+    samples = json.loads((run / "samples.json").read_text())["samples"]
+    assert all(sample["teacher"] for sample in samples)
+    known = partial(of_teacher, parts.config, parts.teacher, parts.data)
+    given = (parts.data, parts.config["seed"], known)
+    monkeypatch.setattr(parts.writer, "forward", lambda *_, **__: pytest.fail("it writes again"))
+    again = sample_texts(parts.student, parts.writer, *given)
+    assert [sample["teacher"] for sample in again] == [sample["teacher"] for sample in samples]
+    monkeypatch.undo()
+    monkeypatch.setattr(texts, "write", noted)
+    parts.config["seed"] += 1  # other draws
+    parts.evaluate()
+    assert writers[2:] == [parts.student, parts.writer] * 2
 
 
 @torch.no_grad()
