@@ -15,13 +15,16 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MARK = re.compile(r"^<!-- generate ([\w/]+) -->$", re.MULTILINE)
 KEY = re.compile(r"^( *)([\w.@/-]+):(?: (.*))?$")
 PAGES = {"loss": "losses.md", "model": "models.md"}
@@ -341,28 +344,77 @@ BEFORE = {
 
 
 def reproductions() -> str:
-    """Every row of every ledger, from ledgers/*.json and, of earlier ones, from their pages."""
+    """Every row of every ledger, from ledgers/*.json, earlier pages, or, not run yet, the sweep."""
     folder = ROOT / "docs" / "reproductions"
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("ledgers/*.json")}
     parts = []
     for path in sorted((ROOT / "sweeps" / "papers").glob("*.yaml")):
-        paper, name = OmegaConf.load(path).sweep.paper, path.stem
-        command = path.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
-        ledger = found.get(name)
-        rows = ledger["rows"] if ledger else list(_earlier(folder / f"{name}.md"))
-        typed = " ".join([command, *(ledger["typed"] if ledger else [])])
-        parts.append(f"## {name}\n\n{' '.join(paper.citation.split())}\n\n    {typed}\n")
-        if ledger:
-            total = sum({row["row"]: row["hours"] for row in ledger["rows"]}.values())
+        name, (paper, stated) = path.stem, rows_of(path)
+        lines = path.read_text(encoding="utf-8").split("\ndefaults:")[0].splitlines()[1:]
+        command, *cost = [line.removeprefix("# ") for line in lines]
+        ledger = found.get(name) or _earlier(folder / f"{name}.md") or _not_run(paper, stated)
+        typed = " ".join([command, *ledger["typed"]])
+        parts.append(f"## {name}\n\n{' '.join(paper['citation'].split())}\n\n    {typed}\n")
+        if name in found:
+            everything = [*ledger["rows"], *ledger.get("unpublished", ())]
+            total = sum({row["row"]: row["hours"] for row in everything}.values())
             parts.append(
                 f"{total:.2f} hours by the clock, one run after the other "
                 f"({', '.join(ledger['devices'])}), commit {', '.join(ledger['commits'])}.\n"
             )
-        parts.append(BEFORE[name] + "\n" if name in BEFORE and not ledger else "")
+        else:
+            parts.append(
+                f"{BEFORE.get(name, '**Not run yet.**')} What it takes: {' '.join(cost)}\n"
+            )
         head = ("row", "metric", "published", "ours (n)", "95 % interval", "verdict", "hours")
-        lines = [_reproduced(row) for row in rows]
-        parts.append(table(head, lines) if lines else "" if name in BEFORE else "Not run yet.\n")
+        kinds = ("rows", "best_of", "unpublished")
+        parts.append(
+            table(head, [_reproduced(row) for kind in kinds for row in ledger.get(kind, ())])
+        )
+        claims = [f"- {each['text']}: **{each['verdict']}**" for each in ledger.get("claims", ())]
+        parts.append("\n".join(["Claims:", "", *claims, ""]) if claims else "")
+        parts.append(_ranked(ledger["ranking"]) if "ranking" in ledger else "")
     return "\n".join(part for part in parts if part)
+
+
+@functools.cache
+def rows_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a paper's sweep states of the paper, and label -> row of those that it runs."""
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+    rows: dict[str, Any] = {}
+    for other in content["defaults"]:
+        if isinstance(other, str) and other.startswith("papers/"):
+            rows |= rows_of(ROOT / "sweeps" / f"{other}.yaml")[1]
+    sweep = content["sweep"]
+    for label, row in (sweep.get("rows") or {}).items():
+        rows[label] = {**rows.get(label, {}), **row}
+    only = sweep.get("only") or ["*"]
+    chosen = [label for label in rows if any(fnmatchcase(label, each) for each in only)]
+    return sweep["paper"], {label: rows[label] for label in chosen}
+
+
+def _not_run(paper: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
+    """A ledger of what is stated."""
+    line = {"ours": (), "half_width": None, "verdict": "not run", "hours": None}
+    rows = [
+        {**line, "row": label, "metric": metric, "published": value}
+        for label, row in stated.items()
+        for metric, value in (row.get("expected") or {}).items()
+    ]
+    best_of = [
+        {**line, "row": f"{each['text']}: best of {len(each['rows'])} settings", "metric": metric}
+        | {"published": value}
+        for each in paper.get("best_of") or ()
+        for metric, value in each["expected"].items()
+    ]
+    others = [
+        {**line, "row": label, "metric": "-"}
+        for label, row in stated.items()
+        if not row.get("expected")
+    ]
+    claims = [{"text": claim["text"], "verdict": "not run"} for claim in paper.get("claims") or ()]
+    found = {"typed": (), "rows": rows, "best_of": best_of, "unpublished": others}
+    return {**found, "claims": claims}
 
 
 def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
@@ -373,40 +425,84 @@ def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
         return f"{100 * value:.2f}%" if accuracy else f"{value:.1f}".removesuffix(".0")
 
     mean = sum(ours) / len(ours) if ours else 0.0
+    published, hours = row.get("published"), row.get("hours")
     return (
         row["row"],
         row["metric"],
-        shown(row["published"]),
+        "-" if published is None else shown(published),
         f"{shown(mean)} ({len(ours)})" if ours else "-",
         "-" if half is None else f"{shown(mean - half)} to {shown(mean + half)}",
         row["verdict"],
-        "-" if row["hours"] is None else f"{row['hours']:.3f}",
+        "-" if hours is None else f"{hours:.3f}",
     )
 
 
-def _earlier(page: Path) -> Iterator[dict[str, Any]]:
-    """The rows of three seeds in a page's ledger, with the verdicts of today's rule."""
-    from kd_research.report.verdicts import half_width, verdict
+def _ranked(ranking: dict[str, Any]) -> str:
+    """Spearman's rho of a ledger, and what became of the published differences."""
+    said = [gap["said"] for gap in ranking["gaps"]]
+    counts = ", ".join(f"{said.count(each)} {each}" for each in sorted(set(said), reverse=True))
+    over = [
+        f"95 % {interval[0]:.2f} to {interval[1]:.2f} {what}"
+        for interval, what in (
+            (ranking["over_seeds"], "over seeds"),
+            (ranking["over_rows"], "over rows as well"),
+        )
+        if interval
+    ]
+    rho = "-" if ranking["rho"] is None else f"{ranking['rho']:.2f}"
+    return (
+        f"The order of {len(ranking['ours'])} rows by {ranking['metric']}, n = "
+        f"{ranking['num_seeds']} each: Spearman's rho {'; '.join([rho, *over])}. Of {len(said)} "
+        f"pairs that differ in the paper: {counts or '-'}.\n"
+    )
 
+
+def _earlier(page: Path) -> dict[str, Any] | None:
+    """The ledger of a page from before there was ledger.json, by today's rule; None where none."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
+    rows, others, metrics = [], [], []
     for line in text.splitlines():
         cells = [each.strip() for each in line.strip("|").split("|")]
-        ours = re.fullmatch(r"([\d.]+) ± ([\d.]+) \(3\).?", cells[3]) if len(cells) == 8 else None
-        if ours is None:
-            continue
-        mean, spread = float(ours[1]), float(ours[2])
-        values = (mean - spread, mean, mean + spread)  # three of this mean and deviation
-        published, tolerance = float(cells[2]), float(cells[6])
-        said = "decides nothing: chosen on test" if line.count("†") else ""
-        yield {
-            "row": cells[0],
-            "metric": cells[1],
-            "published": published,
-            "ours": values,
-            "half_width": half_width(values),
-            "verdict": said or verdict(cells[1], published, values, tolerance),
-            "hours": None,
-        }
+        if cells[0] == "row without a published number":
+            metrics = cells[1:-1]
+        elif metrics and len(cells) == len(metrics) + 2 and "---" not in cells[0]:
+            for metric, cell in zip(metrics, cells[1:-1], strict=True):
+                said = f"{cells[-1]} (old data)" if cell != "-" else cells[-1]
+                others.append({**_of_page(cell), "row": cells[0], "metric": metric})
+                others[-1]["verdict"] = said
+        else:
+            metrics = metrics if line.startswith("| ---") else []
+        if len(cells) == 8 and re.fullmatch(r"[\d.]+", cells[2]):
+            rows.append(_of_page(cells[3]) | {"row": cells[0], "metric": cells[1]})
+            rows[-1] |= _judged(rows[-1], float(cells[2]), float(cells[6]), "†" in line)
+    claims = [
+        {"text": found[1], "verdict": f"{found[2]} (old data)"}
+        for found in re.finditer(r"^- Claim: (.*?)\.? \*\*(.*)\*\*$", text, re.MULTILINE)
+    ]
+    if not rows and not others:
+        return None
+    return {"typed": (), "rows": rows, "unpublished": others, "claims": claims}
+
+
+def _of_page(cell: str) -> dict[str, Any]:
+    """Three seeds of a mean and deviation, `93 ± 5 (3)`; none of another cell."""
+    from kd_research.report.verdicts import half_width
+
+    found = re.fullmatch(r"([\d.]+) ± ([\d.]+)(%?) \(3\).?", cell)
+    ours: tuple[float, ...] = ()
+    if found:
+        scale = 100 if found[3] else 1
+        mean, spread = float(found[1]) / scale, float(found[2]) / scale
+        ours = (mean - spread, mean, mean + spread)
+    return {"ours": ours, "half_width": half_width(ours), "hours": None}
+
+
+def _judged(row: dict[str, Any], published: float, tolerance: float, on_test: bool) -> Any:
+    from kd_research.report.verdicts import verdict
+
+    said = verdict(row["metric"], published, row["ours"], tolerance)
+    said = "decides nothing: chosen on test" if on_test else said
+    return {"published": published, "verdict": f"{said} (old data)"}
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -18,14 +18,13 @@ from kd_research.report.best_of import best_of
 from kd_research.report.by_seed import difference, has_teachers_by_seed, values_by_seed
 from kd_research.report.counts import split_sizes, values
 from kd_research.report.ranking import ranking, to_lines
-from kd_research.report.sweep import Sweep, Trial
+from kd_research.report.sweep import Sweep
 from kd_research.report.verdicts import (
     NOT_COMPARABLE,
-    NOT_RUN,
-    REDUCED,
-    UNFINISHED,
     claim_verdict,
+    incomplete,
     of_another_run,
+    of_other_rows,
     verdict,
 )
 
@@ -68,7 +67,7 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
     """The ledger's lines, in the order of the rows."""
     trials = {trial.label: trial for trial in sweep.trials}
     found = []
-    another = _another(sweep, spec)
+    another = of_other_rows(sweep, spec)
     shared = {k: v for k, v in (spec.get("paper") or {}).items() if k in SHARED}
     for label, stated in (spec.get("rows") or {}).items():
         row = {**shared, **stated}
@@ -79,7 +78,7 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
             ours = values(trial, metric)
             rule = PAPER_RULES.get(selection)
             theirs = values(trial, f"{metric}_{rule}") if rule else ()
-            said = _incomplete(trial, ours, spec) or another
+            said = incomplete(trial, ours, spec) or another
             said = said or verdict(metric, published, ours, tolerance)
             found.append(
                 Entry(
@@ -96,27 +95,6 @@ def entries(sweep: Sweep, spec: Mapping[str, Any]) -> list[Entry]:
                 )
             )
     return found
-
-
-def _incomplete(
-    trial: Trial | None, found: tuple[float, ...], spec: Mapping[str, Any]
-) -> str | None:
-    """What is said of a row that lacks seeds; None where none is lacking."""
-    wanted = int(spec.get("seeds") or 1)
-    if len(found) >= wanted:
-        return None
-    if trial and trial.state == "failed":
-        return f"failed ({len(found)} of {wanted} seeds completed)"
-    return f"{UNFINISHED} ({len(found)} of {wanted} seeds)" if found else NOT_RUN
-
-
-def _another(sweep: Sweep, spec: Mapping[str, Any]) -> str | None:
-    """What is said of all rows where they are not the paper's; None where they are."""
-    if reduced(spec.get("budget")):
-        return REDUCED
-    wanted = (spec.get("paper") or {}).get("test_examples")
-    other_test = wanted and split_sizes(sweep).get("test", wanted) != wanted
-    return NOT_COMPARABLE if spec.get("changed") or other_test else None
 
 
 def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
@@ -139,17 +117,9 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
     if found:
         lines += [*(_line(cells) for cells in [*table, *map(_cells, found)]), ""]
     lines += _best_of(sweep, spec)
-    extra = [label for label, row in (spec.get("rows") or {}).items() if not row.get("expected")]
-    lines += [*_unpublished(sweep, extra, spec), *_paired(sweep, spec)]
-    lines += to_lines(ranking(sweep, spec), _another(sweep, spec))
-    groups = {trial.label or "": trial for trial in sweep.trials}
-    for claim in paper.get("claims") or ():
-        metric = claim["metric"]
-        found_of = {label: values(trial, metric) for label, trial in groups.items()}
-        said = claim_verdict(claim, found_of, int(spec.get("seeds") or 1))
-        if another := _another(sweep, spec):
-            said = of_another_run(said, another)
-        lines.append(f"- Claim: {claim['text']}. **{said}**")
+    lines += [*_unpublished(sweep, spec), *_paired(sweep, spec)]
+    lines += to_lines(ranking(sweep, spec), of_other_rows(sweep, spec))
+    lines += [f"- Claim: {text}. **{said}**" for text, said in claims(sweep, spec)]
     lines += [""] if lines[-1] else []
     lines += [
         "Ours is mean ± standard deviation over n seeds; the epoch is chosen on validation. "
@@ -165,7 +135,7 @@ def to_markdown(sweep: Sweep, spec: Mapping[str, Any]) -> str:
 def _best_of(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
     """Published numbers that are the best of many settings."""
     rows = []
-    for one in best_of(sweep, spec, _another(sweep, spec)):
+    for one in best_of(sweep, spec, of_other_rows(sweep, spec)):
         mean = fmean(one.ours) if one.ours else None
         rows.append(
             [
@@ -198,21 +168,42 @@ def _examples(sweep: Sweep, paper: Mapping[str, Any]) -> list[str]:
     return [f"Measured on {said} examples.", ""]
 
 
-def _unpublished(sweep: Sweep, labels: list[str], spec: Mapping[str, Any]) -> list[str]:
-    """The rows that have no published number: what they came to, on validation and on test."""
-    claims = (spec.get("paper") or {}).get("claims") or ()
-    metrics = list(dict.fromkeys(claim["metric"] for claim in claims)) or OWN_METRICS
+def claims(sweep: Sweep, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of each claim that the paper states, its text and its verdict."""
+    groups = {trial.label or "": trial for trial in sweep.trials}
+    another, found = of_other_rows(sweep, spec), []
+    for claim in (spec.get("paper") or {}).get("claims") or ():
+        of_rows = {label: values(trial, claim["metric"]) for label, trial in groups.items()}
+        said = claim_verdict(claim, of_rows, int(spec.get("seeds") or 1))
+        found.append((claim["text"], of_another_run(said, another) if another else said))
+    return found
+
+
+def unpublished(
+    sweep: Sweep, spec: Mapping[str, Any]
+) -> list[tuple[str, dict[str, tuple[float, ...]], str]]:
+    """The rows that have no published number: label, metric -> of each seed, and verdict."""
+    stated = (spec.get("paper") or {}).get("claims") or ()
+    metrics = list(dict.fromkeys(claim["metric"] for claim in stated)) or OWN_METRICS
     trials = {trial.label: trial for trial in sweep.trials}
     rows = []
-    for label in labels:
-        found = [values(trials.get(label), metric) for metric in metrics]
-        said = _incomplete(trials.get(label), max(found, key=len), spec)
-        said = said or _another(sweep, spec) or NOT_COMPARABLE
-        rows.append([label, *map(_spread, metrics, found), said])
+    for label, row in (spec.get("rows") or {}).items():
+        if row.get("expected"):
+            continue
+        trial = trials.get(label)
+        found = {metric: values(trial, metric) for metric in metrics}
+        said = incomplete(trial, max(found.values(), key=len), spec)
+        rows.append((label, found, said or of_other_rows(sweep, spec) or NOT_COMPARABLE))
+    return rows
+
+
+def _unpublished(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
+    rows = unpublished(sweep, spec)
     if not rows:
         return []
-    head = ["row without a published number", *metrics, "verdict"]
-    return [*map(_line, [head, ["---"] * len(head), *rows]), ""]
+    head = ["row without a published number", *rows[0][1], "verdict"]
+    cells = [[label, *map(_spread, found, found.values()), said] for label, found, said in rows]
+    return [*map(_line, [head, ["---"] * len(head), *cells]), ""]
 
 
 def _paired(sweep: Sweep, spec: Mapping[str, Any]) -> list[str]:
@@ -279,12 +270,16 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def is_of_a_paper(spec: Mapping[str, Any]) -> bool:
+    """Whether a sweep's rows are a paper's."""
+    rows = (spec.get("rows") or {}).values()
+    return bool(spec.get("paper")) or any(row.get("expected") for row in rows)
+
+
 def write_ledger(sweep: Sweep) -> Path | None:
     """Write ledger.md into the sweep's folder; None where it is of no paper."""
-    spec = sweep.spec
-    published = any(row.get("expected") for row in (spec.get("rows") or {}).values())
-    if not published and not spec.get("paper"):
+    if not is_of_a_paper(sweep.spec):
         return None
     ledger = sweep.directory / "ledger.md"
-    write_text(ledger, to_markdown(sweep, spec))
+    write_text(ledger, to_markdown(sweep, sweep.spec))
     return ledger

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.records.record import write_json
-from kd_research.report.ledger import entries
+from kd_research.report.best_of import best_of
+from kd_research.report.ledger import claims, entries, is_of_a_paper, unpublished
 from kd_research.report.ranking import ranking
 from kd_research.report.sweep import Sweep, Trial
-from kd_research.report.verdicts import half_width
+from kd_research.report.verdicts import half_width, of_other_rows
 
 # What a command says of this machine and not of the rows.
 PLACES = ("output_dir", "dataset.root", "tracking", "sweep.workers", "sweeps", "hydra")
 
 
 def write_ledger_data(sweep: Sweep) -> Path | None:
-    """Write ledger.json into the sweep's folder; None where no row has a published number."""
-    if not any(row.get("expected") for row in (sweep.spec.get("rows") or {}).values()):
+    """Write ledger.json into the sweep's folder; None where it is of no paper."""
+    if not is_of_a_paper(sweep.spec):
         return None
     path = sweep.directory / "ledger.json"
     write_json(path, ledger_data(sweep, sweep.spec))
@@ -31,7 +32,8 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
     A row has `row`, `metric`, `published`, `ours` (of each seed), `half_width` (of the 95 % t
     interval; None of a single seed), `tolerance`, `verdict`, `selection` and `hours`: of all its
     runs by the clock, one after the other, with the teachers that were trained for them. Where
-    the paper states a `ranking`, that is there too: what `Ranking` has.
+    the paper states them, there are `best_of` (rows like these), `claims` (text and verdict) and
+    `ranking` (what `Ranking` has). `unpublished` are the rows without a published number.
     """
     ranked = ranking(sweep, spec)
     trials = {trial.label: trial for trial in sweep.trials}
@@ -62,6 +64,32 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
             }
             for entry in entries(sweep, spec)
         ],
+        "best_of": [
+            {
+                "row": f"{one.text}: best of {one.num_settings} settings",
+                "metric": one.metric,
+                "published": one.published,
+                "ours": list(one.ours),
+                "half_width": half_width(one.ours),
+                "chosen": one.chosen,
+                "best": one.best,
+                "verdict": one.verdict,
+            }
+            for one in best_of(sweep, spec, of_other_rows(sweep, spec))
+        ],
+        "unpublished": [
+            {
+                "row": label,
+                "metric": metric,
+                "ours": list(found),
+                "half_width": half_width(found),
+                "verdict": said,
+                "hours": hours(trials.get(label)),
+            }
+            for label, measured, said in unpublished(sweep, spec)
+            for metric, found in measured.items()
+        ],
+        "claims": [{"text": text, "verdict": said} for text, said in claims(sweep, spec)],
         **({"ranking": ranked.to_dict()} if ranked else {}),
     }
 

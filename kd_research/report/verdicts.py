@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from kd_research.report.sweep import larger_is_better
+from kd_research.configuration.rows import reduced
+from kd_research.report.counts import split_sizes
+from kd_research.report.sweep import Sweep, Trial, larger_is_better
 
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
 NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
@@ -131,3 +133,24 @@ def of_another_run(said: str, verdict: str) -> str:
     if said.startswith(REPRODUCED):
         return f"{verdict}: in this run it holds{said.removeprefix(REPRODUCED)}"
     return f"{verdict}: {said}"
+
+
+def incomplete(
+    trial: Trial | None, found: tuple[float, ...], spec: Mapping[str, Any]
+) -> str | None:
+    """What is said of a row that lacks seeds; None where none is lacking."""
+    wanted = int(spec.get("seeds") or 1)
+    if len(found) >= wanted:
+        return None
+    if trial and trial.state == "failed":
+        return f"failed ({len(found)} of {wanted} seeds completed)"
+    return f"{UNFINISHED} ({len(found)} of {wanted} seeds)" if found else NOT_RUN
+
+
+def of_other_rows(sweep: Sweep, spec: Mapping[str, Any]) -> str | None:
+    """What is said of all rows where they are not the paper's; None where they are."""
+    if reduced(spec.get("budget")):
+        return REDUCED
+    wanted = (spec.get("paper") or {}).get("test_examples")
+    other_test = wanted and split_sizes(sweep).get("test", wanted) != wanted
+    return NOT_COMPARABLE if spec.get("changed") or other_test else None

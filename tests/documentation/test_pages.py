@@ -83,22 +83,57 @@ def test_every_model_is_listed_with_its_parameters() -> None:
     assert rows["wrn_40_2"] == "2,255,156"
 
 
-def test_every_row_of_every_ledger_is_shown() -> None:
-    page = generator().reproductions()
-    folder = DOCS / "reproductions" / "ledgers"
+def test_every_row_of_every_paper_is_shown() -> None:
+    made = generator()
+    page = made.reproductions()
+    ledgers = DOCS / "reproductions" / "ledgers"
     for path in sorted((ROOT / "sweeps" / "papers").glob("*.yaml")):
         part = page.split(f"## {path.stem}\n")[1].split("\n## ")[0]
         assert f"+sweeps=papers/{path.stem}" in part
-        ledger = folder / f"{path.stem}.json"
-        rows = json.loads(ledger.read_text())["rows"] if ledger.exists() else []
-        for row in rows:
-            assert f"| {row['row']} | {row['metric']} |" in part
-            assert f"({len(row['ours'])})" in part
-        assert rows or "Not run" in part
-    old = page.split("## hinton2015_mnist\n")[1].split("\n## ")[0]
+        paper, rows = made.rows_of(path)
+        for label, row in rows.items():
+            assert f"| {label} | " in part, "run or not"
+            for metric, value in (row.get("expected") or {}).items():
+                number = f"{100 * value:.2f}%" if "accuracy" in metric else f"{value:g}"
+                assert f"| {label} | {metric} | {number} |" in part
+        for claim in paper.get("claims") or ():
+            assert f"\n- {claim['text']}: **" in part
+        found = [line for line in part.splitlines() if line.startswith("|")][2:]
+        if (ledgers / f"{path.stem}.json").exists():
+            ledger = json.loads((ledgers / f"{path.stem}.json").read_text())
+            for row in ledger["rows"]:
+                line = next(x for x in found if x.startswith(f"| {row['row']} | {row['metric']} |"))
+                assert f"({len(row['ours'])}) |" in line or not row["ours"]
+                assert f"| {row['verdict']} | {row['hours']:.3f} |" in line
+            assert ("Spearman's rho" in part) == ("ranking" in ledger)
+        elif path.stem in made.BEFORE:
+            assert "**Not run again yet**" in part
+            assert all("(old data) |" in line or "| not run |" in line for line in found)
+        else:
+            assert re.search(r"\*\*Not run yet\.\*\* What it takes: .*(hours|day)", part)
+            assert all(line.endswith("| - | - | not run | - |") for line in found)
+
+
+def test_earlier_ledgers_are_judged_by_today_s_rule_and_marked() -> None:
+    old = generator().reproductions().split("## hinton2015_mnist\n")[1].split("\n## ")[0]
     line = next(each for each in old.splitlines() if each.startswith("| only_7_8 | test_errors "))
     assert "2679.3 (3)" in line
     assert "not comparable: far better than published" in line
+    assert "| distilled_2x800 | test_errors | 74 | 92.7 (3) | 80.3 to 105.1 | undecided" in old
+    for name in ("hinton2015_mnist", "compare_methods", "what_distillation_buys"):
+        text = (DOCS / "reproductions" / f"{name}.md").read_text(encoding="utf-8")
+        assert "**Made on an earlier copy of MNIST**" in text, name
+
+
+def test_a_ranking_stands_below_its_ledger() -> None:
+    gap = {"better": "a", "worse": "b", "published": 0.1, "ours": 0.2, "half_width": 0.1}
+    gaps = [{**gap, "said": "same sign"}, {**gap, "said": "not distinguishable"}]
+    found = {"metric": "test_accuracy", "ours": {"a": 1, "b": 2}, "num_seeds": 2, "rho": 0.5}
+    found |= {"over_seeds": [0.25, 0.75], "over_rows": None, "gaps": gaps}
+    assert generator()._ranked(found) == (
+        "The order of 2 rows by test_accuracy, n = 2 each: Spearman's rho 0.50; 95 % 0.25 to 0.75 "
+        "over seeds. Of 2 pairs that differ in the paper: 1 same sign, 1 not distinguishable.\n"
+    )
 
 
 def test_every_metric_and_cost_is_explained() -> None:

@@ -150,6 +150,9 @@ def test_the_ledger_as_data(tmp_path: Path) -> None:
     assert (kd["ours"], kd["half_width"], kd["verdict"]) == ([0.5, 0.5], 0.0, "reproduced")
     assert (dkd["row"], dkd["ours"], dkd["half_width"]) == ("dkd", [], None)
     assert dkd["verdict"] == "not run"
+    ce = {row["metric"]: row for row in data["unpublished"]}
+    assert (ce["val_accuracy"]["row"], ce["val_accuracy"]["ours"]) == ("ce", [0.7, 0.7])
+    assert ce["test_accuracy"]["verdict"] == "not comparable"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +186,9 @@ def test_rows_without_all_their_seeds_are_no_verdict(tmp_path: Path) -> None:
     assert "| unfinished (2 of 3 seeds) |" in text
     assert "| failed (1 of 3 seeds completed) |" in text
     assert "Claim: c. **unfinished: kd 2 of 3, ce 1 of 3 seeds**" in text
+    data = json.loads((tmp_path / "p" / "ledger.json").read_text())
+    said = "unfinished: kd 2 of 3, ce 1 of 3 seeds"
+    assert data["claims"] == [{"text": "c", "verdict": said}]
     assert "reproduced" not in text
 
 
