@@ -184,7 +184,7 @@ def step_bytes_once(
     }
 
     def count() -> Measured:
-        return {"train_step_bytes": step_bytes(module, teacher, batch)}, {}
+        return {"train_step_bytes": step_bytes(module, teacher, batch)}, {"shared": False}
 
     path = folder / f"{content_key(content)}.json"
     return once(path, count, ("train_step_bytes",), PATIENCE) or count()

@@ -16,7 +16,7 @@ from kd_research.data.module import DataModule
 from kd_research.data.store import content_key
 from kd_research.evaluation import generation, position_sums, positions, texts
 from kd_research.evaluation.costs import Costs
-from kd_research.evaluation.shared_costs import PATIENCE, Measured, SharedCosts, digests, once
+from kd_research.evaluation.shared_costs import Measured, SharedCosts, digests, once
 from kd_research.generation import decode
 from kd_research.interfaces import Batch, Inputs
 from kd_research.teacher.other_tokenizer import ReadsText, own_metrics
@@ -24,6 +24,8 @@ from kd_research.teacher.stated import built_by
 from kd_research.teacher.train import Teacher
 from kd_research.training.cost import step_bytes_once
 from kd_research.training.distill import Distiller
+
+PATIENCE = 600.0  # seconds for a teacher that another process asks: it would take as long here
 
 
 def _folder(config: Mapping[str, Any]) -> Path:
