@@ -352,7 +352,8 @@ def reproductions() -> str:
         name, (paper, stated) = path.stem, rows_of(path)
         lines = path.read_text(encoding="utf-8").split("\ndefaults:")[0].splitlines()[1:]
         command, *cost = [line.removeprefix("# ") for line in lines]
-        ledger = found.get(name) or _earlier(folder / f"{name}.md") or _not_run(paper, stated)
+        not_run = _not_run(paper, stated)
+        ledger = found.get(name) or _earlier(folder / f"{name}.md") or not_run
         typed = " ".join([command, *ledger["typed"]])
         parts.append(f"## {name}\n\n{' '.join(paper['citation'].split())}\n\n    {typed}\n")
         if name in found:
@@ -368,9 +369,11 @@ def reproductions() -> str:
             )
         head = ("row", "metric", "published", "ours (n)", "95 % interval", "verdict", "hours")
         kinds = ("rows", "best_of", "unpublished")
-        parts.append(
-            table(head, [_reproduced(row) for kind in kinds for row in ledger.get(kind, ())])
-        )
+        shown = [row for kind in kinds for row in ledger.get(kind, ())]
+        labels = {row["row"] for row in shown}  # sweep.only leaves rows out
+        left_out = [*not_run["rows"], *not_run["unpublished"]]
+        shown += [row for row in left_out if row["row"] not in labels]
+        parts.append(table(head, [_reproduced(row) for row in shown]))
         claims = [f"- {each['text']}: **{each['verdict']}**" for each in ledger.get("claims", ())]
         parts.append("\n".join(["Claims:", "", *claims, ""]) if claims else "")
         parts.append(_ranked(ledger["ranking"]) if "ranking" in ledger else "")
@@ -453,7 +456,7 @@ def _ranked(ranking: dict[str, Any]) -> str:
     return (
         f"The order of {len(ranking['ours'])} rows by {ranking['metric']}, n = "
         f"{ranking['num_seeds']} each: Spearman's rho {'; '.join([rho, *over])}. Of {len(said)} "
-        f"pairs that differ in the paper: {counts or '-'}.\n"
+        f"pairs that differ in the paper by more than it can show: {counts or '-'}.\n"
     )
 
 
