@@ -62,7 +62,9 @@ def test_a_teachers_ties(tiny: Compose) -> None:
     parts = Parts(plain(tiny(*options)))
     assert parts.teacher is not None
     folder = parts.teacher.path.parent
-    said = json.loads((folder / "teacher.json").read_text())["selection"]
+    (found,) = json.loads((folder / "teacher.json").read_text()).items()
+    assert found[0] == "selection"  # the first run evaluates it, for all
+    said = found[1]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     equals = [row for row in rows if row["val_accuracy"] == said["value"]]
     assert said["ties"] == len(equals) - 1 > 0
