@@ -6,8 +6,9 @@ Measured by `benchmarks/startup.py`. Two things are left out:
   that no run computes. It works without them, so while it is imported it does not see them. A
   metric that needs one, asked for in the process of a run, says that it is not installed.
 - Lightning and torch's optimizers import TorchDynamo, the compiler's front end, to ask whether a
-  module is compiled, and to say that an optimizer's step is not to be. Where nothing is compiled
-  a stand-in answers; anything else that is asked of it (`torch.compile`, an export) loads
+  module is compiled, and to say that an optimizer's step is not to be; so does each of several
+  ranks, to ask how its exchange of gradients is compiled. Where nothing is compiled a stand-in
+  answers; anything else that is asked of it (`torch.compile`, an export) loads
   TorchDynamo itself.
 """
 
@@ -49,10 +50,31 @@ class _OptimizedModule(metaclass=_Compiled):
     pass
 
 
+class _Part:
+    """A part of TorchDynamo, before anything is compiled.
+
+    Args:
+        name: of the module below TorchDynamo.
+        answers: its functions that ranks call; each other attribute is the real one's.
+    """
+
+    def __init__(self, name: str, **answers: Callable[[], Any]) -> None:
+        self.__dict__ |= {"_name": name, "_answers": answers}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in self._answers and isinstance(sys.modules[NAME], _StandIn):
+            return self._answers[name]
+        return getattr(getattr(_load(), self._name), name)
+
+
 class _StandIn(ModuleType):
     """TorchDynamo, before anything is compiled. Each other attribute is the real one's."""
 
     OptimizedModule = _OptimizedModule
+    trace_rules = _Part("trace_rules", clear_lru_cache=lambda: None)  # nothing is cached
+    utils = _Part("utils", get_optimize_ddp_mode=lambda: "ddp_optimizer")  # as it is by default
     __path__: list[str] = []  # its submodules are found by _Submodules
 
     @staticmethod

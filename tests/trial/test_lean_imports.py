@@ -39,18 +39,27 @@ def after(question):
     import torch._dynamo as real
     one = sys.modules["torch._dynamo"] is torch._dynamo is real
     kd_research.trial.lean_imports.leave_out()  # too late
+    modes.extend([utils.get_optimize_ddp_mode(), real.utils.get_optimize_ddp_mode()])
     tell(
         one_module=one and sys.modules["torch._dynamo"] is real,
         one_part=sys.modules["torch._dynamo.config"] is real.config,
         compiled=isinstance(torch.compile(layer, backend="eager"), OptimizedModule),
         plain=isinstance(layer, OptimizedModule),
         gradient=layer.weight.grad is not None,
+        same=len(set(modes)) == 1 and utils.dynamo_timed is real.utils.dynamo_timed,
     )
 
 layer = torch.nn.Linear(2, 2)
 optimizer = torch.optim.SGD(layer.parameters())
 layer.weight.grad = torch.ones(2, 2)
 optimizer.zero_grad()
+modes = [torch._dynamo.utils.get_optimize_ddp_mode()]  # as a rank of several asks
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0,
+                                     world_size=1)
+torch.nn.parallel.DistributedDataParallel(layer)(torch.ones(1, 2)).sum().backward()
+torch.distributed.destroy_process_group()
+optimizer.zero_grad()
+utils = torch._dynamo.utils
 inspect.getmodule(inspect.currentframe())  # which looks at every module
 tell(
     compiler="torch._dynamo.config" in sys.modules,
@@ -96,6 +105,7 @@ def test_what_is_left_out_is_there_when_it_is_asked_for() -> None:
     before, *found, metrics = map(json.loads, python(ASKED, *questions).splitlines())
     assert before == {"compiler": False, "plain": False, "gradient": False}
     there = {"one_module": True, "one_part": True, "compiled": True, "plain": False}
+    there["same"] = True
     gradients = [True, False]  # the last question takes it away
     assert found == [{**there, "gradient": gradient} for gradient in gradients]
     assert metrics == {"accuracy": 1.0, "installed": [True, True]}
