@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_research.evaluation.quality import ECE_BINS, MAX_CLASSES, NUM_RESAMPLES
+from kd_research.evaluation.quality import ECE_BINS, MAX_CLASSES, resamples
 
 CHUNK = 1 << 22  # logits that are looked at together in double precision: 32 MB
 
@@ -102,14 +102,10 @@ class Sums:
         of_text = num_bytes is not None and int(num_bytes.sum()) > 0
         sums.append(num_bytes.double() if num_bytes is not None else sums[0])
         table = torch.stack(sums, dim=1)
-        generator = torch.Generator().manual_seed(0)
-        means = []
-        for _ in range(NUM_RESAMPLES):
-            index = torch.randint(len(table), (len(table),), generator=generator)
-            total = table[index].sum(0)
-            bits = total[1 + names.index("nll")] / (math.log(2) * total[-1].clamp_min(1))
-            means.append(torch.cat([total[1:-1] / total[0].clamp_min(1), bits[None]]))
-        ends = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975]).double(), dim=0)
+        total = torch.cat([table[index].sum(1) for index in resamples(len(table))])
+        bits = total[:, 1 + names.index("nll")] / (math.log(2) * total[:, -1].clamp_min(1))
+        means = torch.cat([total[:, 1:-1] / total[:, :1].clamp_min(1), bits[:, None]], dim=1)
+        ends = torch.quantile(means, torch.tensor([0.025, 0.975]).double(), dim=0)
         found = {name: ends[:, column].tolist() for column, name in enumerate(names)}
         if "copied_errors" in found:  # of the teacher's errors, as the metric
             del found["copied_errors"]
@@ -120,12 +116,10 @@ class Sums:
     def _copied(self, num: int) -> list[float]:
         """The interval of the share of the teacher's errors that the student makes too."""
         wrong, copied = self.by_example["teacher_wrong"], self.by_example["copied_errors"]
-        generator = torch.Generator().manual_seed(0)
-        shares = []
-        for _ in range(NUM_RESAMPLES):
-            index = torch.randint(num, (num,), generator=generator)
-            shares.append(copied[index].sum() / wrong[index].sum().clamp_min(1))
-        ends = torch.quantile(torch.stack(shares), torch.tensor([0.025, 0.975]).double())
+        shares = [
+            copied[index].sum(1) / wrong[index].sum(1).clamp_min(1) for index in resamples(num)
+        ]
+        ends = torch.quantile(torch.cat(shares), torch.tensor([0.025, 0.975]).double())
         return [float(end) for end in ends]
 
     def ece(self) -> float:

@@ -8,7 +8,7 @@ Shapes: N examples of the split, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kd_research.records.record import EVALUATION_NAME, PREDICTIONS_NAME, write_
 
 ECE_BINS = 15  # Guo et al. 2017, arXiv:1706.04599, section 2
 NUM_RESAMPLES = 1000
+AT_ONCE = 1 << 14  # examples of resamples: they stay in the cache
 MAX_CLASSES = 200  # of a confusion that is written: above, it is larger than the predictions
 
 
@@ -120,6 +121,18 @@ def _kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
 
 
+def resamples(num: int) -> Iterator[Tensor]:
+    """(R, N) which examples each of R bootstrap resamples has, a few resamples at a time.
+
+    Always the same ones for as many examples.
+    """
+    generator = torch.Generator().manual_seed(0)
+    at_once = max(1, AT_ONCE // num)
+    for start in range(0, NUM_RESAMPLES, at_once):
+        size = (min(at_once, NUM_RESAMPLES - start), num)
+        yield torch.randint(num, size, generator=generator)
+
+
 def intervals(values: dict[str, Tensor]) -> dict[str, list[float]]:
     """95 % bootstrap interval of each mean; all from the same resamples.
 
@@ -130,12 +143,8 @@ def intervals(values: dict[str, Tensor]) -> dict[str, list[float]]:
         name -> [low, high].
     """
     table = torch.stack([value.double() for value in values.values()], dim=1)
-    generator = torch.Generator().manual_seed(0)
-    means = []
-    for _ in range(NUM_RESAMPLES):
-        index = torch.randint(len(table), (len(table),), generator=generator)
-        means.append(table[index].mean(0))
-    ends = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975]).double(), dim=0)
+    means = torch.cat([table[index].mean(1) for index in resamples(len(table))])
+    ends = torch.quantile(means, torch.tensor([0.025, 0.975]).double(), dim=0)
     return {name: ends[:, column].tolist() for column, name in enumerate(values)}
 
 
