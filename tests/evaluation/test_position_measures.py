@@ -15,6 +15,7 @@ from tiny import Compose
 from kd_research.configuration.config import ConfigError, check_sweep
 from kd_research.data.module import DataModule
 from kd_research.evaluation import generation, position_sums, positions
+from kd_research.evaluation.quality import NUM_RESAMPLES
 from kd_research.records.measures import unknown
 from kd_research.records.record import SAMPLES_NAME
 from kd_research.report.damage import read_samples
@@ -192,7 +193,7 @@ def test_perplexity_and_bits_per_byte_have_intervals_over_windows(data: DataModu
     # By hand: each resample's bits over its own windows' bytes.
     generator = torch.Generator().manual_seed(0)
     nll, ratios = sums.by_example["nll"], []
-    for _ in range(position_sums.NUM_RESAMPLES):
+    for _ in range(NUM_RESAMPLES):
         index = torch.randint(len(nll), (len(nll),), generator=generator)
         ratios.append(float(nll[index].sum() / num_bytes[index].sum()) / math.log(2))
     assert [low, high] == pytest.approx(np.quantile(ratios, [0.025, 0.975]).tolist())

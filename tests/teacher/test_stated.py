@@ -95,7 +95,7 @@ def test_a_run_s_student_with_a_view_teaches_with_it(tiny: Compose, tmp_path: Pa
     ("given", "message"),
     [
         ("student.view={sise: [4, 4]}", "student.view must be null or some of channels, crop"),
-        ("teacher.view=7", "teacher.view must be null or some of channels, crop"),
+        ("teacher.view=7", "teacher.view is a mapping of settings, got 7; type teacher.view.SETT"),
     ],
 )
 def test_a_view_that_is_none_is_refused(tiny: Compose, given: str, message: str) -> None:
