@@ -140,11 +140,17 @@ class Trial:
 
     @property
     def undistilled(self) -> bool:
-        """Whether the student learned from the labels alone: no distillation term had a weight."""
+        """Whether the student learned from the labels alone: no distillation term had a weight.
+
+        One that has a weight in a stage before alone, as AB's and FSP's, counts too.
+        """
         if not self.records:
             return False
-        terms = self.records[0].config.get("loss", {}).get("terms")
-        return terms is not None and all(not term.get("weight", 1) for term in terms.values())
+        loss = self.records[0].config.get("loss", {})
+        terms, stages = loss.get("terms"), (loss.get("stages") or {}).values()
+        weights = [term.get("weight", 1) for term in (terms or {}).values()]
+        weights += [each for stage in stages for each in (stage.get("weights") or {}).values()]
+        return terms is not None and not any(weights)
 
 
 @dataclass(frozen=True)

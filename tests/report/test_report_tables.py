@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from sweep_folders import OBJECTIVES, make_sweep
 from kd_research.records.record import RunRecord, read_record, write_json, write_record, write_text
 from kd_research.report import load_sweep, write_report
 from kd_research.report.__main__ import main
+from kd_research.report.sweep import Run, Trial
 from kd_research.report.tables import rerun, show
 from kd_research.report.text import front_table, print_summary
 
@@ -157,6 +159,14 @@ def test_shares_of_texts_are_read_in_percent():
     names = ("val_rouge_l", "test_exact_match", "teacher_val_gsm8k_accuracy")
     assert [show(name, 0.25) for name in names] == ["25.00%"] * 3
     assert show("val_text_perplexity", 12.5) == "12.5"
+
+
+def test_a_student_with_a_distilling_stage_before_did_not_learn_from_labels_alone():
+    stage = {"epochs": 3, "weights": {"ab": 1.0}}
+    for stages, undistilled in (({"b": stage}, False), (None, True), ({"b": {}}, True)):
+        loss = {"terms": {"ab": {"loss": {}, "weight": 0.0}}, "stages": stages}
+        run = Run(Path(), RunRecord("completed", {"loss": loss}, 0))
+        assert Trial(0, Path(), {}, (run,)).undistilled == undistilled, stages
 
 
 def test_undistilled_students_are_known(sweep_folder):
