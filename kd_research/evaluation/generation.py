@@ -25,6 +25,7 @@ from kd_research.interfaces import Inputs
 Known = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]  # what, how to find it
 
 NUM_STEPS = 32  # tokens of one timed decoding
+NUM_PREFILLS = 100  # timed passes over a whole row
 MAX_SECONDS = 2.0  # of each speed
 NUM_SAMPLES = 3
 SAMPLE_TOKENS = 128
@@ -59,7 +60,9 @@ def speeds(model: nn.Module, one: Inputs, batch_size: int) -> dict[str, float | 
         return dict.fromkeys(SPEEDS)
     prefills: list[float] = []
     begin = time.perf_counter()
-    while len(prefills) < 5 or time.perf_counter() - begin < MAX_SECONDS / 4:
+    while len(prefills) < 5 or (
+        len(prefills) < NUM_PREFILLS and time.perf_counter() - begin < MAX_SECONDS / 4
+    ):
         prefills.append(_timed(lambda: _step(model, tokens, None))[0])
     cache = _step(model, tokens, None)["past_key_values"]
     return {

@@ -105,7 +105,14 @@ def test_intervals_are_over_windows(data: DataModule) -> None:
 def test_a_cache_is_measured_as_it_is() -> None:
     net = CachedNet(width=6).eval()
     row = {"input_ids": torch.arange(CONTEXT)[None] % VOCABULARY}
+    passes = []
+    hook = net.register_forward_pre_hook(
+        lambda _, __, given: passes.append(given["input_ids"].shape), with_kwargs=True
+    )
     found = generation.speeds(net, row, batch_size=4)
+    hook.remove()
+    at_once = passes.count(torch.Size((1, CONTEXT)))  # and once for the size of the cache
+    assert 5 < at_once <= generation.NUM_PREFILLS + 1, "however fast it is"
     assert found["kv_bytes_per_token"] == 2 * 1 * 2 * 3 * 4  # layers, heads, size, bytes
     for name in generation.SPEEDS[:3]:
         assert found[name] is not None

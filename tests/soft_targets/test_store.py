@@ -38,6 +38,7 @@ def settings(output_dir, *overrides):
                 "trainer.max_epochs=3",
                 "dataset.subset=160",
                 "tracking=disabled",
+                "efficiency.num_runs=5",
                 f"output_dir={output_dir}",
                 *overrides,
             ],
