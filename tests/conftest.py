@@ -33,7 +33,7 @@ LONG = (
 quick_configs.install()
 # Without a device every seed would be noted for later, with the stack that it came from.
 if not torch.cuda.is_available():
-    for device in (torch.cuda, torch.xpu, torch.mtia):
+    for device in (torch.cuda, torch.cuda.random, torch.xpu, torch.xpu.random, torch.mtia):
         device._lazy_call = lambda *_, **__: None
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
