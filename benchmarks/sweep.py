@@ -7,12 +7,12 @@ weights: its time is what counts), equal images, epochs and batches:
 
 - `ours`: `python -m kd_research.run -m`, as many workers as there are cores, from the start of
   Python to the report, into an empty folder;
-- `peer`: what RepDistiller and mdistiller do for one setting: a plain PyTorch script with a live
-  teacher, a DataLoader over PIL transforms, an evaluation each epoch; with one thread, and with one
-  for every core. `--peers` settings are run, the rest is multiplied;
-- `limit`: the bare steps and evaluations of all settings and the teacher's outputs once, on all
-  cores: by what these take in processes beside each other, on images that lie ready in memory,
-  timed before and after our sweep.
+- `peer`: what RepDistiller and mdistiller do for one setting, `peer.py`: with one thread, as many
+  such scripts at once as there are cores, and one with a thread for every core. `--peers` settings
+  are run, the rest is multiplied;
+- `limit`: the bare steps, the validations in the fit's precision, the final evaluations and the
+  teacher's outputs once, in float32, on all cores: by the median step in processes beside each
+  other, on images that lie ready in memory, timed before and after our sweep.
 
 Prints seconds of wall and of processor, and the ratios, with n and range; limit / ours of 32
 settings, where each further one takes what the trials took that found every output there. Times
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import io
 import json
 import math
 import multiprocessing
@@ -39,21 +38,20 @@ from operator import truediv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from PIL import Image, ImageOps
 
 from kd_research import hydra_plugin
 from kd_research.configuration.config import ROOT, register_resolvers
-from kd_research.teacher.checkpoint import load_weights, save_weights
+from kd_research.pools.local import cores
+from kd_research.teacher.checkpoint import save_weights
+from kd_research.training.memory import keep_freed
 
-BATCH, CORES = 64, os.cpu_count() or 1
-MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+BATCH, CORES = 64, cores()
 TEMPERATURES, LAMBDAS = (1.0, 2.0, 4.0, 8.0), (0.5, 0.9)
 MANY = 32  # settings of the extrapolation
 
@@ -71,34 +69,13 @@ def smaller(source: str, folder: Path, num_train: int, num_val: int) -> None:
     """So many rows of the data set's own files; validation is cut from the training rows."""
     for split, count in (("train", num_train + num_val), ("test", num_val)):
         paths = sorted(Path(source).rglob(f"{split}-*.parquet"))
+        if not paths:
+            sys.exit(f"there is no {split}-*.parquet in {source}; type --cifar100 FOLDER")
         table = pa.concat_tables([pq.read_table(path) for path in paths])
+        if len(table) < count:
+            sys.exit(f"{source} has {len(table)} rows for {split}, {count} are asked for")
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.slice(0, count), folder / f"{split}-00000-of-00001.parquet")
-
-
-class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """As torchvision's CIFAR100 with RandomCrop(32, padding=4), flip, ToTensor and Normalize."""
-
-    def __init__(self, path: Path, start: int, stop: int, is_train: bool):
-        rows = pq.read_table(path).slice(start, stop - start).to_pydict()
-        pictures = [Image.open(io.BytesIO(each["bytes"])).convert("RGB") for each in rows["img"]]
-        self.pictures = [np.asarray(picture) for picture in pictures]
-        self.labels, self.is_train = rows["fine_label"], is_train
-        self.mean = torch.tensor(MEAN).view(3, 1, 1)
-        self.std = torch.tensor(STD).view(3, 1, 1)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        picture = Image.fromarray(self.pictures[index])
-        if self.is_train:
-            x, y = torch.randint(0, 9, (2,)).tolist()
-            picture = ImageOps.expand(picture, 4).crop((x, y, x + 32, y + 32))
-            if torch.rand(1) < 0.5:
-                picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-        return pixels.float().div(255).sub(self.mean).div(self.std), self.labels[index]
 
 
 def cast(precision: str) -> Any:
@@ -113,35 +90,10 @@ def loss_of(logits: Any, soft: Any, labels: Any, temperature: float, weight: flo
     return (1 - weight) * hard + weight * temperature**2 * kl
 
 
-def peer(chosen: argparse.Namespace) -> None:
-    """One setting by a script of its own."""
-    torch.set_num_threads(chosen.threads)
-    data = chosen.folder / "data" / "train-00000-of-00001.parquet"
-    train = Pictures(data, 0, chosen.train, True)
-    held = Pictures(data, chosen.train, chosen.train + chosen.val, False)
-    loader = torch.utils.data.DataLoader(train, BATCH, shuffle=True, drop_last=False)
-    tests = torch.utils.data.DataLoader(held, BATCH)
-    student, teacher = model(chosen.student).train(), model(chosen.teacher).eval()
-    load_weights(teacher, chosen.folder / "teacher.pt")
-    optimizer = torch.optim.SGD(student.parameters(), 0.05, 0.9, weight_decay=5e-4)
-    for _ in range(chosen.epochs):
-        student.train()
-        for images, labels in loader:
-            with cast(chosen.precision):
-                with torch.no_grad():
-                    soft = teacher(images)
-                loss = loss_of(student(images).float(), soft.float(), labels, 4.0, 0.9)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        student.eval()
-        with torch.no_grad(), cast(chosen.precision):
-            print(sum(int((student(x).argmax(1) == y).sum()) for x, y in tests) / chosen.val)
-
-
 def bare(chosen: argparse.Namespace, times: Any, barrier: Any) -> None:
     """Seconds an image of a step, an evaluation and a teacher's pass, beside the other cores."""
     torch.set_num_threads(1)
+    keep_freed()  # as a run does
     student, teacher = model(chosen.student).train(), model(chosen.teacher).eval()
     for net in (student, teacher):
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -158,6 +110,11 @@ def bare(chosen: argparse.Namespace, times: Any, barrier: Any) -> None:
         optimizer.step()
 
     @torch.no_grad()
+    def validate(batch: torch.Tensor) -> None:
+        with cast(chosen.precision):
+            student(batch)
+
+    @torch.no_grad()
     def judge(batch: torch.Tensor) -> None:
         student(batch)
 
@@ -166,15 +123,17 @@ def bare(chosen: argparse.Namespace, times: Any, barrier: Any) -> None:
         teacher(batch)
 
     found = []
-    for run in (step, judge, teach):
+    for run in (step, validate, judge, teach):
         student.train(run is step)
-        for batch in images[:4]:
-            run(batch)
-        barrier.wait()
-        start = time.perf_counter()
         for batch in images:
             run(batch)
-        found.append((time.perf_counter() - start) / len(images) / BATCH)
+        barrier.wait()
+        seconds = []
+        for batch in images * 3:
+            start = time.perf_counter()
+            run(batch)
+            seconds.append((time.perf_counter() - start) / BATCH)
+        found.append(statistics.median(seconds))
     times.put(found)
 
 
@@ -189,18 +148,23 @@ def limit(chosen: argparse.Namespace) -> tuple[float, float]:
     found = [times.get() for _ in processes]
     for process in processes:
         process.join()
-    step, judge, teach = map(statistics.fmean, zip(*found, strict=True))
-    trained, judged = chosen.epochs * chosen.train, (chosen.epochs + 2) * chosen.val
-    text = f"step {1000 * step:.2f} ms, evaluation {1000 * judge:.2f}, teacher {1000 * teach:.2f}"
-    print(f"  an image: {text}", flush=True)
-    return (trained + 2 * chosen.val) * teach / CORES, (trained * step + judged * judge) / CORES
+    step, validate, judge, teach = map(statistics.fmean, zip(*found, strict=True))
+    text = f"step {1000 * step:.2f} ms, validation {1000 * validate:.2f}, evaluation "
+    print(f"  an image: {text}{1000 * judge:.2f}, teacher {1000 * teach:.2f}", flush=True)
+    trained, val = chosen.epochs * chosen.train, chosen.val
+    each = trained * step + chosen.epochs * val * validate + 2 * val * judge
+    return (trained + 2 * val) * teach / CORES, each / CORES
 
 
-def timed(command: list[str], threads: int) -> tuple[float, float]:
-    """Seconds of wall and of processor."""
+def timed(command: list[str], threads: int, at_once: int = 1) -> tuple[float, float]:
+    """Seconds of wall and of processor, of each of so many that run at once."""
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL, cwd=ROOT)
+    options: Any = {"env": env, "stdout": subprocess.DEVNULL, "cwd": ROOT}
+    started = [subprocess.Popen(command, **options) for _ in range(at_once)]
+    codes = [process.wait() for process in started]
+    if any(codes):
+        sys.exit(f"{' '.join(command)} failed: what it said is above")
     wall = time.perf_counter() - start
     with suppress(ChildProcessError):  # its servers, which are this process's once it has ended
         while time.perf_counter() - start < wall + 3:
@@ -208,7 +172,7 @@ def timed(command: list[str], threads: int) -> tuple[float, float]:
                 time.sleep(0.1)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return wall, used
+    return wall / at_once, used / at_once
 
 
 def ours(chosen: argparse.Namespace, output: str) -> tuple[float, float]:
@@ -246,10 +210,16 @@ def said(what: str, found: list[float], unit: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cifar100", help="folder of the data set's Parquet files")
+    parser.add_argument("--cifar100", required=True, help="folder of the data set's Parquet files")
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
-    parser.add_argument("--settings", type=int, default=8, help="at most 8")
-    parser.add_argument("--peers", type=int, default=1, help="settings that the peer's way runs")
+    parser.add_argument("--settings", type=int, default=8, choices=range(1, 9))
+    parser.add_argument(
+        "--peers",
+        type=int,
+        default=1,
+        choices=range(1, 9),
+        help="settings that the peer's way runs",
+    )
     parser.add_argument("--train", type=int, default=5000)
     parser.add_argument("--val", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=2)
@@ -257,18 +227,16 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet56")
     parser.add_argument("--student", default="resnet20")
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmarks" / "sweep")
-    parser.add_argument("--threads", type=int, help="be the peer's script, with so many threads")
     chosen = parser.parse_args()
     chosen.folder = chosen.folder.resolve()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what they use counts as ours
-    if chosen.threads:
-        peer(chosen)
-        return
     smaller(chosen.cifar100, chosen.folder / "data", chosen.train, chosen.val)
     torch.manual_seed(0)
     save_weights(model(chosen.teacher), chosen.folder / "teacher.pt")
-    again = [sys.executable, __file__, *sys.argv[1:]]
+    script = [sys.executable, str(Path(__file__).with_name("peer.py")), str(chosen.folder)]
+    for name in ("train", "val", "epochs", "precision", "teacher", "student"):
+        script.append(f"--{name}={getattr(chosen, name)}")
     walls: dict[str, list[float]] = {"limit": [], "ours": []}
     many = []
     for _ in range(chosen.repeats):
@@ -282,9 +250,10 @@ def main() -> None:
         walls["ours"].append(wall)
         many.append((once + MANY * one) / (wall + (MANY - chosen.settings) * each))
         print(f"  ours, {chosen.settings} settings: {wall:.0f} s (processor {used:.0f} s)")
-        for threads in sorted({1, CORES}):
-            command, who = [*again, "--threads", str(threads)], f"peer, {threads} threads"
-            runs = [timed(command, threads) for _ in range(chosen.peers)]
+        for threads, at_once in sorted({(1, 1), (1, CORES), (CORES, 1)}):
+            who = f"peer, {threads} threads, {at_once} at once"
+            command = [*script, f"--threads={threads}"]
+            runs = [timed(command, threads, at_once) for _ in range(chosen.peers)]
             wall, used = map(statistics.fmean, zip(*runs, strict=True))
             walls.setdefault(who, []).append(wall * chosen.settings)
             print(f"  {who}, a setting: {wall:.0f} s (processor {used:.0f} s)", flush=True)
