@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -150,12 +151,11 @@ def main():
         f"{chosen.slots} slots"
     )
     print("trials         harness ms   sampler ms   both, CPU ms   peak MiB")
-    marks = pool.ended[1 :: chosen.block] + [pool.ended[-1]]
-    for index, (before, after) in enumerate(zip(marks, marks[1:], strict=False)):
-        count = min(chosen.block, chosen.trials - index * chosen.block)
+    last = len(pool.ended) - 1  # the first is the rehearsal
+    for start, end in pairwise([*range(1, last, chosen.block), last]):
+        before, after, count = pool.ended[start], pool.ended[end], end - start
         wall, others, asked = (1000 * (after[i] - before[i]) / count for i in range(3))
-        first = chosen.after + index * chosen.block
-        label = f"{first + 1}..{first + count}"
+        label = f"{chosen.after + start + 1}..{chosen.after + end}"
         cpu = 1000 * (after[4] - before[4]) / count
         times = f"{wall - others - asked:10.1f} {asked:12.1f} {cpu:14.1f}"
         print(f"{label:14} {times} {after[3]:10.0f}", flush=True)

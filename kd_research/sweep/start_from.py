@@ -68,19 +68,24 @@ def of_sweep(
     corner = [found.reference_point.get(name) for name in objectives]
     taken = [apart[i] for i in most_volume(points, list(objectives.values()), corner, most)]
     note = f"note: {len(taken)} of the {len(front)} settings on the front of {found.name} are tried"
-    return taken, note + (f"; not taken: {', '.join(left)}" if left else "")
+    note += f"; not taken: {', '.join(left)}" if left else ""
+    if not found.spec:
+        note += f"; {found.damaged[0]}"
+    return taken, note
 
 
 def _folder(stated: str, own: Path, output_dir: str) -> Path:
     places = [Path(stated).expanduser(), Path(output_dir, "sweeps", stated)]
+    places = places if stated.strip() else []
     folder = next((place for place in places if (place / SWEEP_NAME).exists()), None)
     if folder is None:
         there = sorted(path.parent.name for path in Path(output_dir).glob(f"sweeps/*/{SWEEP_NAME}"))
         hint = f"try sweep.start_from={there[0]}" if there else "leave it out"
+        looked = f"; looked for {SWEEP_NAME} in {', '.join(map(str, places))}" if places else ""
         raise ConfigError(
             [
-                f"sweep.start_from={stated} is no sweep's folder; looked for {SWEEP_NAME} in "
-                f"{', '.join(map(str, places))}; there are: {', '.join(there) or 'none'}; {hint}"
+                f"sweep.start_from={stated or repr(stated)} is no sweep's folder{looked}; "
+                f"there are: {', '.join(there) or 'none'}; {hint}"
             ]
         )
     if folder.resolve() == own:

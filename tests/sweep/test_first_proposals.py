@@ -134,6 +134,18 @@ def test_another_sweep_that_cannot_be_started_from_is_told_before_a_folder_is_ma
         make_plan(here, "sampler=grid", *GRID, "sweep.start_from=lr")
     with pytest.raises(ConfigError, match="a list of settings, or another sweep, got 3"):
         make_plan(here, "sweep.start_from=3")
+    with pytest.raises(ConfigError, match="sweep.start_from='' is no sweep's folder; there are: "):
+        make_plan(here, "sweep.start_from=''")
+
+
+def test_a_sweep_whose_settings_cannot_be_read_lends_and_that_is_told(tmp_path: Path) -> None:
+    before = tmp_path / "sweeps" / "before"
+    other_sweep(before, [({"student.model.width": 8}, 0.5, 10)])
+    write_text(before / "sweep.yaml", "garbage: [")
+    plan = make_plan(f"output_dir={tmp_path}", "sweep.n_trials=9", "sweep.start_from=before")
+    (note,) = plan.all_notes()
+    assert note.startswith("note: 1 of the 1 settings on the front of before are tried; ")
+    assert "sweep.yaml is damaged" in note
 
 
 def test_what_is_tried_first_is_tried_once_however_often_the_sweep_is_started(
