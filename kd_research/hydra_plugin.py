@@ -52,8 +52,9 @@ class CheckFirst(Callback):
         except ConfigError as error:
             problems += error.problems
         for key in ("dataset", "teacher.dataset", "student.pretraining.dataset"):
-            with suppress(OmegaConfBaseException):  # which `check` tells
-                problems += missing_files(OmegaConf.select(config, key, default=None) or {})
+            with suppress(OmegaConfBaseException):  # which `check` tells, and what is no mapping
+                stated = OmegaConf.select(config, key, default=None)
+                problems += missing_files(stated) if isinstance(stated, DictConfig) else []
         if (directory / RECORD_NAME).exists():
             problems.append(
                 f"{directory} already holds a run; choose another hydra.run.dir, or rerun it with "

@@ -32,7 +32,7 @@ TYPOS = [
     ("+trainer.max_epoch=3", "is no option of Lightning's Trainer; did you mean trainer.max_ep"),
     ("tracking=of", "there is no tracking 'of'"),
     ("-m sampler=tpee", "did you mean sampler=tpe?"),
-    ("-m +sweeps=papers/crd", "did you mean +sweeps=papers/crd_cifar10"),
+    ("-m +sweeps=papers/crd", "did you mean +sweeps=papers/crd_"),
     ("-m sweep.n_trial=3", "did you mean sweep.n_trials?"),
     ("-m student.model.widht=4,8", "did you mean student.model.width?"),
     ("-m loss=kd,dkdd", "did you mean loss=dkd?"),

@@ -244,6 +244,7 @@ def test_a_teacher_made_like_its_student_is_not_measured_beside_it(
     tmp_path: Path, tiny: Compose
 ) -> None:
     alike = ("teacher=mlp", "teacher.model.width=8", "teacher.model.depth=1")
+    alike += (f"output_dir={tmp_path}",)  # where nobody has measured it
     found = trial.run(tiny(*alike, "trainer.max_epochs=0"), tmp_path / "run")
     how = found.provenance["measurement"]
     assert (how["shared"], how["teacher_shared"]) == (False, True)
