@@ -7,13 +7,12 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.json as pj
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from kd_research.report.tables import FIRST_COLUMNS, LAST_COLUMNS, VALUE_COLUMNS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEXT_COLUMNS = ("label", "state", "error", "directory")
 
@@ -23,6 +22,9 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
     Counts, metrics and costs are float64, so that a cell can be empty; who and where are strings.
     """
+    import pyarrow as pa  # 30 MB that a sweep need not have before its report
+    import pyarrow.parquet as pq
+
     names = list(dict.fromkeys(name for row in rows for name in row))
     names = names or [*FIRST_COLUMNS, *VALUE_COLUMNS, *LAST_COLUMNS]
     kinds = {name: _kind(name, [row.get(name) for row in rows]) for name in names}
@@ -38,6 +40,8 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """By way of JSON: pa.array imports pandas, half a second, to see whether it is given any."""
+    import pyarrow.json as pj
+
     lines = (
         json.dumps({field.name: _cell(row.get(field.name), field.type) for field in schema})
         for row in rows
@@ -52,6 +56,8 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 def _kind(name: str, values: list[Any]) -> pa.DataType:
     """The one type that all values of a column have."""
+    import pyarrow as pa
+
     kinds = {type(value) for value in values if not _is_missing(value)}
     if kinds == {bool} and not any(map(_is_missing, values)):
         return pa.bool_()
@@ -63,7 +69,7 @@ def _kind(name: str, values: list[Any]) -> pa.DataType:
 def _cell(value: Any, kind: pa.DataType) -> Any:
     if _is_missing(value):
         return None
-    return str(value) if kind == pa.string() else value
+    return str(value) if str(kind) == "string" else value
 
 
 def _is_missing(value: Any) -> bool:
