@@ -18,6 +18,8 @@ from kd_research import run
 from kd_research.configuration.overrides import explain
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
+GET_MODE = Hydra.get_mode  # while tests are collected nothing has replaced it
+
 
 def command(*arguments: str, cwd: Path, run: Any = warm.run) -> subprocess.CompletedProcess[str]:
     return run(  # type: ignore[no-any-return]
@@ -140,7 +142,7 @@ def test_hydra_composes_no_more_often_than_it_must(
         "load_configuration",
         lambda self, *args, **named: composed.append(args) or load(self, *args, **named),
     )
-    monkeypatch.setattr(Hydra, "get_mode", Hydra.get_mode)  # as it was, afterwards
+    monkeypatch.setattr(Hydra, "get_mode", GET_MODE)  # another test's command may have replaced it
     monkeypatch.setattr(sys, "argv", ["run", "num_threads=0", *typed])
     with pytest.raises(SystemExit, match="num_threads must be"):
         run.main()
