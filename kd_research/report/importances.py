@@ -64,9 +64,11 @@ def _importance(columns: Any, values: Any, names: list[str]) -> Importance:
 
 def _r2(forest: Any, columns: Any, values: Any) -> float:
     """R^2 of a forest's predictions; tree by tree, since scikit-learn's own way starts a pool."""
+    from sklearn.metrics import r2_score
+
     settings = np.ascontiguousarray(columns, dtype=np.float32)
     predicted = np.mean([tree.tree_.predict(settings)[:, 0] for tree in forest.estimators_], axis=0)
-    return 1 - float(((values - predicted) ** 2).sum() / ((values - values.mean()) ** 2).sum())
+    return float(r2_score(values, predicted))
 
 
 def _column(values: list[Any]) -> Any:
