@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_research.configuration.config import ROOT, ConfigError, check, settle
 from kd_research.configuration.own_folders import conf_folders, split
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
+from kd_research.configuration.trainer_checks import precision_notes
 from kd_research.data.files import missing_files
 from kd_research.records.outside import PUT_BACK, OutsideError
 from kd_research.records.printable import printable, typed
@@ -62,6 +63,8 @@ class CheckFirst(Callback):
             )
         if problems:
             sys.exit("\n".join(problems))
+        for note in precision_notes(config):
+            print(note, file=sys.stderr)
 
 
 class OptunaSweeper(Sweeper):

@@ -24,6 +24,8 @@ ALIASES = ("32", "bf16", "16")  # of the same
 FULL_OR_HALF = ("16-true", "bf16-true", "64-true", "64")
 OURS = ("default_root_dir", "callbacks", "logger", "enable_model_summary", "num_sanity_val_steps")
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+CPU_FILE = "/proc/cpuinfo"
+FAST_BF16 = ("avx512bw", "avx_ne_convert")  # either; what oneDNN has bfloat16 kernels for on x86
 
 
 def trainer_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -37,6 +39,26 @@ def trainer_problems(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _option_problems("trainer", own, own, local)
     if isinstance(teacher, Mapping):
         yield from _option_problems("teacher.trainer", teacher, {**own, **teacher}, local)
+
+
+def precision_notes(config: Mapping[str, Any]) -> Iterator[str]:
+    """That bfloat16 is slow on this machine's processor, for each of the trainers that ask for it.
+
+    Args:
+        config: a configuration without problems; other machines' processors are not known.
+    """
+    own, pool = config.get("trainer") or {}, str((config.get("pool") or {}).get("_target_", ""))
+    if not pool.endswith("LocalPool") or _has_gpu() or not _lacks_bf16():
+        return
+    for at, stated in (
+        ("trainer", own),
+        ("teacher.trainer", (config.get("teacher") or {}).get("trainer") or {}),
+    ):
+        if (precision := str(stated.get("precision"))).startswith("bf16"):
+            yield (
+                f"note: {at}.precision={precision} on a processor without AVX-512, where it takes "
+                f"several times as long as float32; {at}.precision=32-true is fast here"
+            )
 
 
 def _option_problems(
@@ -162,6 +184,16 @@ def option_defaults() -> Mapping[str, Any]:
                 pairs = zip(options.kwonlyargs, options.kw_defaults, strict=True)
                 return {each.arg: ast.literal_eval(value) for each, value in pairs}
     return {}
+
+
+def _lacks_bf16() -> bool:
+    """Whether this is an x86 processor, and says that it has no such kernels."""
+    try:
+        lines = Path(CPU_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:  # another system than Linux
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    return flags is not None and not set(FAST_BF16) & set(flags)
 
 
 def _has_gpu() -> bool:

@@ -30,6 +30,7 @@ from kd_research.configuration.config import (
 from kd_research.configuration.environment import writable
 from kd_research.configuration.overrides import WHOLE
 from kd_research.configuration.structure import malformed
+from kd_research.configuration.trainer_checks import precision_notes
 from kd_research.data.files import missing_files
 from kd_research.pools import ray_settings
 from kd_research.records.record import SWEEP_NAME, write_text
@@ -180,7 +181,7 @@ class Plan:
     def all_notes(self) -> list[str]:
         """What a person is to know before the first trial, a line each; nothing of it is wrong."""
         found = notes(self.composition, self.constraints)
-        return [*self.notes, *found, *self.first_notes]
+        return [*self.notes, *precision_notes(self.config), *found, *self.first_notes]
 
     @property
     def objectives(self) -> dict[str, str]:
