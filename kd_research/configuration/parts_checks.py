@@ -16,12 +16,12 @@ from kd_research.configuration.own_classes import PACKAGE, classes, needs_teache
 from kd_research.configuration.stage_checks import stage_problems
 from kd_research.configuration.text_checks import text_problems
 from kd_research.configuration.values import is_number, is_whole
+from kd_research.configuration.view_checks import view_problems
 
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
 TREE = f"{PACKAGE}.models.soft_tree.SoftTree"
 TREE_LOSSES = f"{PACKAGE}.losses.soft_tree."  # what reads the leaves of a soft tree
-VIEW = frozenset({"channels", "crop", "size"})  # as models/view.py
 TEXT_MODELS = "bag_of_embeddings, bilstm, text_transformer"
 
 
@@ -51,8 +51,8 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
         yield {"teacher"}, text
     for who in ("teacher", "student"):
         model = whole[who].get("model")
-        for text in _view_problems(who, whole[who].get("view")):
-            yield {who}, text
+        for text in view_problems(who, whole[who].get("view"), dataset):
+            yield {who, "dataset"}, text
         if isinstance(model, Mapping):
             for text in _input_problems(who, model, dataset):
                 yield {who, "dataset"}, text
@@ -106,14 +106,6 @@ def _input_problems(
         yield (
             f"{who}: this model is for images, dataset {dataset.get('name')} is a table of "
             f"{shape[0]} columns; try {who}=mlp"
-        )
-
-
-def _view_problems(who: str, view: Any) -> Iterator[str]:
-    if view is not None and not (isinstance(view, Mapping) and set(view) <= VIEW):
-        yield (
-            f"{who}.view must be null or some of {', '.join(sorted(VIEW))}, got {view}; "
-            f"try '{who}.view={{size: [7, 7]}}'"
         )
 
 

@@ -33,6 +33,7 @@ def images(
     stream_workers: int = 0,
     decode_size: int | None = None,
     renumber: bool = False,
+    input_columns: Mapping[str, int] | None = None,
     **settings: Any,
 ) -> DataModule:
     """A set of images.
@@ -45,7 +46,8 @@ def images(
         input_column: of the images; None infers it.
         label_column: None infers it.
         resize: whether images of other sizes are brought to `input_shape`.
-        input_shape: (channels, height, width); 1 channel is grey, 3 are RGB.
+        input_shape: (channels, height, width); 1 channel is grey, 3 are RGB; of several columns
+            those of all.
         num_classes: C.
         store: the folder of decoded sets.
         stream_workers: processes that decode the images anew each epoch, for a set that is too
@@ -54,17 +56,20 @@ def images(
             centre), where that is larger than `input_shape`: training crops from it, evaluation
             takes its centre. None decodes to `input_shape`.
         renumber: whether whole numbers as labels are numbered anew from 0, in their order.
+        input_columns: where an example is several images of one size (colour and depth, photograph
+            and sketch), their columns and the channels of each, 1 or 3, which stand behind each
+            other; a net's `view.columns` picks from them. None is one image.
         settings: DataModule's.
 
     Raises:
         ValueError: `input_shape` is none of an image, a number is not whole, or `decode_size` is
             without `resize` or below the sides of `input_shape`.
     """
-    _check_images(input_shape, resize, stream_workers, decode_size)
+    columns = _check_columns(input_columns, input_column, input_shape, stream_workers)
+    _check_images(input_shape, resize, stream_workers, decode_size, columns is not None)
     shape = [input_shape[0], decode_size, decode_size] if decode_size else list(input_shape)
-    source = Source(
-        root, path, config_name, dict(splits), input_column, label_column, bool(renumber)
-    )
+    named = (root, path, config_name, dict(splits), input_column, label_column)
+    source = Source(*named, bool(renumber), columns)
     load = partial(sources.images, source, shape, num_classes, resize, Path(store))
     if stream_workers:
         load = partial(
@@ -79,8 +84,48 @@ def images(
     )
 
 
+def _check_columns(
+    columns: Any, column: str | None, input_shape: Any, stream_workers: int
+) -> dict[str, int] | None:
+    """The columns of several images an example, each with its channels; None where it is one.
+
+    Raises:
+        ValueError: they are no such columns, or do not go with the other settings.
+    """
+    if columns is None:
+        return None
+    given = dict(columns) if isinstance(columns, Mapping) else {}
+    if not given or not all(is_whole(each) and each in (1, 3) for each in given.values()):
+        raise ValueError(
+            "dataset.input_columns must be columns of images, each with its channels, 1 (grey) or "
+            f"3 (RGB), got {columns}; try 'dataset.input_columns={{image: 3, depth: 1}}'"
+        )
+    if column is not None:
+        raise ValueError(
+            f"dataset.input_column={column} is one image, dataset.input_columns are several; "
+            "leave one of them out"
+        )
+    if stream_workers:
+        raise ValueError(
+            "dataset.input_columns are decoded once, not anew each epoch; type "
+            "dataset.stream_workers=0"
+        )
+    if are_numbers(input_shape, 3) and sum(given.values()) != input_shape[0]:
+        sides = f"{input_shape[1]},{input_shape[2]}"
+        raise ValueError(
+            f"dataset.input_shape={[*input_shape]} has {input_shape[0]} channels, "
+            f"dataset.input_columns have {sum(given.values())}; "
+            f"type dataset.input_shape=[{sum(given.values())},{sides}]"
+        )
+    return {str(name): int(channels) for name, channels in given.items()}
+
+
 def _check_images(
-    input_shape: Sequence[int], resize: bool, stream_workers: int, decode_size: int | None
+    input_shape: Sequence[int],
+    resize: bool,
+    stream_workers: int,
+    decode_size: int | None,
+    several: bool,
 ) -> None:
     """Refuse numbers that no set of images has, each with what to type."""
     given = list(input_shape) if isinstance(input_shape, Sequence) else input_shape
@@ -89,10 +134,11 @@ def _check_images(
             "dataset.input_shape must be three whole numbers, [channels,height,width], got "
             f"{given}; try dataset.input_shape=[3,32,32]"
         )
-    if given[0] not in (1, 3):
+    if given[0] not in (1, 3) and not several:
         raise ValueError(
             f"dataset.input_shape={given} has {given[0]} channels, images have 1 (grey) or 3 "
-            "(RGB), and they come first; try dataset.input_shape=[3,32,32]"
+            "(RGB), and they come first; try dataset.input_shape=[3,32,32], or name several "
+            "columns by dataset.input_columns"
         )
     if not is_whole(stream_workers):
         raise ValueError(

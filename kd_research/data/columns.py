@@ -37,6 +37,23 @@ def find_columns(source: Source, features: Mapping[str, Any]) -> tuple[str, str,
     )
 
 
+def find_images(source: Source, features: Mapping[str, Any]) -> dict[str, int] | None:
+    """The columns of several images an example, with their channels; None: there is one.
+
+    Raises:
+        ValueError: one is not there, or holds no images.
+    """
+    if source.input_columns is None:
+        return None
+    for name in source.input_columns:
+        if name not in features or not is_image(features[name]):
+            raise ValueError(
+                f"{source}: no column {name!r} of images; there are {described(features)}; type "
+                "'dataset.input_columns={COLUMN: CHANNELS, ...}' of columns of images"
+            )
+    return dict(source.input_columns)
+
+
 def find_label(source: Source, features: Mapping[str, Any], column: str | None = None) -> str:
     """The label column, which is not the input's `column`.
 

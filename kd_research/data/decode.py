@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from kd_research.data.columns import find_columns, find_label
+from kd_research.data.columns import find_columns, find_images, find_label
 from kd_research.data.hub import Source, fingerprint, open_splits
 from kd_research.data.labels import read_labels
 from kd_research.data.pixels import WrongSizeError, read_image
@@ -90,6 +90,8 @@ def decoded(
         features = splits["train"].features
         if table is not None:
             column, kind, label_column = "", "table", find_label(source, features)
+        elif several := find_images(source, features):
+            column, kind, label_column = "", "image", find_label(source, features)
         else:
             column, kind, label_column = find_columns(source, features)
         labels, names = read_labels(source, splits, label_column, num_classes)
@@ -103,7 +105,8 @@ def decoded(
                     f"{source} has images in column {column!r}, this data set is configured for "
                     "text; type dataset=hub, or dataset.input_column=NAME of a text column"
                 )
-            meta = _decode_images(source, splits, column, shape, resize, folder)
+            columns = several or {column: shape[0]}
+            meta = _decode_images(source, splits, columns, shape, resize, folder)
         else:
             if tokens is None:
                 raise ValueError(
@@ -137,14 +140,14 @@ def _remove(folder: Path) -> None:
 def _decode_images(
     source: Source,
     splits: Mapping[str, datasets.Dataset],
-    column: str,
+    columns: Mapping[str, int],
     shape: list[int],
     resize: bool,
     folder: Path,
 ) -> dict[str, Any]:
-    """Write `SPLIT-inputs.npy` of every split; the meta data of all."""
+    """Write `SPLIT-inputs.npy` of every split, of each column so many channels; the meta data."""
     meta: dict[str, Any] = {"kind": "image", "splits": {}}
-    total = sum(len(rows) for rows in splits.values())
+    total = len(columns) * sum(len(rows) for rows in splits.values())
     # Threads, not processes: image libraries let go of the interpreter while they decode.
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
@@ -153,8 +156,12 @@ def _decode_images(
         task = progress.add_task(f"decoding {source}", total=total)
         for split, rows in splits.items():
             array = create_array(folder / f"{split}-inputs.npy", (len(rows), *shape), "uint8")
-            problems = _decode_split(rows, column, array, resize, pool, progress, task)
-            _report(source, split, shape, len(rows), problems)
+            first = 0
+            for column, channels in columns.items():
+                part = array[:, first : first + channels]
+                problems = _decode_split(rows, column, part, resize, pool, progress, task)
+                _report(source, split, part.shape[1:], len(rows), problems)
+                first += channels
             meta["splits"][split] = {"num": len(rows), "inputs": array_digest(array)}
             if split == "train":
                 _refuse_one_example(source, array)

@@ -41,6 +41,7 @@ class Source:
         input_column: the image or text column.
         label_column: the label column.
         renumber: whether whole numbers as labels are numbered anew from 0, in their order.
+        input_columns: of several images an example, their columns and the channels of each.
     """
 
     root: str | None = None
@@ -50,6 +51,7 @@ class Source:
     input_column: str | None = None
     label_column: str | None = None
     renumber: bool = False
+    input_columns: Mapping[str, int] | None = None
 
     def __str__(self) -> str:
         return str(self.root) if self.root else f"{self.path}" + (f"/{self.name}" * bool(self.name))
@@ -57,8 +59,10 @@ class Source:
 
 def fingerprint(source: Source) -> list[Any]:
     """What the content of `source` is known by before it is decoded: a JSON value."""
-    settings = [source.name, dict(source.splits or {}), source.input_column, source.label_column]
+    settings: list[Any] = [source.name, dict(source.splits or {})]
+    settings += [source.input_column, source.label_column]
     settings += ["renumber"] if source.renumber else []
+    settings += [list(source.input_columns.items())] if source.input_columns else []
     if source.root is None:
         return ["hub", source.path, *settings]
     files = local_files(Path(source.root).expanduser(), source.name)

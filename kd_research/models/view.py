@@ -3,7 +3,8 @@
 Teacher and student may look at the same example in different ways: `teacher.view` and
 `student.view` in YAML. The data set's example is all that there is; a view is a part of it. That is
 privileged information (the teacher sees more columns; Lopez-Paz et al. 2016, arXiv:1511.03643) and
-distillation across resolutions.
+distillation across resolutions. A view's `columns`, names of `dataset.input_columns`, become
+channels before it is made: distillation across modalities, where an example has several images.
 
 Shapes: B batch, C channels of an image, or columns of a table.
 """

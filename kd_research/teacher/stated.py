@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from kd_research.configuration.view_checks import channels_of
 from kd_research.data.module import DataModule
 from kd_research.losses.objective import Objective
 from kd_research.models.headless import cut_vocabulary
@@ -84,9 +85,13 @@ def model_of(stated: Mapping[str, Any], dataset: Mapping[str, Any]) -> nn.Module
     if not settings:
         plain: nn.Module = instantiate(model)
         return plain
-    view, shape = View(**settings), dataset.get("input_shape")
+    shape = dataset.get("input_shape")
     if shape is None:
         raise ValueError(f"a view is of images or tables; dataset {dataset.get('name')} is text")
+    rest = {key: value for key, value in settings.items() if key != "columns"}
+    if (names := settings.get("columns")) is not None:
+        rest["channels"] = channels_of(names, dataset)
+    view = View(**rest)
     seen = view.shape(shape)
     module: nn.Module = instantiate(
         {**model, "input_shape": seen} if "input_shape" in model else model
