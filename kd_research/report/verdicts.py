@@ -8,7 +8,7 @@ from typing import Any
 
 from kd_research.configuration.rows import reduced
 from kd_research.report.counts import split_sizes
-from kd_research.report.sweep import Sweep, Trial, larger_is_better
+from kd_research.report.sweep import Sweep, Trial, is_fraction, larger_is_better
 
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
 NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
@@ -47,7 +47,7 @@ def verdict(
     elif gain + width < -tolerance:
         said = NOT_REPRODUCED
     else:
-        return f"{UNDECIDED}: ± {width:.3g} spans the tolerance"
+        return f"{UNDECIDED}: ± {_value(metric, width)} spans the tolerance"
     return said if len(found) > 1 else f"{said} (1 seed, no interval)"
 
 
@@ -68,20 +68,22 @@ def claim_verdict(
     if partial:
         counts = ", ".join(f"{label} {count} of {num_seeds}" for label, count in partial.items())
         return f"{UNFINISHED}: {counts} seeds"
+    metric = claim["metric"]
     if claim.get("similar"):
         means = [fmean(groups[label]) for label in claim["similar"]]
         spread = max(means) - min(means)
         held = spread <= claim["tolerance"]
         said = REPRODUCED if held else NOT_REPRODUCED
-        return f"{said}: the means differ by {spread:.4g} at most (tolerance {claim['tolerance']})"
-    sign = 1 if larger_is_better(claim["metric"]) else -1
+        apart, allowed = (_value(metric, each) for each in (spread, claim["tolerance"]))
+        return f"{said}: the means differ by {apart} at most (tolerance {allowed})"
+    sign = 1 if larger_is_better(metric) else -1
     worst, unclear = [], []
     for good in claim["better"]:
         for bad in claim["worse"]:
             gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
             width = _half_width(groups[good], groups[bad])
-            text = f"{good} against {bad}: {gain:+.4g}"
-            text += " without a spread" if width is None else f" ± {width:.3g} (95 %)"
+            text = f"{good} against {bad}: {_value(metric, gain, '+')}"
+            text += " without a spread" if width is None else f" ± {_value(metric, width)} (95 %)"
             factor = claim.get("factor")
             missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
             if missed:
@@ -95,6 +97,11 @@ def claim_verdict(
     if unclear:
         return f"same direction, but not beyond the interval: {'; '.join(unclear)}"
     return REPRODUCED
+
+
+def _value(metric: str, value: float, sign: str = "") -> str:
+    """A difference for people: of fractions in points, as percent."""
+    return f"{100 * value:{sign}.2f}%" if is_fraction(metric) else f"{value:{sign}.4g}"
 
 
 def half_width(found: tuple[float, ...]) -> float | None:

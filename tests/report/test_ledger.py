@@ -46,7 +46,7 @@ def test_verdicts(
 
 def test_a_row_s_verdict_is_that_of_its_interval() -> None:
     """0.748 and 0.744 are within 0.005 of 0.75 in the mean: two such seeds do not say so."""
-    assert verdict("test_accuracy", 0.75, (0.748, 0.744), 0.005).startswith("undecided: ± 0.0254")
+    assert verdict("test_accuracy", 0.75, (0.748, 0.744), 0.005).startswith("undecided: ± 2.54%")
     many = (0.748, 0.749, 0.75, 0.751, 0.752)
     assert verdict("test_accuracy", 0.75, many, 0.005) == "reproduced"
     assert verdict("test_accuracy", 0.76, many, 0.005) == "not reproduced"
