@@ -55,6 +55,8 @@ def _run(config: DictConfig) -> None:
 
 def main() -> None:
     """Compose and run; a wrong override is explained, all of them at once."""
+    import kd_research.pools.rare_collection  # noqa: F401 - not for who imports this module
+
     try:
         ranks.be_one_process()
     except ConfigError as error:

@@ -27,6 +27,7 @@ from kd_research.records.outside import PUT_BACK
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
+RARELY = "kd_research.pools.rare_collection"  # what its server imports first
 NVIDIA_GPUS = "/proc/driver/nvidia/gpus"  # a folder a GPU, by the driver
 LOST_CODE = 255  # what multiprocessing says when the server itself was killed
 
@@ -127,7 +128,7 @@ class LocalPool:
         self.slots = slots or max(1, available // devices_per_trial)
         self._free = list(range(self.slots))
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([program, run_folder.__module__])
+        self._context.set_forkserver_preload([RARELY, program, run_folder.__module__])
 
     def submit(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kd_research.configuration.config import ConfigError, refuse_foreign
 from kd_research.configuration.trust import take_flag
+from kd_research.pools import rare_collection
 from kd_research.records.printing import print_safely
 
 if __name__ == "__main__":
@@ -24,5 +25,6 @@ if __name__ == "__main__":
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("\nstopped before anything was done")
+    rare_collection.end()
     speak()
     sys.exit(main(arguments))
