@@ -48,6 +48,26 @@ TYPOS = [
     ("tracking=true", "there is no tracking 'True'; choices: "),
     ("teacher=null", "there is no teacher null; did you mean teacher=none?"),
     ("+dataset.splits.train=train[:100]", "type \"+dataset.splits.train='train[:100]'\", both"),
+    (
+        "+student.veiw={size:[4,4]}",
+        "adds a key that nothing reads; did you mean student.view? type",
+    ),
+    (
+        "+transfr=generator",
+        "+transfr adds a key that nothing reads; did you mean transfer? type tra",
+    ),
+    (
+        "loss=dkd +loss.student_temperature=2",
+        "(here dkd) is set by +loss.terms.NAME.loss.student_temperatu",
+    ),
+    (
+        "teacher=run teacher.run=/nowhere teacher.model.width=4",
+        "unknown key teacher.model.width; did",
+    ),
+    (
+        "loss=ab loss.stages=[]",
+        "loss.stages is a mapping of settings, got []; type loss.stages.SET",
+    ),
     ("-m sweep.space.student.model.width=range(4,8)", "type student.model.width=range(4,8)"),
 ]
 TYPES = [
@@ -76,6 +96,33 @@ TYPES = [
     ("++dataset.augment.flip=3", "must be true or false, got 3; try dataset.augment.flip=true"),
     ("trainer.devices=many", "trainer.devices must be a whole number >= 1, a list of numbers, -1"),
     ("trainer=[1]", "trainer takes one choice; in a sweep type -m trainer=1"),
+    (
+        "loss=ft loss.student_layers=stages.0",
+        "must be a list of names, got 'stages.0'; try loss.st",
+    ),
+    ("loss=ft loss.student_layers=null", "loss.student_layers must be a list of names, got None"),
+    ("loss=ft loss.terms.ft.loss.rate=x", "loss.rate must be > 0, got 'x'; try loss.terms.ft.loss"),
+    (
+        "loss=mlkd loss.temperatures=4",
+        "must be a list of numbers, got 4; try loss.temperatures=[4]",
+    ),
+    ("loss=ofa loss.powers=null", "loss.powers must be a list of numbers, or a number, got None"),
+    ("transfer=class_impressions transfer.concentrations=3", "try transfer.concentrations=[3]"),
+    ("transfer=class_impressions +transfer.iteration=5", "did you mean transfer.iterations? there"),
+    ("scheduler=multistep ~scheduler.milestones", "scheduler.milestones has no value, and MultiSt"),
+    ("loss=kd ~loss.terms.kd.loss.temperature", "loss.temperature has no value, and SoftTarget"),
+    (
+        "student.view={size:4}",
+        "student.view.size must be [height, width], whole numbers >= 1, got 4",
+    ),
+    (
+        "+teacher.members.a=3",
+        "teacher.members.a must be what differs, got 3; try '+teacher.members.",
+    ),
+    (
+        "+teacher.assistants.m=mlp",
+        "must be a model, got 'mlp'; type +model@teacher.assistants.m=mlp",
+    ),
     ("-m sweep.trial_timeout=10m", "must be seconds > 0, or null for none, got '10m'; try sweep."),
     ("-m sweep.max_retries=x", "must be a whole number >= 0, got 'x'; try sweep.max_retries=2"),
     ("-m sweep.reference_point.val_accuracy=abc", "must be a number, got 'abc'; try sweep.ref"),
@@ -121,6 +168,20 @@ RANGES = [
     ("loss=gkd loss.beta=2 " + TEXT, "loss.beta must be in [0, 1], got 2; try loss.beta=1"),
     ("loss=gkd loss.text.generation.top_p=0 " + TEXT, "loss.text.generation.top_p must be in (0"),
     ("loss=distillm loss.text.replay.capacity=-1 " + TEXT, "capacity must be a whole number >= 1"),
+    (
+        "loss=label_smoothing loss.smoothing=2",
+        "loss.smoothing must be in [0, 1), got 2; try loss.s",
+    ),
+    (
+        "student.view={crop:[9,9]}",
+        "student.view.crop=[9, 9] is larger than the example, [8, 8]; try",
+    ),
+    ("teacher.view={channels:[1]}", "teacher.view.channels has 1, but an example has the channels"),
+    (
+        "loss=ab +loss.stages.boundaries.scheduler="
+        "{_target_:kd_research.training.schedules.Cosine,warmup:9}",
+        "loss.stages.boundaries.scheduler.warmup=9 epochs leave none of the 4 of the stage; try",
+    ),
     ("loss=kd loss.terms.kd.loss.student_temperature=x", "student_temperature must be > 0, or nu"),
     ("loss=crd teacher=cnn loss.num_negatives=0", "loss.num_negatives must be a whole number >="),
     ("transfer=generator transfer.lr=x", "transfer.lr must be > 0, got 'x'; try transfer.lr=0.001"),
@@ -193,6 +254,11 @@ TOGETHER = [
     (
         "dataset=table dataset.path=x dataset.num_classes=3 dataset.input_shape=[4]",
         "dataset table is a table of 4 columns; try teacher=mlp",
+    ),
+    (TEXT + " student.view={size:[4,4]}", "student.view is of images or tables, and dataset tinys"),
+    (
+        "+teacher.loss.stages={a:{epochs:1,weights:{ce:1}}}",
+        "teacher.loss.stages is not read: a teacher is trained in one go, on its data; type '~tea",
     ),
     ("student.model.num_classes=7", "student.model.num_classes is 7, but the dataset's is 10"),
     ("student=timm student.model.model_name=x", "type pip install 'kd_research[timm]'"),

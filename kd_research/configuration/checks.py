@@ -68,7 +68,7 @@ def value_problems(
     yield from _name_problems(whole)
     yield from trainer_problems(whole)
     yield from rate_problems(whole)
-    for part in ("student", "teacher", "loss", "optimizer", "scheduler"):
+    for part in ("student", "teacher", "loss", "optimizer", "scheduler", "transfer"):
         yield from argument_problems(whole.get(part), part)
     yield from (text for parts, text in parts_problems(whole) if not parts & set(open_parts))
     rule = whole.get("paper_rule")

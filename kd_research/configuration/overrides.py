@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -28,6 +29,9 @@ ADAPTER = re.compile(r"student\.adapter=\{.*\b_target_:")  # there is no key yet
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
 MAPS = re.compile(r"student_layers: \[stages")  # in a loss's YAML: layers that an MLP has not
 UNREADABLE = (HydraException, OmegaConfBaseException, YAMLError, UnicodeError, OSError)
+# Whose keys are all known: another one is read by nothing but what refers to it.
+CLOSED = ("", "student", "teacher", "soft_targets", "efficiency", "text_evaluation", "loss")
+READ = ("lambda", "temperature", "stages", "text", "search")  # of a loss, by the harness
 DEPTHS = ("", "*/", "*/*/")  # of files in a folder of settings
 # With any other flag Hydra is left to speak for itself.
 FLAGS = {
@@ -79,6 +83,8 @@ def explain(arguments: Sequence[str]) -> list[str]:
         for override in right:
             if not _options(override) and not override.key_or_group.startswith(swept):
                 problems += _key(override, config)
+        added = [] if refused else [item for item in overrides if not _options(item)]
+        problems += [text for item in added for text in _slip(item, config)]
     if refused:
         return problems or [refused]
     if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
@@ -195,8 +201,10 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     if parents[:1] == ["hydra"]:
         return
     if _exists(config, key):
-        node = OmegaConf.select(config, key)
+        node = _at(config, key)
         value = None if override.is_sweep_override() else override.value()
+        if isinstance(value, list) and isinstance(node, DictConfig):
+            yield f"{key} is a mapping of settings, got {value}; type {key}.SETTING=VALUE"
         for name in value if isinstance(value, dict) and isinstance(node, DictConfig) else ():
             if not node:
                 yield f"{key} is empty, and has no {name}; +{key}.{name}=... adds it"
@@ -226,7 +234,7 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     hint = f"did you mean {close[0]}? " if close else ""
     while parents and not _exists(config, ".".join(parents)):
         parents.pop()
-    node = OmegaConf.select(config, ".".join(parents)) if parents else config
+    node = _at(config, ".".join(parents))
     if isinstance(node, DictConfig) and not node:
         yield f"{'.'.join(parents)} is empty, and has no such key; +{key}=... adds it"
         return
@@ -235,10 +243,40 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     yield f"unknown key {key}; {hint}{where} there are: {names} (a new key is added by +{key}=...)"
 
 
+def _slip(override: Override, config: DictConfig) -> Iterator[str]:
+    """Of a key that + adds beside one that is called nearly so: nothing would read it."""
+    key = override.key_or_group
+    above, _, last = key.rpartition(".")
+    if not override.is_add() or above not in CLOSED or (above == "loss" and last in READ):
+        return
+    node = _at(config, above)
+    beside = [str(name) for name in node if name != last] if isinstance(node, DictConfig) else []
+    if close := difflib.get_close_matches(last, beside, n=1, cutoff=0.75):
+        meant = f"{above}.{close[0]}".lstrip(".")
+        yield (
+            f"+{key} adds a key that nothing reads; did you mean {meant}? "
+            f"type {meant}={override.get_value_string()}, or ++{key} where it is meant"
+        )
+    elif above == "loss" and f".{last}}}" not in str(OmegaConf.to_container(config)):
+        terms = ", ".join(map(str, _at(config, "loss.terms") or ())) or "NAME"
+        yield (
+            f"+{key} adds a key that nothing reads; one of a term (here {terms}) is set by "
+            f"+loss.terms.NAME.loss.{last}=..."
+        )
+
+
 def _exists(config: DictConfig, key: str) -> bool:
     *parents, last = key.split(".")
-    node = OmegaConf.select(config, ".".join(parents)) if parents else config
+    node = _at(config, ".".join(parents))
     return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118  (`in` leaves ??? out)
+
+
+def _at(config: DictConfig, key: str) -> Any:
+    """What stands there; None where it refers to what has no value yet, as with teacher=run."""
+    try:
+        return OmegaConf.select(config, key) if key else config
+    except OmegaConfBaseException:
+        return None
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

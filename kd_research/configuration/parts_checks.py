@@ -47,7 +47,7 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
         yield parts, text
     for text in stage_problems(whole):
         yield {"loss"}, text
-    for text in teacher_loss_problems(whole["teacher"]):
+    for text in (*teacher_loss_problems(whole["teacher"]), *chain_problems(whole["teacher"])):
         yield {"teacher"}, text
     for who in ("teacher", "student"):
         model = whole[who].get("model")
@@ -82,13 +82,34 @@ def teacher_loss_problems(teacher: Mapping[str, Any]) -> Iterator[str]:
     Args:
         teacher: of the configuration, perhaps unresolved: a loss like that often does not resolve.
     """
-    own = (teacher.get("loss") or {}).get("terms") or {}
+    stated = teacher.get("loss")
+    if not isinstance(stated, Mapping):
+        return
+    for key in ("stages", "text"):
+        if stated.get(key):
+            yield (
+                f"teacher.loss.{key} is not read: a teacher is trained in one go, on its data; "
+                f"type '~teacher.loss.{key}'"
+            )
+    own = stated.get("terms") or {}
     asking = [name for name, term in own.items() if needs_teacher(term.get("loss") or {})]
     if asking:
         yield (
             f"teacher.loss has {', '.join(asking)}, which needs a teacher of its own; type "
             "loss@teacher.loss=ce, label_smoothing or tf_kd"
         )
+
+
+def chain_problems(teacher: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the form of a teacher's members and assistants."""
+    for name, each in (teacher.get("members") or {}).items():
+        if not isinstance(each, Mapping):
+            key = f"teacher.members.{name}"
+            yield f"{key} must be what differs, got {each!r}; try '+{key}={{seed: 1}}'"
+    for name, each in (teacher.get("assistants") or {}).items():
+        if not (isinstance(each, Mapping) and "_target_" in each):
+            key, choice = f"teacher.assistants.{name}", each if isinstance(each, str) else "cnn"
+            yield f"{key} must be a model, got {each!r}; type +model@{key}={choice}"
 
 
 def _input_problems(

@@ -23,6 +23,7 @@ from kd_research.configuration.statements import (
 )
 
 ROW_KEY = "row"  # what a trial's one parameter is called
+EXAMPLE = "'+sweep.rows.mine={overrides: {loss: kd}}'"
 # What a user may set on the command line and still say that the paper's row was run.
 HARMLESS = (
     "output_dir",
@@ -85,7 +86,7 @@ def _chosen(rows: dict[str, Any], only: Any) -> tuple[dict[str, Any], list[str]]
         ]
     problems = []
     for pattern in map(str, only):
-        if not any(fnmatchcase(label, pattern) for label in rows):
+        if pattern not in rows and not any(fnmatchcase(label, pattern) for label in rows):
             near = get_close_matches(pattern, rows, n=3) or list(rows)[:3]
             problems.append(
                 f"sweep.only: none of the {len(rows)} rows is called {pattern}; "
@@ -93,7 +94,8 @@ def _chosen(rows: dict[str, Any], only: Any) -> tuple[dict[str, Any], list[str]]
             )
     if problems:
         return rows, problems
-    wanted = {label for label in rows for each in only if fnmatchcase(label, str(each))}
+    named = [*map(str, only)]
+    wanted = {row for row in rows for each in named if row == each or fnmatchcase(row, each)}
     return {label: row for label, row in rows.items() if label in wanted}, []
 
 
@@ -113,7 +115,11 @@ def apply(config: DictConfig, overrides: Mapping[str, Any]) -> None:
         parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
         known = isinstance(parent, DictConfig) and key.rpartition(".")[2] in parent
         if not known and key == given:
-            raise ValueError(f"unknown key {key}; a new key is added by +{key}")
+            siblings = list(map(str, parent)) if isinstance(parent, DictConfig) else []
+            *above, last = key.split(".")
+            near = get_close_matches(last, siblings, n=1)
+            hint = f"did you mean {'.'.join([*above, *near])}? " if near else ""
+            raise ValueError(f"unknown key {key}; {hint}a new key is added by +{key}")
         OmegaConf.update(config, key, value, merge=False, force_add=True)
 
 
@@ -124,7 +130,7 @@ def reduce(config: DictConfig) -> None:
         config: of one run; `sweep.budget` is {epochs: share, data: share}.
     """
     budget = OmegaConf.select(config, "sweep.budget", default=None)
-    if not budget:
+    if not budget or list(budget_problems(_plain(config, "budget"))):  # which `read` tells
         return
     epochs, data = float(budget.get("epochs", 1)), float(budget.get("data", 1))
     if epochs < 1:

@@ -1,4 +1,4 @@
-"""Arguments that a class does not take, found in its source: nothing is imported for it.
+"""Arguments that a class does not take, or lacks, found in its source: nothing is imported for it.
 
 Torch takes seconds to import, and a wrong argument is to be told before that.
 """
@@ -21,7 +21,7 @@ OTHERS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_", "groups
 
 
 def argument_problems(node: Any, at: str = "") -> Iterator[str]:
-    """What of a configuration is given to a class that does not take it, a line each.
+    """What of a configuration a class does not take, and what it needs besides, a line each.
 
     Args:
         node: resolved, or a part of it.
@@ -32,7 +32,13 @@ def argument_problems(node: Any, at: str = "") -> Iterator[str]:
             yield from argument_problems(each, f"{at}[{index}]")
     if not isinstance(node, Mapping):
         return
-    taken = parameters(str(node.get("_target_", "")))
+    target = str(node.get("_target_", ""))
+    taken = parameters(target)
+    needed = [] if "_args_" in node else required(target)
+    for name in needed[1:] if node.get("_partial_") else needed:  # the first is given later
+        if name not in node:
+            key, kind = f"{at}.{name}".lstrip("."), target.rpartition(".")[2]
+            yield f"{key} has no value, and {kind} needs one; type +{key}=VALUE"
     for key, value in node.items():
         if key == "dataset":  # read by other functions too
             continue
@@ -58,9 +64,20 @@ def length_of_the_fit(name: str, value: Any) -> str:
     return f"{name}: a schedule is as long as its fit; type {trainer}={value}"
 
 
-@cache
 def parameters(target: str) -> tuple[str, ...] | None:
     """The names that a class or a function takes; None: any, or its source does not say."""
+    found = _signature(target)
+    return None if found is None else tuple(found)
+
+
+def required(target: str) -> list[str]:
+    """Those of them that must be given."""
+    return [name for name, needed in (_signature(target) or {}).items() if needed]
+
+
+@cache
+def _signature(target: str) -> dict[str, bool] | None:
+    """The names that a class or a function takes, and which of them must be given."""
     module, _, name = target.rpartition(".")
     if not _is_read(module.partition(".")[0]):
         return None
@@ -84,15 +101,21 @@ def _is_read(package: str) -> bool:
     return not any(path in at.parents for path in installed)
 
 
-def _taken(module: str, node: ast.stmt) -> tuple[str, ...] | None:
+def _taken(module: str, node: ast.stmt) -> dict[str, bool] | None:
     if isinstance(node, ast.FunctionDef):
         return _names(node.args)
-    if not isinstance(node, ast.ClassDef) or node.decorator_list:  # a dataclass has no __init__
+    if not isinstance(node, ast.ClassDef):
         return None
+    if node.decorator_list:  # a dataclass has no __init__
+        fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+        alone = not node.bases and "dataclass" in ast.unparse(node.decorator_list[0])
+        return {ast.unparse(each.target): each.value is None for each in fields} if alone else None
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__new__"):
+            if "overload" in map(ast.unparse, item.decorator_list):
+                continue
             names = _names(item.args)
-            return names[1:] if names else None
+            return names and dict([*names.items()][1:])
     for base in node.bases:
         found = defined(module, base.id) if isinstance(base, ast.Name) else None
         if found and (names := _taken(*found)) is not None:
@@ -100,11 +123,14 @@ def _taken(module: str, node: ast.stmt) -> tuple[str, ...] | None:
     return None
 
 
-def _names(arguments: ast.arguments) -> tuple[str, ...] | None:
+def _names(arguments: ast.arguments) -> dict[str, bool] | None:
     if arguments.kwarg:
         return None
-    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return tuple(each.arg for each in listed)
+    listed = [*arguments.posonlyargs, *arguments.args]
+    without = len(listed) - len(arguments.defaults)
+    found = {each.arg: place < without for place, each in enumerate(listed)}
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return found | {each.arg: default is None for each, default in pairs}
 
 
 def defined(module: str, name: str, depth: int = 5) -> tuple[str, ast.stmt] | None:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kd_research.configuration.schedule_checks import schedule_problems
-from kd_research.configuration.values import is_number
+from kd_research.configuration.schedule_checks import schedule_problems, too_long
+from kd_research.configuration.values import is_count, is_number
 
 KEYS = ("epochs", "of", "within", "weights", "ce_weight", "learns", "lr", "scheduler")
 NAME = re.compile(r"[a-z]\w{0,39}")  # of a folder, and part of a cost's name
@@ -52,20 +52,25 @@ def stage_problems(whole: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(stages, Mapping):
         yield f"loss.stages must be a mapping of names to stages, got {stages!r}; try {TRY}"
         return
+    trainer = whole.get("trainer") or {}
+    epochs: Any = trainer.get("max_epochs")
     found = [text for name, each in stages.items() for text in _problems(str(name), each, loss)]
     yield from found
+    if not found and is_count(epochs):
+        for name, stage in stages.items():
+            warmup = (stage.get("scheduler") or {}).get("warmup", 0)
+            if 0 < (length := stage_epochs(stage, epochs)) <= warmup:
+                yield too_long(warmup, length, f"loss.stages.{name}.", "of the stage")
     if loss.get("text"):
         yield (
             f"loss.stages ({', '.join(map(str, stages))}) and loss.text do not go together: text "
             "is drawn for one training; type '~loss.stages', or leave loss.text out"
         )
-    trainer = whole.get("trainer") or {}
     if trainer.get("strategy") == "fsdp":
         yield (
             "loss.stages needs weights that each process has whole, got trainer.strategy=fsdp; "
             "type trainer.strategy=ddp"
         )
-    epochs = trainer.get("max_epochs")
     if (
         not found
         and isinstance(epochs, int)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kd_research.configuration.values import is_number
 from kd_research.records.measures import unknown
 
 SELECTIONS = ("last epoch", "best on test", "best on validation", "unknown")
@@ -51,7 +52,7 @@ def row_problems(at: str, label: str, row: Mapping[str, Any], rows: Mapping[str,
         expected = {}
     for name, value in (expected or {}).items():
         problems += [f"{at}.expected: {said}" for said in [unknown(name)] if said]
-        problems += _number(f"{at}.expected.{name}", value, least=None)
+        problems += _published(f"{at}.expected.{name}", value)
     return [*problems, *_shared_problems(at, row, expected)]
 
 
@@ -84,7 +85,9 @@ def _best_of_problems(at: str, stated: Any, rows: Mapping[str, Any]) -> Iterator
         yield f"{at} needs {needs}, got {stated!r}"
         return
     named, expected = stated.get("rows"), stated.get("expected")
-    if not (stated.get("text") and isinstance(named, list) and isinstance(expected, Mapping)):
+    if not (
+        stated.get("text") and isinstance(named, list) and named and isinstance(expected, Mapping)
+    ):
         yield f"{at} needs {needs}, got {dict(stated)!r}"
         return
     yield from _no_rows(f"{at}.rows", named, rows)
@@ -93,7 +96,7 @@ def _best_of_problems(at: str, stated: Any, rows: Mapping[str, Any]) -> Iterator
             yield f"{at}.expected: {said}"
         elif not str(name).startswith("test_"):
             yield f"{at}.expected.{name} is not of test, on which what validation chose is measured"
-        yield from _number(f"{at}.expected.{name}", value, least=None)
+        yield from _published(f"{at}.expected.{name}", value)
     if stated.get("tolerance") is not None:
         yield from _number(f"{at}.tolerance", stated["tolerance"])
 
@@ -166,19 +169,26 @@ def question_problems(questions: Any, rows: Mapping[str, Any]) -> Iterator[str]:
             yield f"{at} needs {needs}, got {question!r}"
             continue
         pairs = question.get("differences") or {}
+        lists = {key: question.get(key) or [] for key in ("rows", "values")}
+        wrong = [key for key, given in lists.items() if not isinstance(given, list)]
+        if wrong or not isinstance(pairs, Mapping):
+            yield from (f"{at}.{key} must be a list, got {lists[key]!r}" for key in wrong)
+            if not isinstance(pairs, Mapping):
+                yield f"{at}.differences must be {{name: [row, other row]}}, got {pairs!r}"
+            continue
         compares = bool(pairs and question.get("metric"))
         if not question.get("text") or not (
             compares or (question.get("rows") and question.get("values"))
         ):
             yield f"{at} needs {needs}"
-        measures = [question.get("metric"), *(question.get("values") or ())]
+        measures = [question.get("metric"), *lists["values"]]
         for said in filter(None, (unknown(name) for name in measures if name)):
             yield f"{at}: {said}"
         wrong = [name for name, pair in pairs.items() if not _is_pair(pair)]
         if wrong:
             yield f"{at}.differences.{wrong[0]} must be two rows, as in [distilled, plain]"
         both = [row for pair in pairs.values() if _is_pair(pair) for row in pair]
-        yield from _no_rows(at, [*(question.get("rows") or ()), *both], rows)
+        yield from _no_rows(at, [*lists["rows"], *both], rows)
 
 
 def budget_problems(budget: Any) -> Iterator[str]:
@@ -190,7 +200,7 @@ def budget_problems(budget: Any) -> Iterator[str]:
         at = f"sweep.budget.{name}"
         if name not in ("epochs", "data"):
             yield f"{at} does not exist; a budget has epochs and data"
-        elif isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        elif not is_number(share, above=0) or share > 1:
             yield f"{at} is a share, above 0 and at most 1, got {share!r}; try {at}=0.1"
 
 
@@ -209,10 +219,17 @@ def _shared_problems(at: str, stated: Mapping[str, Any], expected: Any) -> Itera
 
 
 def _number(at: str, value: Any, least: float | None = 0) -> Iterator[str]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         yield f"{at} must be a number, got {value!r}"
     elif least is not None and value < least:
         yield f"{at} must be >= {least}, got {value!r}"
+
+
+def _published(at: str, value: Any) -> Iterator[str]:
+    """Of a published value: an accuracy is a share, where papers have percent."""
+    yield from _number(at, value, least=None)
+    if at.endswith("accuracy") and is_number(value) and not 0 <= value <= 1:
+        yield f"{at} is a share from 0 to 1, got {value!r}; try {at}={value / 100:g}"
 
 
 def _no_rows(at: str, named: Sequence[Any], rows: Mapping[str, Any]) -> Iterator[str]:

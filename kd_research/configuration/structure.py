@@ -25,6 +25,8 @@ SECTIONS = (
     *("dataset.source", "dataset.augment", "dataset.splits", "dataset.words", "teacher.dataset"),
     *("teacher.optimizer", "teacher.scheduler", "teacher.loss", "teacher.trainer", "teacher.view"),
     *("student.view", "student.adapter", "student.pretraining", "optimizer.groups"),
+    *("teacher.optimizer.groups", "teacher.members", "teacher.assistants"),
+    *(f"student.pretraining.{part}" for part in ("optimizer", "scheduler", "trainer", "dataset")),
     *("loss.stages", "loss.text", "trainer", "soft_targets", "efficiency", "text_evaluation"),
     *("transfer", "tracking", "pool", "sampler"),
 )

@@ -1,7 +1,9 @@
-"""Numbers outside the range that a class of ours states for them, found in its source.
+"""Values that are none that a class of ours takes, found in its source: of its parameters' types.
 
-A range is part of a parameter's type, as in `Annotated[float, "in [0, 1]"]` or one of the names
-that `kd_research.interfaces` gives such types. Nothing is imported for it, as in `signatures.py`.
+A range is part of a type, as in `Annotated[float, "in [0, 1]"]` or one of the names that
+`kd_research.interfaces` gives such types. A number may also be any, and a value a truth value or a
+list, as `Sequence[float]`; of other types nothing is said. Nothing is imported for it, as in
+`signatures.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from kd_research.configuration.signatures import READ, defined, parsed, source
-from kd_research.configuration.values import is_number
+from kd_research.configuration.values import is_number, is_whole
 
 INTERFACES = "kd_research.interfaces"
 GENERATION = "kd_research.generation.settings.GenerationConfig"  # of a key `generation`
 WITHIN = re.compile(r"in ([\[(])(\S+), (\S+)([\])])")
 Parameter = tuple[str, ast.expr | None, ast.expr | None]  # its name, type and default
 ANNOTATED = re.compile(r"Annotated\[(float|int), '([^']+)'\]")
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
 
 
 class Range(NamedTuple):
@@ -51,8 +53,8 @@ class Range(NamedTuple):
         sign, least = self.text.split()
         return bool(value > float(least) if sign == ">" else value >= float(least))
 
-    def example(self) -> Any:
-        """A number that it may be."""
+    def example(self, value: Any = None) -> Any:
+        """A number that it may be, whatever was given."""
         if self.default is not None:
             return self.default
         return next(value for value in (1, 0, 0.5) if self.holds(value))
@@ -60,6 +62,56 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         null = ", or null" if self.or_null else ""
         return f"{'a whole number ' if self.whole else ''}{self.text}{null}"
+
+
+class Kind(NamedTuple):
+    """What a value may be that has no range: one of some types.
+
+    Attributes:
+        types: as annotations have them: "float", "Sequence[str]", "> 0", "None".
+    """
+
+    types: tuple[str, ...]
+
+    def holds(self, value: Any) -> bool:
+        """Whether this is such a value."""
+        return any(_is_of(value, each) for each in self.types)
+
+    def example(self, value: Any) -> Any:
+        """What may have been meant: a list of that one; else any such value."""
+        for each in self.types:
+            wanted = LISTS.get(each, ("", ""))
+            if wanted[0] and _is_of(str(value) if wanted[0] == "str" else value, wanted[0]):
+                return f"[{value}]"
+        return next(EXAMPLES[each] for each in self.types if each in EXAMPLES)
+
+    def __str__(self) -> str:
+        return ", or ".join(NAMES.get(each, LISTS.get(each, ("", ""))[1]) for each in self.types)
+
+
+# A type, as an annotation has it: of what it is a list, and how that is called.
+LISTS = {
+    "Sequence[str]": ("str", "a list of names"),
+    "Sequence[float]": ("float", "a list of numbers"),
+    "Sequence[int]": ("int", "a list of whole numbers"),
+}
+NAMES = {"float": "a number", "int": "a whole number", "bool": "true or false", "None": "null"}
+NAMES |= {"str": "a text"}
+EXAMPLES = {"float": "1", "int": "1", "bool": "true", "Sequence[float]": "[1]"}
+EXAMPLES |= {"Sequence[int]": "[1]", "Sequence[str]": "[NAME]", "None": "null"}
+
+
+def _is_of(value: Any, kind: str) -> bool:
+    if kind in LISTS:
+        own = LISTS[kind][0]
+        return isinstance(value, list | tuple) and all(_is_of(each, own) for each in value)
+    if kind == "None":
+        return value is None
+    if kind == "str":
+        return isinstance(value, str)
+    if kind == "bool":
+        return isinstance(value, bool)
+    return is_whole(value) if kind == "int" else is_number(value)
 
 
 TOKENS = {"num_virtual_tokens": Range(">= 1", whole=True)}
@@ -75,9 +127,9 @@ OTHERS = {  # of packages, whose sources do not say it
 
 
 def range_problems(stated: Any, resolved: Any) -> Iterator[str]:
-    """The numbers of a configuration that are none that their class takes, a line each.
+    """The values of a configuration that are none that their class takes, a line each.
 
-    A number that is another key's value is told by that key's name, which is what somebody typed.
+    A value that is another key's value is told by that key's name, which is what somebody typed.
 
     Args:
         stated: the configuration, its references not resolved.
@@ -86,15 +138,18 @@ def range_problems(stated: Any, resolved: Any) -> Iterator[str]:
     seen = set()
     for at, text, value, allowed in _limited(stated, resolved, ""):
         key = _typed(stated, at, text)
+        if value is None and key == "dataset.input_shape":  # text: it is said of the model
+            continue
         if key not in seen and not allowed.holds(value):
             seen.add(key)
-            yield f"{key} must be {allowed}, got {value!r}; try {key}={allowed.example()}"
+            yield f"{key} must be {allowed}, got {value!r}; try {key}={allowed.example(value)}"
 
 
 def _typed(stated: Any, key: str, text: Any) -> str:
     """The key whose value this is, through all that only refers to it."""
     while isinstance(text, str) and (refers := REFERENCE.fullmatch(text)):
-        key, text = refers[1], stated
+        above = key.split(".")[: -len(refers[1])] if refers[1] else []  # ${..x} is of one above
+        key, text = ".".join([*above, refers[2]]), stated
         for part in key.split("."):
             text = text.get(part) if isinstance(text, Mapping) else None
     return key
@@ -102,8 +157,8 @@ def _typed(stated: Any, key: str, text: Any) -> str:
 
 def _limited(
     stated: Any, resolved: Any, at: str, kind: str = ""
-) -> Iterator[tuple[str, Any, Any, Range]]:
-    """The numbers that have a range: their keys, what stands there, their values, the ranges."""
+) -> Iterator[tuple[str, Any, Any, Range | Kind]]:
+    """The values whose kind is known: their keys, what stands there, their values, the kinds."""
     if isinstance(resolved, list):
         for index, each in enumerate(resolved):
             own = stated[index] if isinstance(stated, list) else None
@@ -114,15 +169,15 @@ def _limited(
     for key, value in resolved.items():
         own = stated.get(key) if isinstance(stated, Mapping) else None
         name = f"{at}.{key}".lstrip(".")
-        if isinstance(value, Mapping | list):
+        if isinstance(value, Mapping) or (isinstance(value, list) and key not in known):
             yield from _limited(own, value, name, GENERATION if key == "generation" else "")
         elif key in known:
             yield name, own, value, known[key]
 
 
 @cache
-def ranges(target: str) -> dict[str, Range]:
-    """Of the parameters of a class, or of the fields of a dataclass, those that have a range."""
+def ranges(target: str) -> Mapping[str, Range | Kind]:
+    """Of the parameters of a class, or of the fields of a dataclass, those of a known kind."""
     module, _, name = target.rpartition(".")
     if module.partition(".")[0] != READ[0]:
         return OTHERS.get(target, {})
@@ -150,23 +205,23 @@ def _arguments(arguments: ast.arguments) -> list[Parameter]:
     return [(each.arg, each.annotation, default) for each, default in pairs]
 
 
-def _stated(pairs: Iterable[Parameter]) -> dict[str, Range]:
+def _stated(pairs: Iterable[Parameter]) -> dict[str, Range | Kind]:
     found = {name: _range(kind, default) for name, kind, default in pairs if kind is not None}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _range(kind: ast.expr, default: ast.expr | None) -> Range | None:
-    """What an annotation says: one range, perhaps or None; nothing of other types."""
+def _range(kind: ast.expr, default: ast.expr | None) -> Range | Kind | None:
+    """What an annotation says: one range, perhaps or None, or known types; nothing of others."""
     options = [kind]
     while isinstance(options[0], ast.BinOp):
         options[:1] = [options[0].left, options[0].right]
     or_null = any(isinstance(one, ast.Constant) and one.value is None for one in options)
     texts = [ast.unparse(one) for one in options if not isinstance(one, ast.Constant)]
-    if len(texts) != 1:
-        return None
-    found = ANNOTATED.fullmatch(_aliases().get(texts[0], texts[0]))
+    found = ANNOTATED.fullmatch(_aliases().get(texts[0], texts[0])) if len(texts) == 1 else None
     if found is None:
-        return None
+        known = {"str", *LISTS, *EXAMPLES}
+        types = (*texts, *["None"] * or_null)
+        return Kind(types) if set(types) <= known and texts != ["str"] else None
     value = default.value if isinstance(default, ast.Constant) else None
     return Range(found[2], found[1] == "int", or_null, value)
 

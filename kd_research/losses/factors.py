@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, NotNegative, Output, Positive
 from kd_research.losses.maps import (
     VectorNorm,
     conv1x1,
@@ -41,7 +41,7 @@ class FactorTransfer(nn.Module):
         self,
         student_layers: Sequence[str],
         teacher_layers: Sequence[str],
-        rate: float,
+        rate: Positive,
     ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers, most=1)
@@ -101,7 +101,9 @@ class ActivationBoundaries(nn.Module):
         margin: the paper's 1.
     """
 
-    def __init__(self, student_layers: Sequence[str], teacher_layers: Sequence[str], margin: float):
+    def __init__(
+        self, student_layers: Sequence[str], teacher_layers: Sequence[str], margin: NotNegative
+    ):
         super().__init__()
         self.student_layers, self.teacher_layers = paired(student_layers, teacher_layers)
         self.margin = float(margin)

@@ -109,7 +109,7 @@ class Plan:
         typed = {item.key_or_group for item in overrides} | set(own)
         self.notes, wrong = stated.refine(self.composition, nested if expressions else {}, typed)
         self.space = list(self.composition.space)
-        problems += wrong + self._problems()
+        problems += wrong + self._problems(bool(row_problems))
         settings: Any = OmegaConf.to_container(self.config.sweep, resolve=True)
         lists = {key: settings.get(key) for key in ("start_from", "constraints")}
         lists = {key: found if isinstance(found, list) else [] for key, found in lists.items()}
@@ -149,7 +149,7 @@ class Plan:
         """What is tried before the sampler is asked, each with whose it is."""
         return list(zip(self.start_from, self.origins, strict=True))
 
-    def _problems(self) -> list[str]:
+    def _problems(self, told_of_rows: bool) -> list[str]:
         problems: list[str] = []
         launcher = self.composition.master.hydra.runtime.choices.get("hydra/launcher", "basic")
         if launcher != "basic" and not str(self.config.pool._target_).endswith("LauncherPool"):
@@ -164,7 +164,9 @@ class Plan:
                 problems += error.problems
         if "dataset" not in unsaid:
             problems += missing_files(self.config.dataset)
-        if not self.space:
+        if not self.space and "rows" in self.config.sweep:
+            problems += [f"sweep.rows is empty; try {fixed_rows.EXAMPLE}"] * (not told_of_rows)
+        elif not self.space:
             problems.append(
                 "the search space is empty: give sweep.space, or keys in sweep syntax such as "
                 "loss.temperature=interval(1,20)"

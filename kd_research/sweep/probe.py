@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from kd_research.configuration.config import ConfigError, check
 from kd_research.configuration.constraints import Constraint
 from kd_research.configuration.rows import ROW_KEY
 from kd_research.configuration.teacher_content import INHERITED, teacher_content
+from kd_research.data.files import missing_files
 from kd_research.sweep.composition import Composition, exists, part_of
 from kd_research.sweep.space import Dimension, Value
 
+FILES = ("root", "path", "config_name", "splits")  # what says which files a data set has
 # Optuna's samplers by what they do with what they are told.
 COUNTING = ("BruteForceSampler",)  # every point once
 DEAF = (*COUNTING, "RandomSampler", "QMCSampler")  # hear no limits
@@ -30,6 +33,7 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
         known: what is wrong with the configuration without it.
     """
     problems: list[str] = []
+    seen: set[str] = set()
     for dimension in composition.space:
         at, key = home(composition, dimension), dimension.config_key
         if at is None:
@@ -38,12 +42,18 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
         unsaid = open_parts([each for each in composition.space if each is not dimension])
         for value in dimension.probes():
             try:
-                check(composition.compose({**at, dimension.key: value}), unsaid)
+                composed = composition.compose({**at, dimension.key: value})
+                if dimension.key == ROW_KEY:  # it may name the data
+                    dataset: Any = OmegaConf.to_container(composed.dataset, resolve=True)
+                    of_files = repr([dataset.get(key) for key in FILES])
+                    problems += missing_files(dataset) if of_files not in seen else []
+                    seen.add(of_files)
+                check(composed, unsaid)
             except ConfigError as error:
                 new = [line for line in error.problems if line not in known]
                 problems += [f"in the search space: {line}" for line in new]
             except Exception as error:  # Hydra's and OmegaConf's own types
-                text = str(error).strip().splitlines()[0]
+                text = _no_choice(composition, error) or str(error).strip().splitlines()[0]
                 problems.append(f"in the search space: {key}={value}: {text}")
         if counts_all(composition) and dimension.is_continuous:
             problems.append(
@@ -51,6 +61,18 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
                 f"end of them; try {key}=choice(...) or range(...), or sampler=tpe"
             )
     return problems
+
+
+def _no_choice(composition: Composition, error: Exception) -> str | None:
+    """Said where a row chooses what a group has not; None elsewhere."""
+    found = re.search(r"Could not find '([^']+)/([^'/]+)'", str(error))
+    if found is None:
+        return None
+    group, name = found.groups()
+    choices = composition.loader.get_group_options(group)
+    close = difflib.get_close_matches(name, choices, n=1)
+    hint = f"did you mean {group}: {close[0]}? " if close else ""
+    return f"there is no {group} {name!r}; {hint}choices: {', '.join(choices)}"
 
 
 def open_parts(space: Sequence[Dimension]) -> set[str]:

@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import nn
 
+from kd_research.configuration.schedule_checks import WHICH, group_problems
+
 Groups = Mapping[str, Mapping[str, Any]]
-WHICH = ("paths", "vectors")  # what says whom a group takes; the rest are settings
 
 
 def check_settings(groups: Groups, factory: Callable[..., Any]) -> None:
@@ -32,38 +33,9 @@ def check_settings(groups: Groups, factory: Callable[..., Any]) -> None:
     Raises:
         ValueError: a group is none, or sets what the optimizer has not; all problems at once.
     """
-    known = inspect.signature(getattr(factory, "func", factory)).parameters
-    settings = [name for name in known if name not in ("params", "defaults")]
-    problems = []
-    for name, group in groups.items():
-        at = f"optimizer.groups.{name}"
-        if not isinstance(group, Mapping):
-            problems.append(
-                f"{at} must be a mapping, got {group!r}; try {at}={{paths:[head.*],lr:0.01}}"
-            )
-            continue
-        paths = group.get("paths", [])
-        if isinstance(paths, str) or not all(isinstance(path, str) for path in paths):
-            problems.append(
-                f"{at}.paths must be a list of patterns, got {paths!r}; try {at}.paths=[head.*]"
-            )
-        if not isinstance(group.get("vectors", False), bool):
-            problems.append(
-                f"{at}.vectors must be true or false, got {group['vectors']!r}; "
-                f"try {at}.vectors=true"
-            )
-        if not paths and not group.get("vectors"):
-            problems.append(
-                f"{at} does not say whom it takes; type {at}.paths=[head.*], or {at}.vectors=true "
-                "for norms and biases"
-            )
-        unknown = [key for key in group if key not in (*WHICH, *settings)]
-        if unknown:
-            problems.append(
-                f"{at} has {', '.join(unknown)}, which the optimizer has not; there are: "
-                f"{', '.join([*WHICH, *settings])}"
-            )
-    if problems:
+    taken = inspect.signature(getattr(factory, "func", factory)).parameters
+    known = [name for name in taken if name != "defaults"]
+    if problems := list(group_problems(groups, taken=known)):
         raise ValueError("\n".join(problems))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import Compose, composed, plain
 
-from kd_research.configuration.config import ConfigError
+from kd_research.configuration.config import ConfigError, check
 from kd_research.losses.objective import Objective
 from kd_research.models.gpt import GPT
 from kd_research.teacher.stated import optimizer_of
@@ -128,3 +128,30 @@ def test_a_wrong_group_is_told_before_the_teacher_is_trained(
     with pytest.raises(ConfigError, match="optimizer.groups.mine") as found:
         Parts(plain(tiny(f"+optimizer.groups.mine={group}")))
     assert told in str(found.value)
+
+
+def test_all_that_is_wrong_with_groups_is_told_before_torch_is_imported(tiny: Compose) -> None:
+    typed = {
+        "optimizer.groups.a": "{paths:null,lr:1}",
+        "optimizer.groups.b": "{paths:[head.*],weight_decay:null,betas:3}",
+        "optimizer.groups.c": "{vectors:true,weight_decay:-1}",
+        "teacher.optimizer.groups.d": "{paths:head,rate:1}",
+        "teacher.optimizer.groups.e": "7",
+    }
+    with pytest.raises(ConfigError) as found:
+        check(tiny(*(f"+{key}={value}" for key, value in typed.items())))
+    for text in (
+        "optimizer.groups.a.paths must be a list of patterns, got None",
+        "optimizer.groups.b.weight_decay must be at least 0, got None",
+        "optimizer.groups.b.betas must be two numbers, at least 0 and below 1, got 3",
+        "optimizer.groups.c.weight_decay must be at least 0, got -1",
+        "teacher.optimizer.groups.d.paths must be a list of patterns, got 'head'; try "
+        "teacher.optimizer.groups.d.paths=[head]",
+        "teacher.optimizer.groups.d has rate, which the optimizer has not; there are: paths",
+        "teacher.optimizer.groups.e must be a mapping, got 7",
+    ):
+        assert text in found.value.problems or any(p.startswith(text) for p in found.value.problems)
+    slow = "{paths:[head.*],momentum:0}"
+    keys = ["optimizer=sgd", "optimizer.nesterov=true", f"+optimizer.groups.a={slow}"]
+    with pytest.raises(ConfigError, match=r"groups\.a\.nesterov needs a momentum and no dampening"):
+        check(tiny(*keys))
