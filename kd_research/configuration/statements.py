@@ -113,7 +113,8 @@ def _claim_problems(at: str, claim: Any, rows: Mapping[str, Any]) -> Iterator[st
         else:
             yield from _no_rows(f"{at}.{key}", named, rows)
     compares = bool(claim.get("better") and claim.get("worse"))
-    alike = bool(claim.get("similar")) and claim.get("tolerance") is not None
+    similar = claim.get("similar")
+    alike = isinstance(similar, list) and len(similar) > 1 and claim.get("tolerance") is not None
     if not (claim.get("text") and claim.get("metric")) or compares == alike:
         yield f"{at} needs {needs}"
     if claim.get("metric") and (said := unknown(claim["metric"])):

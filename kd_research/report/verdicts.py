@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
@@ -57,8 +58,9 @@ def claim_verdict(
     """Of a statement about rows; `groups` is label -> the metric of each of `num_seeds` seeds.
 
     `better` rows must each have a better mean than each of `worse`, by more than the 95 % interval
-    of the difference (Welch), and be at most `factor` times it if that is given; `similar` ones
-    must lie within `tolerance` of each other.
+    of the difference (Welch), and be at most `factor` times it if that is given; of `similar` ones
+    each difference must lie within `tolerance` with that interval. What an interval leaves open,
+    though the means say the opposite, is undecided.
     """
     labels = [label for key in ("better", "worse", "similar") for label in claim.get(key) or ()]
     missing = [label for label in labels if not groups.get(label)]
@@ -70,14 +72,9 @@ def claim_verdict(
         return f"{UNFINISHED}: {counts} seeds"
     metric = claim["metric"]
     if claim.get("similar"):
-        means = [fmean(groups[label]) for label in claim["similar"]]
-        spread = max(means) - min(means)
-        held = spread <= claim["tolerance"]
-        said = REPRODUCED if held else NOT_REPRODUCED
-        apart, allowed = (_value(metric, each) for each in (spread, claim["tolerance"]))
-        return f"{said}: the means differ by {apart} at most (tolerance {allowed})"
+        return _similar(claim, [groups[label] for label in claim["similar"]])
     sign = 1 if larger_is_better(metric) else -1
-    worst, unclear = [], []
+    worst, unclear, reverse = [], [], False
     for good in claim["better"]:
         for bad in claim["worse"]:
             gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
@@ -88,12 +85,15 @@ def claim_verdict(
             missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
             if missed:
                 text += f", {fmean(groups[good]) / fmean(groups[bad]):.2f} times (at most {factor})"
-            if gain <= 0 or missed:
+            if missed or gain <= -(width or 0.0):
                 worst.append(text)
             elif width is None or gain <= width:
                 unclear.append(text)
+                reverse = reverse or gain <= 0
     if worst:
         return f"{NOT_REPRODUCED}: {'; '.join(worst)}"
+    if unclear and reverse:
+        return f"{UNDECIDED}: {'; '.join(unclear)}"
     if unclear:
         return f"same direction, but not beyond the interval: {'; '.join(unclear)}"
     return REPRODUCED
@@ -102,6 +102,22 @@ def claim_verdict(
 def _value(metric: str, value: float, sign: str = "") -> str:
     """A difference for people: of fractions in points, as percent."""
     return f"{100 * value:{sign}.2f}%" if is_fraction(metric) else f"{value:{sign}.4g}"
+
+
+def _similar(claim: Mapping[str, Any], groups: Sequence[tuple[float, ...]]) -> str:
+    """Whether all differences of two rows are within the tolerance, with their whole intervals."""
+    gaps = [
+        (abs(fmean(one) - fmean(other)), _half_width(one, other))
+        for one, other in combinations(groups, 2)
+    ]
+    gap, width = max(gaps, key=lambda each: each[0] + (each[1] or 0.0))
+    tolerance = claim["tolerance"] + 1e-12
+    held = gap + (width or 0.0) <= tolerance
+    failed = any(each - (half or 0.0) > tolerance for each, half in gaps)
+    said = REPRODUCED if held else NOT_REPRODUCED if failed else UNDECIDED
+    apart, allowed = (_value(claim["metric"], each) for each in (gap, claim["tolerance"]))
+    spread = "" if width is None else f" ± {_value(claim['metric'], width)} (95 %)"
+    return f"{said}: the means differ by {apart}{spread} at most (tolerance {allowed})"
 
 
 def half_width(found: tuple[float, ...]) -> float | None:

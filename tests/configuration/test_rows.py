@@ -150,6 +150,7 @@ def test_questions_name_rows_that_there_are() -> None:
         ("sweep.paper={selection:last_epoch}", "sweep.paper.selection must be one of last epoch"),
         ("sweep.paper={claims:[{text:a,metric:val_nll,better:[soft]}]}", "claims[0] needs text"),
         ("sweep.paper={claims:[{text:a,metric:x,similar:[y],tolerance:1}]}", "no row y"),
+        ("sweep.paper={claims:[{text:a,metric:x,similar:[soft],tolerance:1}]}", "[0] needs text"),
     ],
 )
 def test_what_a_report_could_not_read_is_told_before_anything(given: str, problem: str) -> None:

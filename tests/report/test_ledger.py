@@ -80,7 +80,10 @@ def test_claims_need_every_row_and_more_than_the_interval() -> None:
     assert claim_verdict(claim, {"a": (1.0,)}) == "not run: b"
     same = {"metric": "test_errors", "similar": ["a", "b"], "tolerance": 5}
     assert claim_verdict(same, far).startswith("not reproduced")
-    assert claim_verdict(same, near).startswith("reproduced")
+    assert claim_verdict(same, near).startswith("undecided: the means differ by 1.667 ± ")
+    assert claim_verdict({**same, "tolerance": 20}, near).startswith("reproduced")
+    swapped = {"a": near["b"], "b": near["a"]}
+    assert claim_verdict(claim, swapped).startswith("undecided: a against b: -1.667 ± ")
 
 
 def write(directory: Path, **changes: Any) -> None:
