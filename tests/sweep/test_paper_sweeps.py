@@ -69,9 +69,7 @@ class Nets:
 
 @cache
 def plan_of(paper: str) -> Plan:
-    command = (ROOT / "sweeps" / "papers" / f"{paper}.yaml").read_text().splitlines()[1]
-    root = ["dataset.root=data"] if "dataset.root=" in command else []
-    return make_plan(f"+sweeps=papers/{paper}", *root)
+    return make_plan(f"+sweeps=papers/{paper}")
 
 
 def pair_of(overrides: dict[str, Any]) -> str:
