@@ -25,9 +25,7 @@ def test_every_row_composes_and_the_page_tells_of_each(
         (tmp_path / run).mkdir()
         (tmp_path / run / "weights.pt").touch()
     save(teacher, tmp_path / "teacher" / CONFIG_NAME)
-    plan = make_plan(
-        f"+sweeps={NAME}", "base=base", f"teacher.run={tmp_path / 'teacher'}", "dataset.root=data"
-    )
+    plan = make_plan(f"+sweeps={NAME}", "base=base", f"teacher.run={tmp_path / 'teacher'}")
     page = (ROOT / "docs" / "reproductions" / f"{NAME}.md").read_text()
     trained = {}
     for label in plan.rows:

@@ -94,7 +94,10 @@ def test_a_run_s_student_with_a_view_teaches_with_it(tiny: Compose, tmp_path: Pa
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("student.view={sise: [4, 4]}", "student.view must be null or some of channels, crop"),
+        (
+            "student.view={sise: [4, 4]}",
+            "student.view must be null or some of channels, col",
+        ),
         ("teacher.view=7", "teacher.view is a mapping of settings, got 7; type teacher.view.SETT"),
     ],
 )
