@@ -13,16 +13,19 @@ sweeps share them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
+from torch import nn
 
 from kd_research.data.module import DataModule
 from kd_research.models.ensemble import Ensemble
+from kd_research.models.headless import cut_vocabulary
 from kd_research.records.record import read_record
 from kd_research.teacher import train as teachers
+from kd_research.teacher.stated import model_of, own_dataset
 from kd_research.training.distill import freeze
 
 log = logging.getLogger(__name__)
@@ -31,12 +34,35 @@ CUTS = ("split_seed", "val_fraction", "test_fraction")
 PARTS = ("dataset", "optimizer", "scheduler", "trainer", "seed")  # of student.pretraining
 
 
-def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
+def stand_in(config: Mapping[str, Any], data: DataModule) -> nn.Module:
+    """The last net of the chain as it is before any training, to try a loss on.
+
+    Args:
+        config: the whole resolved configuration.
+        data: the student's.
+    """
+    recipe = config["teacher"]
+    members = (recipe.get("members") or {}).values()
+    recipes = [{**recipe, **changes} for changes in members] or [recipe]
+    if assistants := list((recipe.get("assistants") or {}).values()):
+        recipes, members = [{**recipe, "model": assistants[-1]}], ()
+    dataset = own_dataset(config)
+    nets = [model_of(each, dataset) for each in recipes]
+    if data.train.labels.ndim == 2:
+        for net in nets:
+            cut_vocabulary(net, data.num_classes)
+    return Ensemble(nets) if members else nets[0]
+
+
+def obtain(
+    config: Mapping[str, Any], data: DataModule, before: Callable[[], None] = lambda: None
+) -> teachers.Teacher:
     """The last teacher of the chain.
 
     Args:
         config: the whole resolved configuration.
         data: the data set.
+        before: called before a net of the chain is trained, where one is.
 
     Raises:
         ValueError: a checkpoint does not fit its model, or the loss does not fit an assistant.
@@ -50,17 +76,20 @@ def obtain(config: Mapping[str, Any], data: DataModule) -> teachers.Teacher:
 
     members = recipe.get("members") or {}
     if members:
-        parts = [teachers.obtain(with_changes(changes), data) for changes in members.values()]
+        parts = [
+            teachers.obtain(with_changes(changes), data, before=before)
+            for changes in members.values()
+        ]
         module = freeze(Ensemble(part.module for part in parts))
         folder = Path(config["output_dir"]) / "teachers"
         models = [part.model for part in parts]
         teacher = teachers.Teacher(module, teachers.fingerprint(module), folder, models)
     else:
-        teacher = teachers.obtain(config, data)
+        teacher = teachers.obtain(config, data, before=before)
     for position, model in enumerate((recipe.get("assistants") or {}).values(), start=1):
         # Another seed: a born-again network must not start from its teacher's first weights.
         changes = {"model": model, "checkpoint": None, "seed": recipe["seed"] + position}
-        teacher = teachers.obtain(with_changes(changes), data, taught_by=teacher)
+        teacher = teachers.obtain(with_changes(changes), data, teacher, before)
     return teacher
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,10 @@ def build_batch(data: DataModule) -> Batch:
 
 
 def obtain(
-    config: Mapping[str, Any], data: DataModule, taught_by: Teacher | None = None
+    config: Mapping[str, Any],
+    data: DataModule,
+    taught_by: Teacher | None = None,
+    before: Callable[[], None] = lambda: None,
 ) -> Teacher:
     """The configured teacher: loaded from its checkpoint, or from its folder, or trained now.
 
@@ -108,6 +111,7 @@ def obtain(
         data: the student's data set; the teacher's own too, but for what `teacher.dataset` says.
         taught_by: its own teacher, from which it is distilled by the configuration's `loss`; None
             trains it on the labels alone.
+        before: called before it is trained, where it is.
 
     Raises:
         ValueError: the given checkpoint does not fit the model, or the loss does not.
@@ -154,6 +158,8 @@ def obtain(
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     directory = Path(config["output_dir"]) / "teachers" / f"{data.name}-{key}"
     path = directory / WEIGHTS_NAME
+    if not path.exists() and options["max_epochs"]:
+        before()
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / "lock"):
         if path.exists():

@@ -37,14 +37,21 @@ from kd_research.teacher.other_tokenizer import (
     other_tokenizer,
     refuse_other_tokenizer,
 )
-from kd_research.training.distill import Distiller, OptimizerFactory
-from kd_research.training.groups import Groups, check_paths
+from kd_research.training.distill import Distiller
+from kd_research.training.groups import check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.on_policy import StudentText
-from kd_research.training.schedules import Schedule
 from kd_research.transfer.replace import is_made, without_examples
 from kd_research.trial import known_once
-from kd_research.trial.parts import make, make_data, make_student, tell_random_base, with_adapter
+from kd_research.trial.parts import (
+    make,
+    make_data,
+    make_distiller,
+    make_schedule,
+    make_student,
+    tell_random_base,
+    with_adapter,
+)
 from kd_research.trial.texts import check_writers, stated_text, stop_of
 
 CPU = torch.device("cpu")
@@ -70,12 +77,13 @@ class Parts:
         make("text_evaluation", lambda: refuse_without_prompts(self.data, texts))
         # what is wrong is told before a teacher is trained
         student = with_adapter(config, self.data, self._make_student())
-        make("optimizer", lambda: check_paths(self._optimizer()[1], student))
-        make("scheduler", self._schedule)
+        make("optimizer", lambda: check_paths(stated.optimizer_of(config["optimizer"])[1], student))
+        make("scheduler", lambda: make_schedule(config))
         self._text = make("loss", lambda: stated_text(config, self.data))
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
-            obtained = make("teacher", lambda: chain.obtain(config, self.data))
+            tried = partial(make, "loss", lambda: self._try_out(student))
+            obtained = make("teacher", lambda: chain.obtain(config, self.data, tried))
             self.teacher = make("teacher", lambda: other_tokenizer(config, self.data, obtained))
         if is_made(config):
             maker = make("transfer", lambda: instantiate(config["transfer"]))
@@ -121,16 +129,8 @@ class Parts:
     def _make_student(self) -> nn.Module:
         return make_student(self.config, self.data)
 
-    def _optimizer(self) -> tuple[OptimizerFactory, Groups]:
-        return stated.optimizer_of(self.config["optimizer"])
-
-    def _schedule(self) -> Any:
-        """What the rate follows; None keeps it."""
-        own = self.config["scheduler"]
-        schedule = instantiate(own) if own else None
-        if isinstance(schedule, Schedule):
-            schedule.over(self.config["trainer"]["max_epochs"] or 1, 1)  # lengths that do not fit
-        return schedule
+    def _distiller(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Distiller:
+        return make_distiller(self.config, student, teacher, batch, len(self.data.train))
 
     def _inherit(self) -> None:
         """Start the student from its teacher's weights, where that is asked for."""
@@ -142,25 +142,25 @@ class Parts:
         inputs = self.batch_on(self.device, self.data.batch_size).inputs
         inherit(self.student, self.teacher.module.to(self.device), inputs, **asked)
 
+    def _try_out(self, student: nn.Module) -> None:
+        """Put the loss on untrained nets, so that no teacher is trained for a mistake in it."""
+        if self.data.tokenizer is not None and self.config["teacher"].get("dataset"):
+            return  # a teacher of another tokenizer reads text, by what comes around it
+        with torch.random.fork_rng(devices=[]):
+            teacher, example = (
+                chain.stand_in(self.config, self.data),
+                teachers.build_batch(self.data),
+            )
+            make_distiller(self.config, student, teacher, example, len(self.data.train))
+
     def _assemble(self) -> Distiller:
-        optimizer, groups = self._optimizer()
         if self.teacher:
             refuse_other_tokenizer(self.config["loss"], self.teacher.module)
             if isinstance(self._text, TeacherText):
                 self._write(self._text, self.teacher)
-        module = Distiller(
-            self.student,
-            stated.objective_of(self.config["loss"]),
-            optimizer,
-            self._schedule(),
-            self.teacher.module if self.teacher else None,
-            groups,
-            stated.stages_of(self.config["loss"]),
-        )
         example = teachers.build_batch(self.data)
-        module.build(example, len(self.data.train))
-        if self.trains:
-            module.parameters_for_optimizer()  # a group that takes nothing is told now
+        teacher = self.teacher.module if self.teacher else None
+        module = self._distiller(self.student, teacher, example)
         if self.teacher:
             self.teacher.module.to(self.device)
         self.data.views = self.config["soft_targets"]["views"]

@@ -14,10 +14,13 @@ from torch import nn
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.own_classes import PACKAGE
 from kd_research.data.module import DataModule
+from kd_research.interfaces import Batch
 from kd_research.teacher import stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.training.adapters import adapt, documents
+from kd_research.training.distill import Distiller
+from kd_research.training.schedules import Schedule
 
 log = logging.getLogger(__name__)
 STARTS = ("checkpoint", "pretraining", "from_teacher")  # where a student's weights come from
@@ -62,6 +65,54 @@ def with_adapter(config: Mapping[str, Any], data: DataModule, student: nn.Module
 
     adapted: nn.Module = make("student", build)
     return adapted
+
+
+def make_schedule(config: Mapping[str, Any]) -> Any:
+    """What the student's rate follows; None keeps it.
+
+    Raises:
+        ValueError: its lengths do not fit the training.
+    """
+    schedule = instantiate(config["scheduler"]) if config["scheduler"] else None
+    if isinstance(schedule, Schedule):
+        schedule.over(config["trainer"]["max_epochs"] or 1, 1)
+    return schedule
+
+
+def make_distiller(
+    config: Mapping[str, Any],
+    student: nn.Module,
+    teacher: nn.Module | None,
+    example: Batch,
+    num_examples: int,
+) -> Distiller:
+    """The module that distils one into the other, its objective built.
+
+    Args:
+        config: the resolved configuration.
+        student: it is trained.
+        teacher: it is frozen.
+        example: a prepared batch.
+        num_examples: of the training split.
+
+    Raises:
+        ValueError: the loss needs a teacher and there is none, names layers that there are not or
+            whose shapes do not fit; a stage, or a group of the optimizer, has nothing to learn.
+    """
+    optimizer, groups = stated.optimizer_of(config["optimizer"])
+    module = Distiller(
+        student,
+        stated.objective_of(config["loss"]),
+        optimizer,
+        make_schedule(config),
+        teacher,
+        groups,
+        stated.stages_of(config["loss"]),
+    )
+    module.build(example, num_examples)
+    if config["trainer"]["max_epochs"]:
+        module.parameters_for_optimizer()  # a group that takes nothing is told now
+    return module
 
 
 def tell_random_base(config: Mapping[str, Any]) -> None:
