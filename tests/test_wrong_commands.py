@@ -69,6 +69,7 @@ TYPOS = [
         "loss.stages is a mapping of settings, got []; type loss.stages.SET",
     ),
     ("-m sweep.space.student.model.width=range(4,8)", "type student.model.width=range(4,8)"),
+    ("teacher=none loss=ce teacher.seed=3", "teacher.seed: not read, as there is no teacher"),
 ]
 TYPES = [
     (

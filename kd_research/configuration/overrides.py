@@ -85,6 +85,8 @@ def explain(arguments: Sequence[str]) -> list[str]:
                 problems += _key(override, config)
         added = [] if refused else [item for item in overrides if not _options(item)]
         problems += [text for item in added for text in _slip(item, config)]
+        if not refused and not any(item.startswith("teacher.") for item in swept):
+            problems += _of_no_teacher(added, config)
     if refused:
         return problems or [refused]
     if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
@@ -262,6 +264,17 @@ def _slip(override: Override, config: DictConfig) -> Iterator[str]:
         yield (
             f"+{key} adds a key that nothing reads; one of a term (here {terms}) is set by "
             f"+loss.terms.NAME.loss.{last}=..."
+        )
+
+
+def _of_no_teacher(overrides: Sequence[Override], config: DictConfig) -> Iterator[str]:
+    """Settings of a teacher, where neither the configuration nor a run of its sweep has one."""
+    typed = [item.key_or_group for item in overrides if item.key_or_group.startswith("teacher.")]
+    none = OmegaConf.to_container(config.teacher).get("model") is None
+    if none and typed and "teacher" not in str(config.get("sweep")):
+        yield (
+            f"{', '.join(typed)}: not read, as there is no teacher (teacher=none); type "
+            "teacher=NAME, or leave it out"
         )
 
 
