@@ -292,7 +292,7 @@ def test_hinton_composes() -> None:
     assert config.dataset.exclude_classes == [3]
     assert config.teacher.dataset.exclude_classes == []
     assert config.teacher.dataset.augment == {"crop": 2}
-    assert config.trainer.check_val_every_n_epoch == config.trainer.max_epochs == 60
+    assert config.trainer.check_val_every_n_epoch == config.trainer.max_epochs == 100
     assert plan.composition.compose({"row": "plain_2x800"}).loss.terms == {}
 
 
