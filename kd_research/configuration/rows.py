@@ -7,7 +7,7 @@ ledger's (`report/ledger.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -21,6 +21,7 @@ from kd_research.configuration.statements import (
     ranking_problems,
     row_problems,
 )
+from kd_research.configuration.values import is_number
 
 ROW_KEY = "row"  # what a trial's one parameter is called
 EXAMPLE = "'+sweep.rows.mine={overrides: {loss: kd}}'"
@@ -134,19 +135,8 @@ def reduce(config: DictConfig) -> None:
         return
     epochs, data = float(budget.get("epochs", 1)), float(budget.get("data", 1))
     if epochs < 1:
-        for where in ("", "teacher."):
-            for key in ("trainer.max_epochs", "scheduler.milestones"):
-                value = OmegaConf.select(config, where + key, default=None)
-                if not value:  # none, or nothing is trained
-                    continue
-                many = OmegaConf.is_list(value)
-                shorter = [max(1, round(epochs * n)) for n in (value if many else [value])]
-                OmegaConf.update(config, where + key, shorter if many else shorter[0])
-            warmup = OmegaConf.select(config, f"{where}scheduler.warmup", default=None)
-            if warmup:
-                whole = OmegaConf.select(config, f"{where}scheduler.per") == "epoch"
-                shorter_one = max(1, round(epochs * warmup)) if whole else epochs * warmup
-                OmegaConf.update(config, f"{where}scheduler.warmup", shorter_one)
+        for node, key, value in [*_shorter(config, epochs)]:  # all are read before one is set
+            node[key] = value
     if data < 1:
         for key in ("dataset.subset", "teacher.dataset.subset"):
             parent = OmegaConf.select(config, key.rpartition(".")[0], default=None)
@@ -156,6 +146,33 @@ def reduce(config: DictConfig) -> None:
             whole = share is None or (isinstance(share, float) and share <= 1)
             subset = data * (share or 1.0) if whole else max(1, round(data * share))
             OmegaConf.update(config, key, subset)
+
+
+def _shorter(config: DictConfig, share: float) -> Iterator[tuple[DictConfig, str, Any]]:
+    """What follows the epochs: where it stands, its key, and what it is for a share of them."""
+
+    def whole(epochs: float) -> int:
+        return max(1, round(share * epochs))
+
+    def within(node: Any, key: str) -> Any:  # what is wrong is left as it is, and told elsewhere
+        return node.get(key) if isinstance(node, DictConfig) else None
+
+    stages = within(config.get("loss"), "stages")
+    parts = [config, config.get("teacher"), within(config.get("student"), "pretraining")]
+    for stage in stages.values() if isinstance(stages, DictConfig) else ():
+        parts.append(stage)
+        if is_number(epochs := within(stage, "epochs")) and within(stage, "of") is None:
+            yield stage, "epochs", share * epochs  # others are counted by the training's
+    for part in parts:
+        trainer, schedule = within(part, "trainer"), within(part, "scheduler")
+        if is_number(epochs := within(trainer, "max_epochs"), above=0):  # else nothing is trained
+            yield trainer, "max_epochs", whole(epochs)
+        milestones = within(schedule, "milestones")
+        if milestones and all(map(is_number, milestones)):
+            yield schedule, "milestones", [whole(each) for each in milestones]
+        if is_number(warmup := within(schedule, "warmup"), above=0):
+            per_epoch = within(schedule, "per") == "epoch"
+            yield schedule, "warmup", whole(warmup) if per_epoch else share * warmup
 
 
 def reduced(budget: Mapping[str, Any] | None) -> bool:

@@ -172,6 +172,24 @@ def test_a_budget_scales_epochs_milestones_and_data(share: float) -> None:
     assert rows.reduced(config.sweep.budget) == (share < 1)
 
 
+def test_a_budget_scales_what_follows_another_value_or_a_stage_once() -> None:
+    first = "{epochs:20,weights:{kd:1},scheduler:${scheduler}}"
+    second = "{epochs:4,of:30,weights:{kd:1},scheduler:{_target_:x,milestones:[10,20],warmup:10}}"
+    typed = ["sweep=rows", "scheduler=multistep", "sweep.budget={epochs:0.5}"]
+    typed += ["teacher.trainer.max_epochs=${trainer.max_epochs}"]
+    typed += [f"+loss.stages.first={first}", f"+loss.stages.second={second}"]
+    config = composed(*typed)
+    rows.reduce(config)
+    assert config.trainer.max_epochs == config.teacher.trainer.max_epochs == 15
+    stages = config.loss.stages
+    assert stages.first.epochs == 10
+    assert list(stages.first.scheduler.milestones) == list(config.scheduler.milestones)
+    assert list(config.scheduler.milestones) == [75, 90, 105]
+    assert stages.second.epochs == 4, "they are counted by the training's"
+    assert list(stages.second.scheduler.milestones) == [5, 10]
+    assert stages.second.scheduler.warmup == 5
+
+
 def test_what_changes_a_row_is_told_from_what_does_not() -> None:
     given = ["+sweeps=papers/x", "dataset.root=d", "tracking=disabled", "sweep.seeds=3"]
     other = ["trainer.max_epochs=3", "optimizer=sgd", "sweep.rows.kd.tolerance=1"]
