@@ -42,7 +42,7 @@ class RowFile:
         self.path, self._key = path, key
         if path.exists() and path.stat().st_size != num_rows * words * 8:
             log.warning("%s has a wrong size and is made anew", path)
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have been first
         if not path.exists():
             _create(path, num_rows * words * 8)
         mapped = torch.from_file(str(path), shared=True, size=num_rows * words, dtype=torch.int64)

@@ -24,6 +24,7 @@ from kd_research.soft_targets.store import SoftTargets
 log = logging.getLogger(__name__)
 
 NUM_CHUNKS = 64  # of a view, at most: the work that one process may wait for is so small a part
+MIN_ROWS = 32  # of a chunk; the same for all who share a view, whatever their batch size is
 PATIENCE = 60.0  # seconds at least for a chunk that another holds; a stopped process holds it on
 
 
@@ -40,7 +41,7 @@ def fill_view(cached: SoftTargets, compute: Callable[[Tensor], Output], at_once:
     if not len(missing):
         return
     start, cpu = time.monotonic(), time.process_time()
-    size = max(at_once, -(-cached.num_examples // NUM_CHUNKS))
+    size = max(MIN_ROWS, -(-cached.num_examples // NUM_CHUNKS))
     owed = []  # chunks that another process holds
     for number in sorted(set((missing // size).tolist())):
         rows = missing[missing // size == number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from sweep_commands import folder as sweep_folder
+from sweep_commands import start
 from torch import Tensor
 
 from kd_research.interfaces import Output
+from kd_research.records.record import read_json
 from kd_research.soft_targets import together
 from kd_research.soft_targets.store import LOGITS, SoftTargets
 from kd_research.soft_targets.together import fill_view
@@ -42,7 +46,9 @@ def whole(made: SoftTargets) -> bool:
     return torch.equal(got.logits, logits(every).logits)
 
 
-def in_process(folder: Path, barrier: Any, counts: Any, die_after: int | None = None) -> None:
+def in_process(
+    folder: Path, barrier: Any, counts: Any, die_after: int | None = None, at_once: int = 16
+) -> None:
     """Fill the view, and tell how many outputs were computed here; or die in the midst of it."""
     torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
     made, asked = store(folder), 0
@@ -57,18 +63,21 @@ def in_process(folder: Path, barrier: Any, counts: Any, die_after: int | None = 
             os.kill(os.getpid(), signal.SIGKILL)
         return logits(index)
 
-    fill_view(made, compute, at_once=16)
+    fill_view(made, compute, at_once)
     counts.put(made.computed)
     assert whole(made)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_no_output_is_computed_twice(workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batches", [(16, 16), (16, 100), (16, 24, 64, 100)])
+def test_no_output_is_computed_twice(batches: tuple[int, ...], tmp_path: Path) -> None:
+    """Trials of one sweep may have other batch sizes."""
     context = multiprocessing.get_context("fork")  # which has imported torch
-    barrier, counts = context.Barrier(workers), context.Queue()
+    barrier, counts = context.Barrier(len(batches)), context.Queue()
     processes = [
-        context.Process(target=in_process, args=(tmp_path, barrier, counts), daemon=True)
-        for _ in range(workers)
+        context.Process(
+            target=in_process, args=(tmp_path, barrier, counts, None, size), daemon=True
+        )
+        for size in batches
     ]
     for process in processes:
         process.start()
@@ -78,6 +87,20 @@ def test_no_output_is_computed_twice(workers: int, tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert sum(shares) == NUM
     assert min(shares) > 0
+
+
+def test_two_sweepers_ask_the_teacher_for_each_row_once(tmp_path: Path) -> None:
+    typed = ("sweep.n_trials=2", "sweep.workers=1", "trainer.max_epochs=2")
+    sweepers = [start(tmp_path, *typed, "dataset.batch_size=choice(32,100)") for _ in range(2)]
+    for sweeper in sweepers:
+        printed, _ = sweeper.communicate(timeout=300)
+        assert sweeper.returncode == 0, printed
+    paths = sweep_folder(tmp_path).glob("trials/*/record.json")
+    stores = [read_json(path)["provenance"]["soft_targets"] for path in paths]
+    assert len(stores) == 2
+    (key,) = {store["key"] for store in stores}
+    num = json.loads((tmp_path / "soft_targets" / key / "key.json").read_text())[2]
+    assert sum(store["computed"] for store in stores) == num * stores[0]["views"]
 
 
 def test_what_the_claimer_was_killed_over_is_computed_by_the_other(tmp_path: Path) -> None:
