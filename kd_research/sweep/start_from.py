@@ -7,6 +7,7 @@ give results of this sweep's own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -75,9 +76,9 @@ def of_sweep(
 
 
 def _folder(stated: str, own: Path, output_dir: str) -> Path:
-    places = [Path(stated).expanduser(), Path(output_dir, "sweeps", stated)]
+    places = [Path(os.path.expanduser(stated)), Path(output_dir, "sweeps", stated)]
     places = places if stated.strip() else []
-    folder = next((place for place in places if (place / SWEEP_NAME).exists()), None)
+    folder = next((place for place in places if os.path.exists(place / SWEEP_NAME)), None)
     if folder is None:
         there = sorted(path.parent.name for path in Path(output_dir).glob(f"sweeps/*/{SWEEP_NAME}"))
         hint = f"try sweep.start_from={there[0]}" if there else "leave it out"

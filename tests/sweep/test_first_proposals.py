@@ -134,6 +134,9 @@ def test_another_sweep_that_cannot_be_started_from_is_told_before_a_folder_is_ma
         make_plan(here, "sampler=grid", *GRID, "sweep.start_from=lr")
     with pytest.raises(ConfigError, match="a list of settings, or another sweep, got 3"):
         make_plan(here, "sweep.start_from=3")
+    for nowhere in ("~nobody/lr", "x" * 300):
+        with pytest.raises(ConfigError, match=f"sweep.start_from={nowhere} is no sweep's folder"):
+            make_plan(here, f"sweep.start_from='{nowhere}'")
     with pytest.raises(ConfigError, match="sweep.start_from='' is no sweep's folder; there are: "):
         make_plan(here, "sweep.start_from=''")
 
