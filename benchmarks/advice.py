@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import asked
 import torch
 import torch.nn.functional as F
 
@@ -127,8 +128,8 @@ def at_once(repeats: int, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--repeats", type=asked.count, default=5)
+    parser.add_argument("--seconds", type=asked.seconds, default=5.0)
     parser.add_argument("--only", choices=["options", "threads"])
     given = parser.parse_args()
     if given.only != "threads":

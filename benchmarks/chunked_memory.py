@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import asked
+
 CONTEXT = 256
 WAYS = ("whole, live teacher", "chunks, live teacher", "chunks, cached top 50", "chunks, ce alone")
 
@@ -91,9 +93,9 @@ def measure(way: str, positions: int, vocabulary: int, width: int) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--positions", type=int, default=4096)
-    parser.add_argument("--vocabulary", type=int, default=50257)
-    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--positions", type=asked.count, default=4096)
+    parser.add_argument("--vocabulary", type=asked.count, default=50257)
+    parser.add_argument("--width", type=asked.count, default=64)
     parser.add_argument("--way", choices=WAYS)
     arguments = parser.parse_args()
     if arguments.way:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
+import asked  # noqa: E402
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from sweep_commands import make_plan  # noqa: E402
@@ -146,10 +147,10 @@ def load():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["noop", "slots", "digits"])
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--block", type=int, default=500)
+    parser.add_argument("--trials", type=asked.count, default=200)
+    parser.add_argument("--repeats", type=asked.count, default=5)
+    parser.add_argument("--slots", type=asked.count, default=64)
+    parser.add_argument("--block", type=asked.count, default=500)
     chosen = parser.parse_args()
     {"noop": noop, "slots": slots, "digits": digits}[chosen.what](chosen)
 

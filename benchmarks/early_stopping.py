@@ -16,6 +16,7 @@ import csv
 import statistics
 from pathlib import Path
 
+import asked
 import numpy as np
 
 from kd_research.report.load import load_sweep
@@ -93,9 +94,9 @@ def regret(points, stopped, directions, reference):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path, nargs="?", help="a recorded sweep")
-    parser.add_argument("--confidence", type=float, nargs="+", default=[0.8, 0.9, 0.95, 0.99])
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("directory", type=asked.sweep, nargs="?", help="a recorded sweep")
+    parser.add_argument("--confidence", type=asked.share, nargs="+", default=[0.8, 0.9, 0.95, 0.99])
+    parser.add_argument("--orders", type=asked.count, default=20)
     chosen = parser.parse_args()
     if chosen.directory:
         trials, objectives, reference = recorded(chosen.directory)

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asked
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
@@ -201,9 +202,9 @@ def len_steps(config: Any) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cifar10")
-    parser.add_argument("--mnist")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--cifar10", type=asked.there)
+    parser.add_argument("--mnist", type=asked.there)
+    parser.add_argument("--repeats", type=asked.count, default=7)
     parser.add_argument("--only", nargs="*", default=[""], help="settings whose name has this")
     given = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -28,6 +28,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import asked
 import numpy as np
 from numpy.typing import NDArray
 from recorded import Recorded, half_interval, recorded, searched
@@ -220,9 +221,9 @@ def replay(directory: Path, method: str, seed: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directories", type=Path, nargs="+", help="recorded sweeps")
+    parser.add_argument("directories", type=asked.sweep, nargs="+", help="recorded sweeps")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("--orders", type=asked.count, default=20)
     chosen = parser.parse_args()
     methods = ["tpe", *(name for name in chosen.methods if name != "tpe")]
     with ProcessPoolExecutor(cores()) as executor:

@@ -18,6 +18,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import asked
 import numpy as np
 import optuna
 from recorded import Recorded, half_interval, plan_of, recorded, searched
@@ -52,10 +53,12 @@ def difference(values: list[float], others: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directories", type=Path, nargs="+", help="recorded sweeps")
-    parser.add_argument("--start-from", nargs="*", default=[], help="folders of other sweeps")
-    parser.add_argument("--budgets", nargs="+", type=int, default=[8, 16, 32])
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("directories", type=asked.sweep, nargs="+", help="recorded sweeps")
+    parser.add_argument(
+        "--start-from", type=asked.sweep, nargs="*", default=[], help="folders of other sweeps"
+    )
+    parser.add_argument("--budgets", nargs="+", type=asked.count, default=[8, 16, 32])
+    parser.add_argument("--orders", type=asked.count, default=20)
     chosen = parser.parse_args()
     for directory in chosen.directories:
         table = recorded(directory)
@@ -66,7 +69,7 @@ def main() -> None:
         )
         for budget in chosen.budgets:
             known: dict[str, list[float]] = {}
-            for way in ("nothing", "defaults", *chosen.start_from):
+            for way in ("nothing", "defaults", *map(str, chosen.start_from)):
                 known[way] = now = shares(table, way, budget, chosen.orders)
                 line = f"{budget:4} trials  {Path(way).name:<18}{100 * statistics.fmean(now):7.2f}"
                 for other in list(known)[:2] if len(known) > 1 else ():

@@ -18,6 +18,7 @@ from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 
+import asked
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -126,11 +127,13 @@ def process_start(runs=9):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trials", type=int, nargs="?", default=1000)
+    parser.add_argument("trials", type=asked.count, nargs="?", default=1000)
     parser.add_argument("--sampler", default="random")
-    parser.add_argument("--after", type=int, default=0, help="trials that were run before")
-    parser.add_argument("--slots", type=int, default=1)
-    parser.add_argument("--block", type=int, default=250)
+    parser.add_argument(
+        "--after", type=asked.from_zero, default=0, help="trials that were run before"
+    )
+    parser.add_argument("--slots", type=asked.count, default=1)
+    parser.add_argument("--block", type=asked.count, default=250)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as output_dir:
         register_resolvers()
@@ -154,10 +157,10 @@ def main():
     last = len(pool.ended) - 1  # the first is the rehearsal
     for start, end in pairwise([*range(1, last, chosen.block), last]):
         before, after, count = pool.ended[start], pool.ended[end], end - start
-        wall, others, asked = (1000 * (after[i] - before[i]) / count for i in range(3))
+        wall, others, proposing = (1000 * (after[i] - before[i]) / count for i in range(3))
         label = f"{chosen.after + start + 1}..{chosen.after + end}"
         cpu = 1000 * (after[4] - before[4]) / count
-        times = f"{wall - others - asked:10.1f} {asked:12.1f} {cpu:14.1f}"
+        times = f"{wall - others - proposing:10.1f} {proposing:12.1f} {cpu:14.1f}"
         print(f"{label:14} {times} {after[3]:10.0f}", flush=True)
     first, later = process_start()
     print(

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asked
 import torch
 import torch.nn.functional as F
 from epoch import ours, random_teacher
@@ -97,9 +98,9 @@ def bare(config: Any, steps: int) -> Callable[[], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", required=True)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--root", type=asked.there, required=True)
+    parser.add_argument("--repeats", type=asked.count, default=5)
+    parser.add_argument("--steps", type=asked.count, default=40)
     parser.add_argument("--only", default="", help="settings whose name has this")
     given = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -9,6 +9,7 @@ import argparse
 import io
 from pathlib import Path
 
+import asked
 import numpy as np
 import pyarrow.parquet as pq
 import torch
@@ -75,7 +76,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="sweep.py's: data/ and teacher.pt")
     for number in ("train", "val", "epochs", "threads"):
-        parser.add_argument(f"--{number}", type=int, required=True)
+        parser.add_argument(f"--{number}", type=asked.count, required=True)
     for name in ("precision", "teacher", "student"):
         parser.add_argument(f"--{name}", required=True)
     distil(parser.parse_args())

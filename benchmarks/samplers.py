@@ -25,6 +25,7 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import asked
 import numpy as np
 import optuna
 import recorded
@@ -175,10 +176,10 @@ def main():
     parser.add_argument("--record", action="store_true", help="train the table again")
     parser.add_argument("--output-dir", default=str(ROOT / "outputs"), help="for its teachers")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
-    parser.add_argument("--budgets", nargs="+", type=int, default=[24, 60])
+    parser.add_argument("--budgets", nargs="+", type=asked.count, default=[24, 60])
     parser.add_argument("--first", nargs="+", choices=FIRST, default=["nothing"])
     parser.add_argument("--told-mean", action="store_true", help="over the seeds, not one of them")
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=asked.count, default=10)
     chosen = parser.parse_args()
     if chosen.record:
         record(chosen.output_dir)

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import asked
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import OmegaConf
@@ -62,7 +63,7 @@ def both(seed: int, output_dir: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--seeds", type=asked.count, default=16)
     num = parser.parse_args().seeds
     quiet()
     register_resolvers()

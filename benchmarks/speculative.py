@@ -19,9 +19,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import asked
 import torch
 from torch import nn
 
@@ -62,10 +62,10 @@ def share(found: list[Speculated], part: str, whole: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--lookahead", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("run", type=asked.run)
+    parser.add_argument("--prompts", type=asked.count, default=8)
+    parser.add_argument("--tokens", type=asked.count, default=48)
+    parser.add_argument("--lookahead", type=asked.count, nargs="+", default=[1, 2, 4])
     given = parser.parse_args()
     run = open_language_run(given.run.resolve(), torch.device("cpu"))
     if run.teacher is None:

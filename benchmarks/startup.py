@@ -63,8 +63,10 @@ def told(name, values):
 
 
 if __name__ == "__main__":
+    import asked
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=asked.count, default=5)
     options, overrides = parser.parse_known_args()
     starts, imports = [], []
     with tempfile.TemporaryDirectory(prefix="kd-") as home:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asked
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -216,14 +217,16 @@ def nets(chosen: argparse.Namespace, folder: Path) -> tuple[DataModule, nn.Modul
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cifar100", help="folder of the data set's Parquet files")
+    parser.add_argument(
+        "--cifar100", type=asked.there, help="folder of the data set's Parquet files"
+    )
     parser.add_argument("--teacher", default="resnet56")
     parser.add_argument("--student", default="resnet20")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--settings", type=int, help="as many as workers")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=asked.count, default=1000)
+    parser.add_argument("--epochs", type=asked.count, default=2)
+    parser.add_argument("--workers", type=asked.count, nargs="+", default=[2, 4])
+    parser.add_argument("--settings", type=asked.count, help="as many as workers")
+    parser.add_argument("--repeats", type=asked.count, default=3)
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         data, teacher, make_student = nets(chosen, Path(folder))
