@@ -331,11 +331,6 @@ def commands() -> str:
 
 # Ledgers that were made by an earlier state of the program, or of the data, and not run again yet.
 BEFORE = {
-    "hinton2015_mnist": (
-        "**Not run again yet**: made on an earlier copy of MNIST, whose training pixels of value 1 "
-        "were 0, and before ties of epochs were broken by `val_nll`. The verdicts are by today's "
-        "rule. See [its page](hinton2015_mnist.md)."
-    ),
     "crd_cifar10": (
         "**Not run again yet**: measured on the first 1,000 test images, and reduced; that paper "
         "has no rows on CIFAR-10. See [its page](crd_cifar10.md)."
@@ -461,9 +456,9 @@ def _ranked(ranking: dict[str, Any]) -> str:
 
 
 def _earlier(page: Path) -> dict[str, Any] | None:
-    """The ledger of a page from before there was ledger.json, by today's rule; None where none."""
+    """What a page has from before there was ledger.json, rows without published numbers."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    rows, others, metrics = [], [], []
+    others, metrics = [], []
     for line in text.splitlines():
         cells = [each.strip() for each in line.strip("|").split("|")]
         if cells[0] == "row without a published number":
@@ -475,16 +470,7 @@ def _earlier(page: Path) -> dict[str, Any] | None:
                 others[-1]["verdict"] = said
         else:
             metrics = metrics if line.startswith("| ---") else []
-        if len(cells) == 8 and re.fullmatch(r"[\d.]+", cells[2]):
-            rows.append(_of_page(cells[3]) | {"row": cells[0], "metric": cells[1]})
-            rows[-1] |= _judged(rows[-1], float(cells[2]), float(cells[6]), "†" in line)
-    claims = [
-        {"text": found[1], "verdict": f"{found[2]} (old data)"}
-        for found in re.finditer(r"^- Claim: (.*?)\.? \*\*(.*)\*\*$", text, re.MULTILINE)
-    ]
-    if not rows and not others:
-        return None
-    return {"typed": (), "rows": rows, "unpublished": others, "claims": claims}
+    return {"typed": (), "rows": (), "unpublished": others} if others else None
 
 
 def _of_page(cell: str) -> dict[str, Any]:
@@ -498,14 +484,6 @@ def _of_page(cell: str) -> dict[str, Any]:
         mean, spread = float(found[1]) / scale, float(found[2]) / scale
         ours = (mean - spread, mean, mean + spread)
     return {"ours": ours, "half_width": half_width(ours), "hours": None}
-
-
-def _judged(row: dict[str, Any], published: float, tolerance: float, on_test: bool) -> Any:
-    from kd_research.report.verdicts import verdict
-
-    said = verdict(row["metric"], published, row["ours"], tolerance)
-    said = "decides nothing: chosen on test" if on_test else said
-    return {"published": published, "verdict": f"{said} (old data)"}
 
 
 PARTS: dict[str, Callable[[], str]] = {
