@@ -24,7 +24,7 @@ from kd_research.soft_targets.store import SoftTargets
 log = logging.getLogger(__name__)
 
 NUM_CHUNKS = 64  # of a view, at most: the work that one process may wait for is so small a part
-MIN_ROWS = 32  # of a chunk; the same for all who share a view, whatever their batch size is
+MIN_ROWS = 128  # of a chunk; the same for all who share a view, whatever their batch size is
 PATIENCE = 60.0  # seconds at least for a chunk that another holds; a stopped process holds it on
 
 
