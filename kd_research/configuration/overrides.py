@@ -271,7 +271,7 @@ def _of_no_teacher(overrides: Sequence[Override], config: DictConfig) -> Iterato
     """Settings of a teacher, where neither the configuration nor a run of its sweep has one."""
     typed = [item.key_or_group for item in overrides if item.key_or_group.startswith("teacher.")]
     read = not typed or "teacher" in str(config.get("sweep"))
-    if not read and OmegaConf.to_container(config.teacher).get("model") is None:
+    if not read and _at(config, "teacher.model") is None:
         yield (
             f"{', '.join(typed)}: not read, as there is no teacher (teacher=none); type "
             "teacher=NAME, or leave it out"

@@ -126,7 +126,7 @@ def once(
             write_json(path, {"costs": found[0], "measurement": found[1]})
     except Timeout:
         return None
-    except PermissionError as error:  # as in a folder of somebody else's
+    except OSError as error:  # somebody else's folder, a disk that is full or read only
         log.warning("%s cannot be written (%s): costs are measured anew", path, error.strerror)
     return found or _now(measured)
 

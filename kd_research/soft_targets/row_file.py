@@ -9,17 +9,16 @@ Shapes: N rows, W 64-bit words of a row, the last of which is the checksum; B ro
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from kd_research.data.augment import hash_bits
-from kd_research.records.record import temporary_path
 
 log = logging.getLogger(__name__)
 CHUNK_WORDS = 1 << 21  # of a file that is checked whole, at a time: 16 MiB
@@ -40,11 +39,7 @@ class RowFile:
 
     def __init__(self, path: Path, num_rows: int, words: int, key: int):
         self.path, self._key = path, key
-        if path.exists() and path.stat().st_size != num_rows * words * 8:
-            log.warning("%s has a wrong size and is made anew", path)
-            path.unlink(missing_ok=True)  # another process may have been first
-        if not path.exists():
-            _create(path, num_rows * words * 8)
+        _create(path, num_rows * words * 8)
         mapped = torch.from_file(str(path), shared=True, size=num_rows * words, dtype=torch.int64)
         self.rows = mapped.view(num_rows, words)
         self._weights = hash_bits(0, 0, torch.arange(1), words - 1)[0] | 1
@@ -89,15 +84,26 @@ class RowFile:
 
 
 def _create(path: Path, size: int) -> None:
-    """A file of zeros whose blocks are really there; whoever is first makes it for all."""
-    temporary = temporary_path(path)
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
-    try:
+    """A file of zeros whose blocks are really there, if it is not; whoever is first makes it."""
+    if path.exists() and path.stat().st_size == size:
+        return
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            if path.stat().st_size == size:  # another process was first
+                return
+            log.warning("%s has a wrong size and is made anew", path)
+        # One name, so that who is killed in here leaves no second file behind.
+        temporary = path.with_suffix(".new")
+        descriptor = os.open(
+            temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666
+        )  # less the umask
         try:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(descriptor, 0, size)
             os.ftruncate(descriptor, size)
+            os.replace(temporary, path)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free
             raise OSError(
                 error.errno,
@@ -107,7 +113,3 @@ def _create(path: Path, size: int) -> None:
             ) from error
         finally:
             os.close(descriptor)
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -31,7 +31,6 @@ from kd_research.generation.decode import generate, pad_left
 from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Batch, Count
 from kd_research.losses.positions import IGNORED
-from kd_research.records.record import temporary_path
 
 if TYPE_CHECKING:  # a fifth of a second, which only this method needs
     import pyarrow as pa
@@ -104,7 +103,7 @@ class TeacherText:
                 table = self._written(data, teacher, most, config)
                 from pyarrow import parquet
 
-                temporary = temporary_path(path)
+                temporary = path.with_suffix(".new")  # what a killed process left is written over
                 parquet.write_table(table, temporary)
                 temporary.replace(path)
         self._meta = json.loads(table.schema.metadata[META])

@@ -99,7 +99,8 @@ def text_accuracy(
             return {"accuracy": positions.accuracy(reads.model, own, own.val)}
         return {"accuracy": positions.share_right(teach(), data, data.val, device)}
 
-    found = of_teacher(config, teacher, reads.own_data if reads else data, "accuracy", find)
+    where = reads.own_data if reads else data
+    found = of_teacher(config, teacher, where, "accuracy", find, needed=("accuracy",))
     return float(found["accuracy"] or 0)
 
 
@@ -116,6 +117,7 @@ def of_teacher(
     data: DataModule,
     what: str,
     find: Callable[[], dict[str, Any]],
+    needed: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """What the teacher alone says or is worth, for which every run would ask it again.
 
@@ -125,9 +127,10 @@ def of_teacher(
         data: on which.
         what: tells them from its others.
         find: gives them.
+        needed: names of theirs; found anew where one is no number.
     """
     assert teacher is not None
     code = digests(positions, position_sums, texts, generation, decode)
     key = content_key([what, teacher.key, data.fingerprint(), config["channels_last"], code])
-    found = once(_folder(config) / f"{key}.json", lambda: (find(), {}), (), PATIENCE)
+    found = once(_folder(config) / f"{key}.json", lambda: (find(), {}), needed, PATIENCE)
     return (found or (find(), {}))[0]

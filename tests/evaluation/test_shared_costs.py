@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import platform
@@ -9,7 +10,8 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,11 +21,14 @@ from torch import Tensor, nn
 
 from kd_research import remeasure
 from kd_research.configuration.config import save
+from kd_research.data.module import DataModule
 from kd_research.evaluation import shared_costs
 from kd_research.evaluation.shared_costs import SharedCosts, _source, architecture, once
 from kd_research.models.mlp import MLP
 from kd_research.records.record import read_record
+from kd_research.teacher.train import Teacher
 from kd_research.trial import run as trial
+from kd_research.trial.known_once import of_teacher
 
 SETTINGS = {"batch_size": 4, "num_runs": 5}
 
@@ -146,13 +151,39 @@ def test_nobody_waits_for_what_another_measures(
     assert asked == [teacher, student]
 
 
-def test_who_may_not_write_measures_for_himself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_a_teachers_file_lacks_is_found_anew(tmp_path: Path) -> None:
+    config = {"output_dir": str(tmp_path), "channels_last": False}
+    teacher, data = SimpleNamespace(key="t"), SimpleNamespace(fingerprint=lambda: "d")
+    found: list[float] = []
+
+    def accuracy() -> float:
+        given = (config, cast("Teacher", teacher), cast("DataModule", data))
+        value: float = of_teacher(*given, "accuracy", ask, ("accuracy",))["accuracy"]
+        return value
+
+    def ask() -> dict[str, float]:
+        found.append(0.5 + len(found))
+        return {"accuracy": found[-1]}
+
+    assert [accuracy(), accuracy()] == [0.5, 0.5]
+    (path,) = tmp_path.glob("costs/*.json")
+    path.write_text(path.read_text().replace("accuracy", "other"))
+    assert [accuracy(), accuracy()] == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("where", ["FileLock", "write_json"])
+@pytest.mark.parametrize("why", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_who_cannot_write_measures_for_himself(
+    where: str,
+    why: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise OSError(why, os.strerror(why))
 
-    monkeypatch.setattr(shared_costs, "FileLock", refuse)
+    monkeypatch.setattr(shared_costs, where, refuse)
     assert measured(tmp_path, net())["shared"] is False
     assert "cannot be written" in caplog.text
 

@@ -210,6 +210,21 @@ def test_a_process_killed_in_a_write_spoils_nothing(tmp_path):
     torch.testing.assert_close(weights, live, rtol=1e-3, atol=1e-5)
 
 
+def test_a_process_killed_while_it_makes_a_file_leaves_none_beside(tmp_path, monkeypatch):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", die)
+        victim = multiprocessing.get_context("fork").Process(target=store, args=(tmp_path,))
+        victim.start()
+        victim.join()
+    assert victim.exitcode == -signal.SIGKILL
+    made = store(tmp_path)
+    found = {path.suffix for path in made.directory.iterdir()}
+    assert found == {".json", ".bin", ".lock"}
+
+
 def test_damage_is_noticed_and_mended(tmp_path, caplog):
     record, before = fit(tmp_path, "before", *AUGMENTED)
     folder = tmp_path / "soft_targets" / cached(record)["key"]
