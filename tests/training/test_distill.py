@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from kd_research.configuration.config import save
 from kd_research.pools import child
 from kd_research.records.record import CONFIG_NAME, METRICS_NAME, read_record
+from kd_research.soft_targets import together
+from kd_research.soft_targets.store import SoftTargets
 from kd_research.teacher.checkpoint import WEIGHTS_NAME
 from kd_research.training.fit import fit, make_trainer
 from kd_research.trial.assembly import Parts
@@ -140,3 +143,26 @@ def test_two_processes_equal_one(tiny: Compose, tmp_path: Path, num_steps: str) 
         assert two.metrics[name] == pytest.approx(value, abs=1e-5), name
     rows = [(tmp_path / who / METRICS_NAME).read_text().splitlines() for who in ("one", "two")]
     assert len(rows[0]) == len(rows[1]), "the second process writes no rows"
+
+
+def test_two_ranks_ask_the_teacher_for_each_row_once(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, noted = together._compute, tmp_path / "noted"
+
+    def note(cached: SoftTargets, *given: Any) -> None:
+        before = cached.computed
+        compute(cached, *given)
+        with noted.open("a") as stream:
+            rows = f"{cached.num_examples} {cached.computed - before}"
+            stream.write(f"{cached.key} {os.getpid()} {rows}\n")
+
+    monkeypatch.setattr(together, "_compute", note)
+    two_processes = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    own = [f"output_dir={tmp_path / 'outputs'}", "trainer.max_epochs=1"]
+    run_in_two_processes(tiny(*own, *two_processes), tmp_path / "two", by_lightning=False)
+    assert read_record(tmp_path / "two").status == "completed"
+    lines = [line.split() for line in noted.read_text().splitlines()]
+    of_training = [line for line in lines if line[2] == "1149"]
+    assert len({process for _, process, *_ in of_training}) == 2
+    assert sum(int(computed) for *_, computed in of_training) == 1149
