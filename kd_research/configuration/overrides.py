@@ -270,8 +270,8 @@ def _slip(override: Override, config: DictConfig) -> Iterator[str]:
 def _of_no_teacher(overrides: Sequence[Override], config: DictConfig) -> Iterator[str]:
     """Settings of a teacher, where neither the configuration nor a run of its sweep has one."""
     typed = [item.key_or_group for item in overrides if item.key_or_group.startswith("teacher.")]
-    read = not typed or "teacher" in str(config.get("sweep"))
-    if not read and _at(config, "teacher.model") is None:
+    stated: Any = OmegaConf.to_container(config.teacher)
+    if typed and stated.get("model") is None and "teacher" not in str(config.get("sweep")):
         yield (
             f"{', '.join(typed)}: not read, as there is no teacher (teacher=none); type "
             "teacher=NAME, or leave it out"
