@@ -115,6 +115,7 @@ def no_handlers_left() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     yield
     gc.collect()  # which is seldom else
+    gc.freeze()  # what is left is imports and caches: the next one need not look through them
     left = {number: signal.getsignal(number) for number in HANDLED}
     for number, handler in handlers.items():
         signal.signal(number, handler)
