@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -349,7 +350,7 @@ def reproductions() -> str:
         command, *cost = [line.removeprefix("# ") for line in lines]
         not_run = _not_run(paper, stated)
         ledger = found.get(name) or _earlier(folder / f"{name}.md") or not_run
-        typed = " ".join([command, *ledger["typed"]])
+        typed = " ".join([command, *map(shlex.quote, ledger["typed"])])
         parts.append(f"## {name}\n\n{' '.join(paper['citation'].split())}\n\n    {typed}\n")
         if name in found:
             everything = [*ledger["rows"], *ledger.get("unpublished", ())]
