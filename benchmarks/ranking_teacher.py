@@ -2,8 +2,8 @@
 
     python benchmarks/ranking_teacher.py PUBLIC OUT.pt --cifar100 DIR
 
-PUBLIC is akamaster's resnet56. It gets a new last layer and is trained for
-12 epochs on a tenth of the training images, by the recipe of `papers/crd_ranking` at those shares
+PUBLIC is akamaster's resnet56. It gets a new last layer and is trained for 12 epochs on a tenth of
+the training images, by the recipe of `papers/crd_ranking` at those shares
 (`sweep.budget.epochs=0.05 sweep.budget.data=0.1`), on two processes. OUT.pt is for
 `teacher.checkpoint=OUT.pt` beside `teacher=resnet56`: the shortcuts of zeros, option A, are written
 as the convolutions that this net has there, which changes none of its outputs.
@@ -12,7 +12,6 @@ as the convolutions that this net has there, which changes none of its outputs.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_research.models.resnet import ResNet
+from kd_research.records.record import read_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 
 CLASSES, IMAGE, DEPTH = 100, (3, 32, 32), 56
@@ -79,8 +79,8 @@ def main() -> None:
         weights = torch.load(run / WEIGHTS_NAME, weights_only=True)
         model.load_state_dict(as_convolutions(weights, model))
         torch.save(model.state_dict(), given.out)
-        metrics = json.loads((run / "record.json").read_text())["metrics"]
-    print(f"{given.out}: {100 * metrics['test_accuracy']:.2f} % on test")
+        accuracy = read_record(run).value("test_accuracy")
+    print(f"{given.out}: {100 * (accuracy or 0):.2f} % on test")
 
 
 if __name__ == "__main__":

@@ -92,11 +92,9 @@ def _create(path: Path, size: int) -> None:
             if path.stat().st_size == size:  # another process was first
                 return
             log.warning("%s has a wrong size and is made anew", path)
-        # One name, so that who is killed in here leaves no second file behind.
+        # One name, so that who is killed in here leaves no second file; the umask takes its bits.
         temporary = path.with_suffix(".new")
-        descriptor = os.open(
-            temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666
-        )  # less the umask
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(descriptor, 0, size)
