@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import venv
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import pytest
 import warm
+from packaging.specifiers import SpecifierSet
 
 from kd_research.commands import MODULES
 from kd_research.commands.new import TEMPLATE, new
@@ -158,3 +159,9 @@ def test_flags_may_stand_anywhere() -> None:
     flags, overrides = split(["a=1", "-m", "b=2", "--cfg", "job", "c=3", "--config-dir=x", "-i"])
     assert flags == [["-m"], ["--cfg", "job"], ["--config-dir", "x"], ["-i"]]
     assert overrides == ["a=1", "b=2", "c=3"]
+
+
+def test_what_is_pinned_is_for_every_python_3_11() -> None:
+    """pip looks for a way out for ever where a pin needs a later one than the machine has."""
+    needed = {found.name: found.metadata["Requires-Python"] for found in distributions()}
+    assert [n for n, at in needed.items() if at and "3.11.0" not in SpecifierSet(at)] == []
