@@ -105,6 +105,14 @@ class Generated:
         if problems:
             raise ValueError("\n".join(problems))
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise ValueError where examples are no images with sides that are multiples of 4."""
+        if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
+            raise ValueError(
+                f"transfer=generator makes images whose sides are multiples of 4, an example here "
+                f"is {[*shape]}; try transfer=class_impressions"
+            )
+
     def __call__(
         self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int
     ) -> tuple[Tensor, Tensor]:
@@ -115,15 +123,7 @@ class Generated:
             shape: of one example.
             num_classes: K.
             seed: of the generator and of the noise.
-
-        Raises:
-            ValueError: examples are no images with sides that are multiples of 4.
         """
-        if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
-            raise ValueError(
-                f"transfer=generator makes images whose sides are multiples of 4, an example here "
-                f"is {[*shape]}; try transfer=class_impressions"
-            )
         device = next(teacher.parameters()).device
         draws = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from kd_research.interfaces import Count, Positive
 from kd_research.models.headless import head_of
+from kd_research.transfer.variants import kinds, of_each
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ class ClassImpressions:
 
     Args:
         num_examples: N, over all classes; the paper has 24,000 for MNIST.
+        variants: of each impression, scaled, shifted, turned or mirrored (`variants.py`); the
+            authors have all 102. 0 is the impressions alone.
         iterations: optimizer steps of each input; the paper 1,500.
         batch_size: B, inputs that are optimised together.
         lr: of Adam; ours.
@@ -44,6 +48,7 @@ class ClassImpressions:
     lr: Positive = 0.01
     temperature: Positive = 20.0
     concentrations: Sequence[float] = (1.0, 0.1)
+    variants: Annotated[int, ">= 0"] = 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -56,6 +61,11 @@ class ClassImpressions:
             for name in ("lr", "temperature")
             if not getattr(self, name) > 0
         ]
+        if not (isinstance(self.variants, int) and 0 <= self.variants <= len(kinds())):
+            problems.append(
+                f"transfer.variants must be a whole number from 0 to {len(kinds())}, "
+                f"got {self.variants}; try 9"
+            )
         if not self.concentrations or any(not each > 0 for each in self.concentrations):
             problems.append(
                 f"transfer.concentrations must be numbers > 0, got {self.concentrations}; "
@@ -64,10 +74,20 @@ class ClassImpressions:
         if problems:
             raise ValueError("\n".join(problems))
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise ValueError where there are variants of what is no image."""
+        if self.variants and len(shape) != 3:
+            raise ValueError(
+                f"transfer.variants are of images (channels, height, width), an example here is "
+                f"{[*shape]}; type transfer.variants=0"
+            )
+
     def __call__(
         self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Prepared inputs (N, *shape) and their most probable classes (N,), both on the CPU.
+
+        With V variants of each there are N + V * N; a variant's class is the teacher's own.
 
         Args:
             teacher: frozen, on its device.
@@ -87,7 +107,14 @@ class ClassImpressions:
             inputs.append(self._optimised(teacher, noise.to(device), part.to(device)).cpu())
             if len(inputs) % 10 == 1:
                 log.info("class impressions: %d of %d", len(inputs) * self.batch_size, len(targets))
-        return torch.cat(inputs), targets.argmax(dim=1)
+        made, labels = torch.cat(inputs), targets.argmax(dim=1)
+        if not self.variants:
+            return made, labels
+        others = of_each(made, self.variants, generator)
+        with torch.no_grad():
+            parts = torch.split(others, 1000)
+            said = [teacher(part.to(device)).argmax(dim=1).cpu() for part in parts]
+        return torch.cat([made, others]), torch.cat([labels, *said])
 
     def targets(self, similar: Tensor, generator: torch.Generator) -> Tensor:
         """(N, K): as many of each class and each concentration as possible, in a random order.

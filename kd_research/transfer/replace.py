@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from kd_research.data.module import DataModule
@@ -38,11 +39,39 @@ class Taught(Protocol):
         ...
 
 
+def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
+    """What makes the transfer set; None where the training split is it. No teacher is needed yet.
+
+    A maker may have `check(shape)`, which raises where it can make no example of that shape.
+
+    Args:
+        config: of the run.
+        data: whose examples' shape the set has.
+
+    Raises:
+        ValueError: the settings or the data do not fit, or there is no teacher to make it of.
+    """
+    if not is_made(config):
+        return None
+    make: Maker = instantiate(config["transfer"])
+    if not config["teacher"]["model"]:
+        raise ValueError("a transfer set is made of the teacher; type teacher=NAME")
+    if data.input_shape is None or data.has_positions:
+        raise ValueError(
+            f"a transfer set is made of inputs of one shape and one label each; dataset "
+            f"{data.name!r} has others; type transfer=none"
+        )
+    check = getattr(make, "check", None)
+    if check is not None:
+        check(list(data.input_shape))
+    return make
+
+
 def without_examples(
     config: Mapping[str, Any],
     make: Maker,
     data: DataModule,
-    teacher: Taught | None,
+    teacher: Taught,
     device: torch.device,
 ) -> DataModule:
     """The same data module with the transfer set as its training split.
@@ -51,22 +80,15 @@ def without_examples(
 
     Args:
         config: of the run; its `transfer` says how the set is made.
-        make: what it says, instantiated.
+        make: what `maker_of` gave.
         data: whose examples' shape and classes the set has.
         teacher: what the set is made of.
         device: where it is made.
 
     Raises:
-        ValueError: the settings, the data or the teacher do not fit, or there is no teacher.
+        ValueError: the teacher does not fit.
     """
-    if teacher is None:
-        raise ValueError("a transfer set is made of the teacher; type teacher=NAME")
-    if data.input_shape is None or data.has_positions:
-        raise ValueError(
-            f"a transfer set is made of inputs of one shape and one label each; dataset "
-            f"{data.name!r} has others; type transfer=none"
-        )
-    stated, shape, seed = config["transfer"], list(data.input_shape), int(config["seed"])
+    stated, shape, seed = config["transfer"], list(data.input_shape or ()), int(config["seed"])
     described = [VERSION, stated, teacher.key, shape, data.num_classes, seed]
     folder = Path(config["output_dir"]) / "transfer" / content_key(described)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
@@ -41,7 +40,7 @@ from kd_research.training.distill import Distiller
 from kd_research.training.groups import check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.on_policy import StudentText
-from kd_research.transfer.replace import is_made, without_examples
+from kd_research.transfer.replace import maker_of, without_examples
 from kd_research.trial import known_once
 from kd_research.trial.parts import (
     make,
@@ -80,13 +79,13 @@ class Parts:
         make("optimizer", lambda: check_paths(stated.optimizer_of(config["optimizer"])[1], student))
         make("scheduler", lambda: make_schedule(config))
         self._text = make("loss", lambda: stated_text(config, self.data))
+        maker = make("transfer", lambda: maker_of(config, self.data))
         self.teacher: teachers.Teacher | None = None
         if config["teacher"]["model"]:
             tried = partial(make, "loss", lambda: self._try_out(student))
             obtained = make("teacher", lambda: chain.obtain(config, self.data, tried))
             self.teacher = make("teacher", lambda: other_tokenizer(config, self.data, obtained))
-        if is_made(config):
-            maker = make("transfer", lambda: instantiate(config["transfer"]))
+        if maker and self.teacher:
             given = (config, maker, self.data, self.teacher, self.device)
             self.data = make("transfer", lambda: without_examples(*given))
         start = make("student.pretraining", lambda: chain.pretrained(config))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import Compose, plain
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from kd_research.models.mlp import MLP
 from kd_research.training.fit import fit
 from kd_research.transfer.generator import Generated, Generator
 from kd_research.transfer.impressions import ClassImpressions, similarities
+from kd_research.transfer.variants import kinds, of_each
 from kd_research.trial import assembly
 from kd_research.trial.assembly import Parts
 
@@ -25,6 +27,7 @@ IMPRESSIONS = (
     "transfer=class_impressions",
     "transfer.num_examples=40",
     "transfer.iterations=3",
+    "transfer.variants=2",
     "student=cnn",
     "loss.lambda=1",
 )
@@ -57,6 +60,43 @@ def test_an_impression_is_what_the_teacher_takes_for_its_target() -> None:
     noise = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     before = (targets - (net(noise) / 2.0).softmax(1)).abs().sum(1).mean()
     assert (targets - said).abs().sum(1).mean() < 0.25 * before
+
+
+def test_the_kinds_of_variants_are_the_authors() -> None:
+    """Against torch's own operations, on an image whose centre and mirror images are exact."""
+    image = torch.arange(1.0, 101.0).reshape(1, 1, 10, 10)
+
+    def seen(kind: int) -> Tensor:
+        grid = F.affine_grid(kinds()[[kind]], [1, 1, 10, 10], align_corners=False)
+        return F.grid_sample(image, grid, align_corners=False)
+
+    assert kinds().shape == (102, 2, 3)
+    cut = F.interpolate(image[..., 2:8, 2:8], size=(10, 10), mode="bilinear")
+    torch.testing.assert_close(seen(2)[..., 2:8, 2:8], cut[..., 2:8, 2:8])
+    left = torch.cat([image[..., 2:], torch.zeros(1, 1, 10, 2)], dim=3)
+    torch.testing.assert_close(seen(3), left)
+    torch.testing.assert_close(seen(7), image.rot90(-1, [2, 3]))
+    torch.testing.assert_close(seen(16), image.rot90(1, [2, 3]))
+    torch.testing.assert_close(seen(17), image.flip(3))
+    torch.testing.assert_close(seen(18), image.flip(2))
+    torch.testing.assert_close(seen(19), image.transpose(2, 3))
+    shifted_and_turned = 20 + 12
+    torch.testing.assert_close(seen(shifted_and_turned), left.rot90(-1, [2, 3]))
+
+
+def test_variants_are_different_and_the_teacher_names_them() -> None:
+    net = teacher()
+    make = ClassImpressions(num_examples=6, iterations=1, variants=102)
+    images, labels = make(net, [1, 8, 8], 10, seed=3)
+    alone, classes = ClassImpressions(num_examples=6, iterations=1)(net, [1, 8, 8], 10, seed=3)
+    assert torch.equal(images[:6], alone)
+    assert torch.equal(labels[:6], classes)
+    assert torch.equal(labels[6:], net(images[6:]).argmax(1))
+    ours = {each.numpy().tobytes() for each in images[6 : 6 + 102]}
+    assert len(ours) == 102
+    few = of_each(alone, 2, torch.Generator().manual_seed(0))
+    assert len(few) == 12
+    assert all(each.numpy().tobytes() in ours for each in few[:2])
 
 
 def test_targets_follow_the_similarity_of_classes() -> None:
@@ -115,8 +155,8 @@ def test_no_real_image_reaches_the_student(
         lambda module, inputs: seen.append(inputs[0].clone()) if module.training else None
     )
     fit(first.module, first.data, config["trainer"], tmp_path / "fit", lambda row: None)
-    made = first.data.prepare(next(iter(first.data.batches(first.data.train)))).inputs
-    assert isinstance(made, Tensor)
+    batches = first.data.batches(first.data.train)
+    made = torch.cat([first.data.prepare(each).inputs for each in batches])
     rows = {each.numpy().tobytes() for each in made}
     assert seen
     assert all(each.numpy().tobytes() in rows for batch in seen for each in batch)
@@ -156,7 +196,7 @@ def test_a_transfer_set_is_made_once_and_is_part_of_what_is_cached(
     assert first.module.cached is not None
     assert plainly.module.cached is not None
     assert first.module.cached.key != plainly.module.cached.key
-    assert len(first.data.train) == 40
+    assert len(first.data.train) == 40 * 3, "each has two variants"
     assert first.data.val.labels.equal(plainly.data.val.labels)
     made = first.data.prepare(next(iter(first.data.batches(first.data.train))))
     assert isinstance(made.inputs, Tensor)
@@ -167,6 +207,7 @@ def test_a_transfer_set_is_made_once_and_is_part_of_what_is_cached(
     ("given", "message"),
     [
         (("transfer=class_impressions", "transfer.lr=0"), "transfer.lr must be > 0"),
+        (("transfer=class_impressions", "transfer.variants=103"), "from 0 to 102, got 103; try 9"),
         (("transfer=generator", "transfer.batch_size=1"), "transfer.batch_size must be a whole"),
     ],
 )
@@ -175,6 +216,26 @@ def test_settings_that_cannot_be(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Parts(plain(tiny(f"output_dir={tmp_path}", *given)))
+
+
+@pytest.mark.parametrize("stated", ["class_impressions", "generator"])
+def test_what_cannot_be_made_is_told_before_the_teacher_is_trained(
+    stated: str, tmp_path: Path
+) -> None:
+    from tiny import composed
+
+    table = tmp_path / "table.csv"
+    lines = [f"{n % 7},{n % 5},{n % 2}" for n in range(40)]
+    table.write_text("\n".join(["a,b,y", *lines]))
+    config = composed(
+        f"output_dir={tmp_path}",
+        *("dataset=table", f"dataset.root={table}", "dataset.label_column=y"),
+        *("dataset.input_shape=[2]", "dataset.num_classes=2", "teacher=mlp", "student=mlp"),
+        *(f"transfer={stated}", "loss.lambda=1"),
+    )
+    with pytest.raises(ConfigError, match=r"variants=0|try transfer=class_impressions"):
+        Parts(plain(config))
+    assert not (tmp_path / "teachers").exists()
 
 
 def test_without_a_teacher_there_is_nothing_to_make_it_of(tmp_path: Path) -> None:
