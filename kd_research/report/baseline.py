@@ -74,8 +74,20 @@ def gain(sweep: Sweep) -> str | None:
     chosen = f"; {who} is the best of {done} in {name}" if done > 1 else ""
     return (
         f"what distillation gave: {', '.join(parts)} ({who} less its student from {WHO}, "
-        f"{_seeds(first, plain)}{chosen})"
+        f"{_seeds(first, plain)}{chosen}){_worse_teacher(sweep, first, plain)}"
     )
+
+
+def _worse_teacher(sweep: Sweep, first: Trial, plain: Trial) -> str:
+    """A clause where the leader's teacher is worse than the student from labels alone."""
+    name = quality(sweep)
+    taught, alone = first.mean(f"teacher_{name}"), plain.mean(name)
+    if taught is None or alone is None:
+        return ""
+    if taught >= alone if sweep.objectives[name] == "maximize" else taught <= alone:
+        return ""
+    said = [f"{value:.2%}" if is_fraction(name) else f"{value:.4g}" for value in (taught, alone)]
+    return f"; the teacher is worse than {WHO}: {name} {said[0]} against {said[1]}"
 
 
 def _difference(name: str, first: Trial, plain: Trial) -> str | None:

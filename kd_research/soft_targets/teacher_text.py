@@ -167,7 +167,8 @@ def _read(path: Path) -> pa.Table | None:
 
     try:
         table = parquet.read_table(path)
-        if json.loads(table.schema.metadata[META])["digest"] != _digest(table):
+        meta = json.loads(table.schema.metadata[META])
+        if meta["digest"] != _digest(table) or not {"seconds", "tokens"} <= meta.keys():
             raise ValueError("its content is not what was written")
     except Exception as error:  # pyarrow raises many types
         log.warning("%s is damaged (%s): the teacher writes it anew", path, error)

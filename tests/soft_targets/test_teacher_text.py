@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kd_research.generation.settings import GenerationConfig
 from kd_research.losses.positions import IGNORED
 from kd_research.models.gpt import GPT
 from kd_research.soft_targets import teacher_text
-from kd_research.soft_targets.teacher_text import TeacherText
+from kd_research.soft_targets.teacher_text import META, TeacherText
 
 
 def data_of(num_windows: int = 20, prompt: bool = True) -> DataModule:
@@ -103,7 +104,7 @@ def test_it_is_written_once_for_each_content(tmp_path: Path, counted: list[int])
     assert len(list(tmp_path.glob("*.parquet"))) == 6
 
 
-@pytest.mark.parametrize("damage", ["cut", "byte", "other", "nothing"])
+@pytest.mark.parametrize("damage", ["cut", "byte", "other", "keys", "nothing"])
 def test_a_damaged_file_is_noticed_and_written_anew(
     tmp_path: Path, counted: list[int], damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +119,11 @@ def test_a_damaged_file_is_noticed_and_written_anew(
     elif damage == "other":
         table = pq.read_table(path)
         pq.write_table(table.slice(1), path)  # a whole file, of fewer rows
+    elif damage == "keys":
+        table = pq.read_table(path)
+        meta = json.loads(table.schema.metadata[META])
+        kept = json.dumps({"digest": meta["digest"]})
+        pq.write_table(table.replace_schema_metadata({META: kept}), path)
     else:
         path.write_bytes(b"")
     assert torch.equal(written(tmp_path, data_of()).train.labels, expected)

@@ -100,6 +100,20 @@ def test_table_page_and_summary_say_what_distillation_gave(tmp_path):
     assert len(data["trials"]["number"]) == 4, "it is no trial"
 
 
+@pytest.mark.parametrize(("teacher", "said"), [(0.2, True), (0.9, False)])
+def test_a_teacher_worse_than_labels_alone_is_told(tmp_path, teacher, said):
+    def taught(directory):
+        rows, record = run_of(directory)
+        if "baseline" not in directory.parts:
+            record.metrics["teacher_val_accuracy"] = teacher
+        return rows, record
+
+    plan = swept(tmp_path, LOSS, "sweep.n_trials=2", run=taught)
+    run_baseline(plan, EpochByEpoch(taught), no_beat)
+    (line,) = [line for line in facts(load_sweep(plan.directory)) if "distillation" in line]
+    assert ("the teacher is worse than labels alone: val_accuracy 20.00% against" in line) == said
+
+
 def test_a_failed_baseline_fails_no_sweep_and_is_not_tried_again(tmp_path, capsys):
     plan, pool = swept(tmp_path), EpochByEpoch(fails_alone)
     assert run_baseline(plan, pool, no_beat)
