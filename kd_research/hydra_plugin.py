@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration.config import ROOT, ConfigError, check, settle
 from kd_research.configuration.own_folders import conf_folders, split
+from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
 from kd_research.configuration.trainer_checks import precision_notes
 from kd_research.data.files import missing_files
@@ -109,6 +110,8 @@ class OptunaSweeper(Sweeper):
                 run_sweep(plan)
         except ConfigError as error:
             sys.exit(str(error))
+        except OmegaConfBaseException as error:  # a value refers to what there is not
+            sys.exit(printable(why_not(error)))
         except OutsideError as error:
             print(
                 printable(f"{error}; the same command goes on from here"),
@@ -158,6 +161,19 @@ def compose_once(arguments: Sequence[str]) -> None:
     may_set = conf_folders() or {flag[0] for flag in flags} - {"-m", "--multirun"}
     if not may_set and not any("hydra." in text for text in overrides):
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+def tell_what_cannot_be_resolved() -> None:
+    """One line, where `--cfg job --resolve` meets a value that refers to what there is not."""
+    show = Hydra.show_cfg
+
+    def told(self: Hydra, *given: Any, **more: Any) -> None:
+        try:
+            show(self, *given, **more)
+        except OmegaConfBaseException as error:
+            sys.exit(printable(why_not(error)))
+
+    Hydra.show_cfg = told  # type: ignore[method-assign]
 
 
 def _accept_own_package() -> None:

@@ -80,6 +80,7 @@ def main() -> None:
     flags, overrides = own_folders.split(arguments)
     sys.argv[1:] = [*chain(*flags), *overrides]  # Hydra wants its flags on one side
     hydra_plugin.compose_once(arguments)
+    hydra_plugin.tell_what_cannot_be_resolved()
     _run()
 
 

@@ -63,6 +63,9 @@ def test_help_and_cfg_read_well(tmp_path: Path) -> None:
     config = command("--cfg", "job", "loss=prob_mse", "loss.temperature=2", cwd=tmp_path)
     assert "temperature: 2" in config.stdout
     assert "kd_research.losses.logits.ProbabilityMSE" in config.stdout
+    resolved = command("--cfg", "job", "--resolve", "loss.lambda=0.25", cwd=tmp_path)
+    assert "ce_weight: 0.75" in resolved.stdout
+    assert "${" not in resolved.stdout.partition("tracking:")[0]
     assert not list(tmp_path.iterdir())
 
 

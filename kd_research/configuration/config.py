@@ -25,6 +25,7 @@ from kd_research.configuration.own_folders import add_to_path
 from kd_research.configuration.parts_checks import teacher_loss_problems
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
+from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.structure import structure_problems
 from kd_research.configuration.sweep_checks import sweep_value_problems
 from kd_research.configuration.value_ranges import range_problems
@@ -169,7 +170,7 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
         if told := list(teacher_loss_problems(stated.get("teacher") or {})):
             yield from told
             return
-        yield from _unresolved(config, str(error).splitlines()[0])
+        yield from _unresolved(config, why_not(error))
         return
     missing = [key for key in ("dataset", "teacher", "student", "loss") if not _get(config, key)]
     if missing:

@@ -19,7 +19,8 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 def register_resolvers() -> None:
     """Make what the YAML files compute known to OmegaConf."""
     environment.register()
-    OmegaConf.register_new_resolver("import_from", import_from, replace=True)
+    folders = lambda: OmegaConf.create(import_from())  # noqa: E731  # of a bare list --resolve fails
+    OmegaConf.register_new_resolver("import_from", folders, replace=True)
     OmegaConf.register_new_resolver("one_minus", lambda value: 1.0 - value, replace=True)
     OmegaConf.register_new_resolver("one_if", lambda value: float(value != 0), replace=True)
     OmegaConf.register_new_resolver("if_null", if_null, replace=True)
@@ -27,6 +28,16 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("student_of", student_of, replace=True)
     OmegaConf.register_new_resolver("hub_weights", hub_weights, replace=True)
+
+
+def why_not(error: Exception) -> str:
+    """In a line, why a configuration does not compose; what a resolver of ours said, as it is."""
+    line = str(error).strip().splitlines()[0]
+    _, _, inner = line.partition("raised while resolving interpolation: ")
+    if inner and not inner.startswith('"'):  # as KeyError has it: a variable that is not set
+        return inner
+    line, key = inner.strip('"') or line, getattr(error, "full_key", None)
+    return f"{key}: {line}" if key else line
 
 
 def if_null(value: object, other: object) -> object:
@@ -59,7 +70,7 @@ def run_folder(run: str, output_dir: str) -> str:
             return str(place.resolve())
     raise ValueError(
         f"teacher.run={run} is no run's folder; looked for {CONFIG_NAME} in "
-        f"{', '.join(map(str, places))}"
+        f"{', '.join(dict.fromkeys(map(str, places)))}"
     )
 
 

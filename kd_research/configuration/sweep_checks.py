@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration.constraints import FORM
 from kd_research.configuration.parts_checks import teacher_for
@@ -98,7 +98,8 @@ def _objective_problems(config: DictConfig, sweep: Mapping[str, Any]) -> Iterato
     for text in limits if isinstance(limits, list) else ():
         if match := FORM.fullmatch(str(text)):
             names.setdefault(match[1], "sweep.constraints")
-    has_teacher = bool(config.teacher.get("model")) or "teacher" in (sweep.get("space") or {})
+    stated: Any = OmegaConf.to_container(config.teacher)  # of a run that is not there, too
+    has_teacher = bool(stated.get("model")) or "teacher" in (sweep.get("space") or {})
     local = str((config.get("pool") or {}).get("_target_", "")).endswith("LocalPool")
     for name, key in names.items():
         if name.startswith(OF_TEACHER) and not has_teacher:

@@ -59,6 +59,9 @@ def _flag_problems(flags: Sequence[Sequence[str]], words: Sequence[str]) -> Iter
         yield "what of it? type --shell-completion install=bash (or uninstall, query)"
     if "--resolve" in names and not {"--cfg", "-c", "--help", "-h"} & set(names):
         yield "--resolve is of --cfg; type --cfg job --resolve"
+    hydras = [flag for flag in flags if flag[0] in ("--cfg", "-c") and "hydra" in flag]
+    if "--resolve" in names and hydras:
+        yield "Hydra's part refers to the rest; type --cfg all --resolve"
 
 
 def _problems(word: str, runs: bool) -> Iterator[str]:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration import rows
 from kd_research.configuration.config import ConfigError
+from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.teacher_content import held
 from kd_research.records.measures import TRAINING_COSTS
 from kd_research.records.record import SWEEP_NAME
@@ -164,7 +165,7 @@ class Comparison:
             keys |= held(config, before, list(method.overrides))  # as the final row does
             rows.apply(config, keys)
         except Exception as error:  # Hydra's and OmegaConf's own types
-            raise ConfigError([str(error).strip().splitlines()[0]]) from error
+            raise ConfigError([why_not(error)]) from error
         config.hydra.sweep.dir = str(self.directory / TUNING / name)
         stated: Any = OmegaConf.to_container(config.sweep)
         settings = {key: value for key, value in stated.items() if key not in FINAL_KEYS}

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from kd_research.configuration.config import ConfigError, check
 from kd_research.configuration.constraints import Constraint
+from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.rows import ROW_KEY
 from kd_research.configuration.teacher_content import INHERITED, teacher_content
 from kd_research.data.files import missing_files
@@ -53,8 +54,8 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
                 new = [line for line in error.problems if line not in known]
                 problems += [f"in the search space: {line}" for line in new]
             except Exception as error:  # Hydra's and OmegaConf's own types
-                text = _no_choice(composition, error) or str(error).strip().splitlines()[0]
-                problems.append(f"in the search space: {key}={value}: {text}")
+                text = _no_choice(composition, error) or why_not(error)
+                problems += [] if text in known else [f"in the search space: {key}={value}: {text}"]
         if counts_all(composition) and dimension.is_continuous:
             problems.append(
                 f"sampler: it tries every point, and {key}={dimension.expression} has no "

@@ -188,7 +188,7 @@ def test_the_default_is_right() -> None:
             ["dataset=sst2", "teacher=bilstm", "student=bilstm", "student.model.vocab_size=7"],
             ["student.model.vocab_size is 7, but the dataset's is 12000"],
         ),
-        (["seed=${nothing}"], ["Interpolation key 'nothing' not found"]),
+        (["seed=${nothing}"], ["seed: Interpolation key 'nothing' not found"]),
     ],
 )
 def test_wrong_values_are_told_together(overrides: list[str], problems: list[str]) -> None:
