@@ -143,26 +143,26 @@ def _get(config: DictConfig, key: str) -> Any:
 
 def unset_problems(config: DictConfig) -> list[str]:
     """The keys that wait for a value, a line each; what refers to them cannot be resolved."""
-    return [_needs_value(key) for key in _unset(OmegaConf.to_container(config))]
+    return [_needs_value(key) for key in unset(OmegaConf.to_container(config))]
 
 
 def _needs_value(key: str) -> str:
     return f"{key} has no value; type {key}=VALUE"
 
 
-def _unset(node: Any, path: str = "") -> Iterator[str]:
+def unset(node: Any, path: str = "") -> Iterator[str]:
     """The keys that wait for a value, `???`; not those that refer to them."""
     if node == MISSING:
         yield path
     elif isinstance(node, dict):
         for key, value in node.items():
-            yield from _unset(value, f"{path}.{key}" if path else str(key))
+            yield from unset(value, f"{path}.{key}" if path else str(key))
 
 
 def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     stated: Any = OmegaConf.to_container(config)
-    if unset := [_needs_value(key) for key in _unset(stated)]:
-        yield from unset
+    if waiting := [_needs_value(key) for key in unset(stated)]:
+        yield from waiting
         return
     try:
         whole: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -76,10 +76,11 @@ class Plan:
     ):
         self.config = without_hydra(config)
         settle(self.config)
+        overrides = OverridesParser.create().parse_overrides(arguments)
+        stated.fill(self.config, [item for item in overrides if item.is_sweep_override()])
         if wrong := unset_problems(self.config) or malformed(self.config):
             raise ConfigError(wrong)
         self.directory = Path(config.hydra.sweep.dir).expanduser().resolve()
-        overrides = OverridesParser.create().parse_overrides(arguments)
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {spaces.full_name(item) for item in overrides if not item.is_sweep_override()}
         take_whole(self.config, overrides, set(besides))

@@ -6,12 +6,14 @@ ranges that the loss's own YAML states. Where the loss is searched as well, each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from kd_research.configuration.config import unset
 from kd_research.configuration.parts_checks import maps_of
 from kd_research.configuration.resolvers import ROOT
 from kd_research.sweep import space as spaces
@@ -41,6 +43,24 @@ def _dotted(node: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
         name = f"{prefix}{key}"
         found |= _dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return found
+
+
+def fill(config: DictConfig, typed: Sequence[Override]) -> None:
+    """Give what waits for a value and is searched its first choice, until a trial has its own.
+
+    Args:
+        config: changed.
+        typed: the command line's dimensions.
+    """
+    waiting = [*unset(OmegaConf.to_container(config))]
+    if not waiting:
+        return
+    nested, own = expressions(config)
+    found = {**nested, **own}
+    found |= {spaces.full_name(item): item.get_value_string() for item in typed}
+    dimensions, _ = spaces.parse({key: found[key] for key in waiting if key in found}, {})
+    for item in dimensions:
+        OmegaConf.update(config, item.key, item.probes()[0])
 
 
 @cache

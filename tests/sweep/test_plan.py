@@ -6,8 +6,9 @@ import random
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from sweep_commands import folder, make_plan, scripted
+from tiny import composed
 
-from kd_research.configuration.config import ROOT, ConfigError
+from kd_research.configuration.config import ROOT, ConfigError, save
 from kd_research.configuration.environment import writable
 from kd_research.configuration.search_ranges import LOSSES as LOSS_FILES
 from kd_research.configuration.search_ranges import read
@@ -34,6 +35,25 @@ def test_a_swept_override_replaces_or_extends_the_space():
     assert space(plan)["student.model.width"] == IntDistribution(2, 6)
     assert space(plan)["optimizer.lr"] == CategoricalDistribution([0.1, 0.2])
     assert len(plan.space) == 5
+
+
+@pytest.mark.parametrize("form", ["typed", "stated"])
+def test_a_key_that_waits_for_a_value_may_be_searched(form, tmp_path):
+    one, other = (tmp_path / name for name in ("one", "other"))
+    for width, run in ((8, one), (16, other)):
+        run.mkdir()
+        save(composed(f"student.model.width={width}"), run / "config.yaml")
+        (run / "weights.pt").write_bytes(b"weights")
+    text = f"{one},{other}"
+    given = f"teacher.run={text}" if form == "typed" else f"+sweep.space.teacher.run=[{text}]"
+    plan = make_plan("teacher=run", given)
+    assert space(plan)["teacher.run"] == CategoricalDistribution([str(one), str(other)])
+    found = plan.composition.compose({"teacher.run": str(other)})
+    assert found.teacher.model.width == 16
+    with pytest.raises(ConfigError, match=f"in the search space: teacher.run={tmp_path} is no run"):
+        make_plan("teacher=run", f"teacher.run={one},{tmp_path}")
+    with pytest.raises(ConfigError, match="dataset.num_classes has no value"):
+        make_plan("dataset=table", "dataset.input_shape=[2],[3]")
 
 
 def test_a_config_group_is_a_dimension():
