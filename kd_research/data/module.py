@@ -135,13 +135,13 @@ class DataModule(LightningDataModule):
     def _normaliser(self, mean: Moments, std: Moments) -> None:
         """Make normalisation one pass over the batch: x * scale + shift."""
         self._scale, self._shift = torch.ones(()), torch.zeros(())
+        self._unit = 255.0 if self.train.dtype == torch.uint8 else 1.0
         if mean is None or std is None or self.input_shape is None:
             return
         mean, std = check_moments(mean, std, self.input_shape[0])
         shape = (-1, *[1] * (len(self.input_shape) - 1))
-        unit = 255.0 if self.train.dtype == torch.uint8 else 1.0
         deviation = torch.tensor(list(std), dtype=torch.float64).view(shape)
-        self._scale = (1 / (unit * deviation)).float()
+        self._scale = (1 / (self._unit * deviation)).float()
         self._shift = (-torch.tensor(list(mean)).view(shape) / deviation).float()
 
     @cached_property
@@ -242,8 +242,7 @@ class DataModule(LightningDataModule):
         if size is not None:
             inputs = centre(inputs, size)
         if view is not None and self.augment.colour is not None:
-            unit = 255.0 if inputs.dtype == torch.uint8 else 1.0
-            inputs = self.augment.recolour(inputs.float() / unit, index, view) * unit
+            inputs = self.augment.recolour(inputs.float() / self._unit, index, view) * self._unit
         if self._scale.device != inputs.device:
             self._scale, self._shift = self._scale.to(inputs.device), self._shift.to(inputs.device)
         inputs = inputs.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)

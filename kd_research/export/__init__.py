@@ -166,7 +166,7 @@ def export_run(
         if preparing is None:
             executorch_form.to_executorch(student, example, file)
         else:
-            inputs = parts.data.train.take(torch.arange(2)).inputs
+            inputs = parts.data.val.take(torch.zeros(2, dtype=torch.int64)).inputs
             executorch_form.to_executorch(RawStudent(student, preparing), inputs, file)
         names = tuple(example) if isinstance(example, dict) else ()
         form = executorch_form.ExecutorchStudent(file, names)

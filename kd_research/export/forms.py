@@ -56,8 +56,8 @@ def measured(
     other = None if model is student else student
     val, difference = _compared(model, other, data, data.val, takes_raw)
     test, _ = _compared(model, None, data, data.test, takes_raw)
-    one = data.train.take(torch.arange(1))
-    batch = next(iter(data.batches(data.train.part(torch.arange(1)))))
+    one = data.val.take(torch.arange(1))
+    batch = next(iter(data.batches(data.val.part(torch.arange(1)))))
     inputs = one.inputs if takes_raw else data.prepare(batch).inputs
     run = Capture(model)
     with measuring(), torch.no_grad():

@@ -70,8 +70,11 @@ class RawStudent(nn.Module):
 
 
 def raw_inputs(data: DataModule) -> RawInputs | None:
-    """What the data set's raw inputs are; None of tokens, which need no preparation."""
-    example = data.train.take(torch.arange(1)).inputs
+    """What the data set's raw inputs are; None of tokens, which need no preparation.
+
+    Of validation: the training split may be made of the teacher, in float32 and no pixel of it.
+    """
+    example = data.val.take(torch.arange(1)).inputs
     if isinstance(example, dict):
         return None
     shape = tuple(example.shape[1:])

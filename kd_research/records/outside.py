@@ -23,6 +23,7 @@ NO_ROOM_TEXTS = (
     os.strerror(errno.EDQUOT),
     "PytorchStreamWriter failed writing",
     ". unexpected pos ",  # of torch's too, where a file is shorter than what was written
+    "Not enough free space to write",  # NumPy's
 )
 BROKEN_DISK_TEXTS = (
     "disk I/O error",
@@ -49,8 +50,9 @@ def trouble(error: BaseException, directory: Path) -> str | None:
             return str(cause)
         text, where = str(cause), directory
         if isinstance(cause, OSError):
-            if cause.filename and isinstance(cause.filename, str | Path):
-                where = Path(cause.filename).parent
+            written = cause.filename2 or cause.filename  # of a copy, to where
+            if written and isinstance(written, str | Path):
+                where = Path(written).parent
             if cause.errno in BROKEN_DISK:
                 return f"the disk of {where} fails ({cause.strerror})"
             if cause.errno in NOT_OURS and directory.resolve() in [where.resolve(), *where.parents]:

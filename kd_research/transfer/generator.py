@@ -105,8 +105,14 @@ class Generated:
         if problems:
             raise ValueError("\n".join(problems))
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Raise ValueError where examples are no images with sides that are multiples of 4."""
+    def check(self, shape: Sequence[int], teacher: nn.Module, num_classes: int) -> None:
+        """Raise ValueError where examples are no such images, or the teacher lacks the layer."""
+        layers = dict(teacher.named_modules())
+        if self.activation_weight and FEATURE not in layers:
+            raise ValueError(
+                f"transfer.activation_weight is of the teacher's layer {FEATURE}, and this one has "
+                "none of that name; type transfer.activation_weight=0"
+            )
         if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
             raise ValueError(
                 f"transfer=generator makes images whose sides are multiples of 4, an example here "

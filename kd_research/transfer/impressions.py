@@ -48,7 +48,7 @@ class ClassImpressions:
     lr: Positive = 0.01
     temperature: Positive = 20.0
     concentrations: Sequence[float] = (1.0, 0.1)
-    variants: Annotated[int, ">= 0"] = 0
+    variants: Annotated[int, "in [0, 102]"] = 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -74,8 +74,9 @@ class ClassImpressions:
         if problems:
             raise ValueError("\n".join(problems))
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Raise ValueError where there are variants of what is no image."""
+    def check(self, shape: Sequence[int], teacher: nn.Module, num_classes: int) -> None:
+        """Raise ValueError where the teacher says no similarities, or no image has variants."""
+        similarities(teacher, num_classes)
         if self.variants and len(shape) != 3:
             raise ValueError(
                 f"transfer.variants are of images (channels, height, width), an example here is "
@@ -101,20 +102,23 @@ class ClassImpressions:
         generator = torch.Generator().manual_seed(seed)
         targets = self.targets(similarities(teacher, num_classes), generator)
         device = next(teacher.parameters()).device
-        inputs = []
-        for part in torch.split(targets, self.batch_size):
+        made = torch.empty(self.num_examples * (1 + self.variants), *shape)  # gigabytes: once
+        labels, place = [targets.argmax(dim=1)], 0
+        for step, part in enumerate(torch.split(targets, self.batch_size), start=1):
             noise = torch.randn(len(part), *shape, generator=generator)
-            inputs.append(self._optimised(teacher, noise.to(device), part.to(device)).cpu())
-            if len(inputs) % 10 == 1:
-                log.info("class impressions: %d of %d", len(inputs) * self.batch_size, len(targets))
-        made, labels = torch.cat(inputs), targets.argmax(dim=1)
+            found = self._optimised(teacher, noise.to(device), part.to(device))
+            made[place : place + len(part)] = found
+            place += len(part)
+            if step % 10 == 1:
+                log.info("class impressions: %d of %d", place, self.num_examples)
         if not self.variants:
-            return made, labels
-        others = of_each(made, self.variants, generator)
+            return made, labels[0]
         with torch.no_grad():
-            parts = torch.split(others, 1000)
-            said = [teacher(part.to(device)).argmax(dim=1).cpu() for part in parts]
-        return torch.cat([made, others]), torch.cat([labels, *said])
+            for several in of_each(made[:place], self.variants, generator):
+                made[place : place + len(several)] = several
+                place += len(several)
+                labels.append(teacher(several.to(device)).argmax(dim=1).cpu())
+        return made, torch.cat(labels)
 
     def targets(self, similar: Tensor, generator: torch.Generator) -> Tensor:
         """(N, K): as many of each class and each concentration as possible, in a random order.

@@ -6,15 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from kd_research.data.decode import read_meta
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
-from kd_research.data.store import META_NAME, build_once, content_key
+from kd_research.data.store import (
+    META_NAME,
+    array_digest,
+    build_once,
+    content_key,
+    create_array,
+    open_array,
+)
 from kd_research.records.record import write_json
+from kd_research.teacher.chain import stand_in
 
 Maker = Callable[[nn.Module, Sequence[int], int, int], tuple[Tensor, Tensor]]
 VERSION = 1
@@ -42,7 +50,8 @@ class Taught(Protocol):
 def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
     """What makes the transfer set; None where the training split is it. No teacher is needed yet.
 
-    A maker may have `check(shape)`, which raises where it can make no example of that shape.
+    A maker may have `check(shape, teacher, num_classes)`, which raises where it can make no example
+    of that shape of such a teacher; it is given one that is not trained.
 
     Args:
         config: of the run.
@@ -63,7 +72,8 @@ def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
         )
     check = getattr(make, "check", None)
     if check is not None:
-        check(list(data.input_shape))
+        with torch.random.fork_rng(devices=[]):
+            check(list(data.input_shape), stand_in(config, data), data.num_classes)
     return make
 
 
@@ -94,14 +104,22 @@ def without_examples(
 
     def build(place: Path) -> None:
         inputs, labels = make(teacher.module.to(device), shape, data.num_classes, seed)
-        np.save(place / "inputs.npy", inputs.float().numpy())
-        np.save(place / "labels.npy", labels.numpy())
-        meta = {"kind": "transfer", "splits": {"train": len(labels)}, "class_names": None}
-        write_json(place / META_NAME, meta)
+        digests = {}
+        for name, made in (("inputs", inputs.float().numpy()), ("labels", labels.numpy())):
+            array = create_array(place / f"{name}.npy", made.shape, str(made.dtype))
+            array[:] = made
+            digests[name] = array_digest(array)
+        splits = {"train": {"num": len(labels), **digests}}
+        write_json(place / META_NAME, {"kind": "transfer", "splits": splits, "class_names": None})
 
     build_once(folder, build, "making the transfer set of the teacher")
-    prepared = torch.from_numpy(np.load(folder / "inputs.npy"))
-    labels = torch.from_numpy(np.load(folder / "labels.npy"))
+    known = read_meta(folder)["splits"]["train"]
+    if not isinstance(known, dict):  # of an earlier version
+        known = {}
+    inputs, labels = (
+        torch.from_numpy(open_array(folder / f"{name}.npy", known.get(name)))
+        for name in ("inputs", "labels")
+    )
     scale, shift = data.normalisation
-    raw = (prepared - shift) / scale  # as examples are before `prepare`
+    raw = inputs.sub_(shift).div_(scale)  # as examples are before `prepare`; the file stays
     return data.with_train(Split(raw, labels), [described, data.fingerprint()])

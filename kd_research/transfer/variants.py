@@ -6,6 +6,7 @@ Shapes: N images, V variants, C channels, H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -47,10 +48,11 @@ def kinds() -> Tensor:
     return torch.stack([*cuts, *shifts, *turns, *mirrors, *pairs])[:, :2]
 
 
-def of_each(images: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """(V, C, H, W): `number` different variants of each image, V = number * N, image by image.
+def of_each(images: Tensor, number: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`number` different variants of each image, image by image, in parts of some 1,000.
 
-    What comes from outside an image is 0, there 1.
+    What comes from outside an image is 0, there 1. Sides count as 1: where they differ, a turn
+    stretches as well.
 
     Args:
         images: (N, C, H, W), on the CPU.
@@ -58,9 +60,8 @@ def of_each(images: Tensor, number: int, generator: torch.Generator) -> Tensor:
         generator: draws which.
     """
     which = torch.rand(len(images), len(kinds()), generator=generator).topk(number).indices
-    made = []
-    for part, chosen in zip(torch.split(images, 1000), torch.split(which, 1000), strict=True):
+    at_once = max(1, 1000 // number)
+    for part, chosen in zip(*(torch.split(each, at_once) for each in (images, which)), strict=True):
         several = part.repeat_interleave(number, dim=0)
         grid = F.affine_grid(kinds()[chosen.flatten()], [*several.shape], align_corners=False)
-        made.append(F.grid_sample(several, grid, align_corners=False))
-    return torch.cat(made)
+        yield F.grid_sample(several, grid, align_corners=False)

@@ -35,11 +35,20 @@ WRITERS = {
     "torch": lambda path: torch.save(torch.zeros(1_000_000), path),
     "npz": lambda path: np.savez(path, np.random.default_rng(0).random(400_000)),
     "npy": lambda path: np.save(path, np.zeros(1_000_000)),
+    "large npy": lambda path: np.save(path, np.zeros(3_000_000)),
+    "copy": lambda path: shutil.move(_large(path.parents[1] / "elsewhere"), path),
     "parquet": lambda path: pd.DataFrame(
         {"a": np.random.default_rng(0).random(400_000)}
     ).to_parquet(path),
     "sqlite": _sqlite,
 }
+
+
+def _large(path):
+    path.write_bytes(bytes(3_000_000))
+    return path
+
+
 INODES = {
     "folder": lambda path: path.mkdir(),
     "lock": lambda path: filelock.FileLock(path).acquire(),

@@ -94,7 +94,7 @@ def test_variants_are_different_and_the_teacher_names_them() -> None:
     assert torch.equal(labels[6:], net(images[6:]).argmax(1))
     ours = {each.numpy().tobytes() for each in images[6 : 6 + 102]}
     assert len(ours) == 102
-    few = of_each(alone, 2, torch.Generator().manual_seed(0))
+    few = torch.cat([*of_each(alone, 2, torch.Generator().manual_seed(0))])
     assert len(few) == 12
     assert all(each.numpy().tobytes() in ours for each in few[:2])
 
@@ -235,6 +235,21 @@ def test_what_cannot_be_made_is_told_before_the_teacher_is_trained(
     )
     with pytest.raises(ConfigError, match=r"variants=0|try transfer=class_impressions"):
         Parts(plain(config))
+    assert not (tmp_path / "teachers").exists()
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [(IMPRESSIONS, "last layer is linear"), (GENERATOR, "type transfer.activation_weight=0")],
+    ids=["impressions", "generator"],
+)
+def test_a_teacher_of_which_none_can_be_made_is_not_trained(
+    stated: tuple[str, ...], message: str, tiny: Compose, tmp_path: Path
+) -> None:
+    members = "+teacher.members={a: {seed: 1}, b: {seed: 2}}"
+    with pytest.raises(ConfigError, match=message) as told:
+        Parts(plain(tiny(f"output_dir={tmp_path}", *stated, members)))
+    assert str(told.value).count("\n") <= 1
     assert not (tmp_path / "teachers").exists()
 
 
