@@ -24,6 +24,7 @@ from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
 from kd_research.configuration.parts_checks import TREE_LOSSES
 from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
+from kd_research.configuration.structure import what_adds
 
 ADAPTER = re.compile(r"student\.adapter=\{.*\b_target_:")  # there is no key yet to be set
 WHOLE = ("sweep.objectives", "sweep.space", "sweep.reference_point")  # mappings, as typed
@@ -199,7 +200,6 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
     if override.is_add() or override.is_force_add():
         return
     *parents, _ = key.split(".")
-    node = config
     if parents[:1] == ["hydra"]:
         return
     if _exists(config, key):
@@ -238,7 +238,7 @@ def _key(override: Override, config: DictConfig) -> Iterator[str]:
         parents.pop()
     node = _at(config, ".".join(parents))
     if isinstance(node, DictConfig) and not node:
-        yield f"{'.'.join(parents)} is empty, and has no such key; +{key}=... adds it"
+        yield f"{'.'.join(parents)} is empty, and has no such key; {what_adds(key)} adds it"
         return
     where = f"under {'.'.join(parents)}" if parents else "at the top"
     names = ", ".join(map(str, node)) if isinstance(node, DictConfig) else "no keys"

@@ -32,6 +32,18 @@ SECTIONS = (
 )
 
 
+# What has no setting until it is chosen, and how that is done.
+CHOSEN = {
+    "transfer": "transfer=class_impressions",
+    "student.adapter": "adapter@student.adapter=lora",
+}
+
+
+def what_adds(key: str) -> str:
+    """What adds a key to a section that is empty."""
+    return CHOSEN.get(key.rpartition(".")[0], f"+{key}=...")
+
+
 def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
     """What is no part, a line each; where there is any, nothing else can be checked.
 
@@ -57,6 +69,11 @@ def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
             group = {"adapter", "loss", "optimizer", "scheduler"} & {key.rpartition(".")[2]}
             typed = f"{group.pop()}@{key}=NAME" if group else f"{key}.SETTING=VALUE"
             yield f"{key} is a mapping of settings, got {section!r}; type {typed}"
+    for key, typed in CHOSEN.items():
+        section = value_at(whole, key)
+        if section and isinstance(section, Mapping) and "_target_" not in section:
+            names = ", ".join(f"{key}.{name}" for name in section)
+            yield f"{names}: nothing reads it, as {key} is none; type {typed}, or another, with it"
     loss = whole.get("loss")
     if not isinstance(loss, Mapping) or "ce_weight" not in loss:
         yield f"loss must have a ce_weight, that of the labels' cross-entropy, got {loss!r}"
