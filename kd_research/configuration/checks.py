@@ -84,7 +84,7 @@ def _number_problems(config: Mapping[str, Any]) -> Iterator[str]:
         name = key.rsplit(".", 1)[-1]
         as_it_is = name == "max_epochs" and not key.endswith(TRAINED)
         least = 0 if name == "depth" or as_it_is else 1
-        if name in COUNTS and (not isinstance(value, int) or value < least):
+        if name in COUNTS and (not is_whole(value) or value < least):
             near = int(value) if is_number(value, above=least) else least + 1
             yield f"{key} must be a whole number >= {least}, got {value!r}; try {key}={near}"
         elif name in ("lr",) and not is_number(value, above=0):

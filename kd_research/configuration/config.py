@@ -29,7 +29,7 @@ from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.structure import structure_problems
 from kd_research.configuration.sweep_checks import sweep_value_problems
 from kd_research.configuration.value_ranges import range_problems
-from kd_research.configuration.values import is_number
+from kd_research.configuration.values import is_count, is_number
 from kd_research.records.measures import COSTS as COSTS
 from kd_research.records.measures import METRICS as METRICS
 from kd_research.records.printable import masked, printable
@@ -277,7 +277,7 @@ def check_sweep(config: DictConfig) -> None:
             f"sweep.name must be a folder's name of letters, digits, . _ and -, got "
             f"{sweep.name!r}; try sweep.name=mine"
         )
-    if sweep.workers is not None and not (isinstance(sweep.workers, int) and sweep.workers > 0):
+    if sweep.workers is not None and not is_count(sweep.workers):
         problems.append(
             f"sweep.workers must be a whole number >= 1, or null for one a core, got "
             f"{sweep.workers!r}; try sweep.workers=2"

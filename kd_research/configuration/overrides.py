@@ -73,7 +73,7 @@ def explain(arguments: Sequence[str]) -> list[str]:
         right = [item for item in doubtful if not wrong[item.input_line]]
         groups = [item for item in right if _options(item)]
         if refused:
-            known = [*groups, *(item for item in right if item.is_add() or item.is_force_add())]
+            known = [one for one in right if one in groups or one.is_add() or one.is_force_add()]
             fixed = [str(item.input_line) for item in known if not item.is_sweep_override()]
             try:
                 config = compose("config", overrides=fixed)

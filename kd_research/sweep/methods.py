@@ -22,6 +22,7 @@ from kd_research.configuration import rows
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.teacher_content import held
+from kd_research.configuration.values import is_count
 from kd_research.records.measures import TRAINING_COSTS
 from kd_research.records.record import SWEEP_NAME
 from kd_research.report import load_sweep
@@ -239,7 +240,7 @@ def _comparing_problems(config: DictConfig, methods: Mapping[Any, Any]) -> Itera
         hint = f"did you mean {close[0]}? " if close else "try sweep.metric=test_accuracy; "
         yield f"sweep.metric: unknown metric {metric}; {hint}there are: {', '.join(METRICS)}"
     seeds = _stated(config, "final_seeds")
-    if not isinstance(seeds, int) or seeds < 1:
+    if not is_count(seeds):
         at = "sweep.final_seeds"
         yield f"{at} must be a whole number >= 1, got {seeds!r}; try {at}=10"
     objectives = _stated(config, "objectives")
