@@ -31,6 +31,8 @@ LONG = (
 )
 
 quick_configs.install()
+# It is there for when the power goes, which no test waits for, and takes milliseconds a file.
+os.fsync = lambda fd: None
 # Without a device every seed would be noted for later, with the stack that it came from.
 if not torch.cuda.is_available():
     for device in (torch.cuda, torch.cuda.random, torch.xpu, torch.xpu.random, torch.mtia):
