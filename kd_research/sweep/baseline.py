@@ -1,9 +1,10 @@
 """Runs the baseline: the front's leader once more, from the labels alone.
 
 The leader is the front's best trial by the first objective that is no cost. Its baseline has its
-student, recipe, data and seeds, and the loss of `loss=ce`. It is run by the sweep's pool after the
-last trial, in `baseline/NUMBER` beside `trials/NUMBER`; no study is told of it. None is needed
-where the leader itself, or another row of a sweep of rows, learned from the labels alone.
+student, recipe, data and seeds, the loss of `loss=ce`, and the real examples where its own were
+made of the teacher. It is run by the sweep's pool after the last trial, in `baseline/NUMBER` beside
+`trials/NUMBER`; no study is told of it. None is needed where the leader itself, or another row of a
+sweep of rows, learned from the labels alone.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def _configs(plan: Plan, first: Trial) -> dict[Path, DictConfig]:
     found = {}
     for path, config in places_of.items():
         config.loss = plan.composition.labels_alone()
+        config.transfer = {}  # the labels of real examples, not the teacher's of made ones
         config.tracking.job_type = "baseline"
         own = str(config.tracking.run_id).removeprefix(f"{plan.config.sweep.name}-")
         config.tracking.run_id = f"{plan.config.sweep.name}-baseline-{own}"

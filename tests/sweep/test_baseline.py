@@ -44,6 +44,15 @@ def swept(output_dir, *overrides, run=run_of):
     return plan
 
 
+def test_where_the_inputs_are_made_it_has_the_real_examples(tmp_path):
+    plan = swept(tmp_path, LOSS, "transfer=class_impressions", "sweep.n_trials=1")
+    pool = EpochByEpoch(run_of)
+    assert run_baseline(plan, pool, no_beat)
+    (folder,) = pool.started
+    assert not OmegaConf.load(folder / "config.yaml").transfer
+    assert not run_baseline(plan, pool, no_beat), "it is there already"
+
+
 def no_beat():
     pass
 
