@@ -40,6 +40,8 @@ TYPOS = [
     ("--experimental-rerun NAME", "there is no file NAME; type the config.pickle of a run"),
     ("--shell-completion", "type --shell-completion install=bash (or uninstall, query)"),
     ("--resolve", "--resolve is of --cfg; type --cfg job --resolve"),
+    ("output_dir=", "output_dir is empty, which would be the folder here; type output_dir=FOLDER"),
+    ("-m hydra.sweep.dir=''", "hydra.sweep.dir is empty, which would be the folder here; type"),
     ("--cfg hydra --resolve", "Hydra's part refers to the rest; type --cfg all --resolve"),
     ("--cfg job --resolve teacher=run teacher.run=nil", "teacher.run=nil is no run's folder; lo"),
     ("loss.temperature=${nothing}", "loss.temperature: Interpolation key 'nothing' not found"),
