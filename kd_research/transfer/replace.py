@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from kd_research.data.decode import read_meta
@@ -22,7 +21,6 @@ from kd_research.data.store import (
     open_array,
 )
 from kd_research.records.record import write_json
-from kd_research.teacher.chain import stand_in
 
 Maker = Callable[[nn.Module, Sequence[int], int, int], tuple[Tensor, Tensor]]
 VERSION = 1
@@ -47,36 +45,6 @@ class Taught(Protocol):
         ...
 
 
-def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
-    """What makes the transfer set; None where the training split is it. No teacher is needed yet.
-
-    A maker may have `check(shape, teacher, num_classes)`, which raises where it can make no example
-    of that shape of such a teacher; it is given one that is not trained.
-
-    Args:
-        config: of the run.
-        data: whose examples' shape the set has.
-
-    Raises:
-        ValueError: the settings or the data do not fit, or there is no teacher to make it of.
-    """
-    if not is_made(config):
-        return None
-    make: Maker = instantiate(config["transfer"])
-    if not config["teacher"]["model"]:
-        raise ValueError("a transfer set is made of the teacher; type teacher=NAME")
-    if data.input_shape is None or data.has_positions:
-        raise ValueError(
-            f"a transfer set is made of inputs of one shape and one label each; dataset "
-            f"{data.name!r} has others; type transfer=none"
-        )
-    check = getattr(make, "check", None)
-    if check is not None:
-        with torch.random.fork_rng(devices=[]):
-            check(list(data.input_shape), stand_in(config, data), data.num_classes)
-    return make
-
-
 def without_examples(
     config: Mapping[str, Any],
     make: Maker,
@@ -90,7 +58,7 @@ def without_examples(
 
     Args:
         config: of the run; its `transfer` says how the set is made.
-        make: what `maker_of` gave.
+        make: what it says, instantiated and known to fit.
         data: whose examples' shape and classes the set has.
         teacher: what the set is made of.
         device: where it is made.

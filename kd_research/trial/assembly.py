@@ -40,7 +40,7 @@ from kd_research.training.distill import Distiller
 from kd_research.training.groups import check_paths
 from kd_research.training.memory import keep_freed
 from kd_research.training.on_policy import StudentText
-from kd_research.transfer.replace import maker_of, without_examples
+from kd_research.transfer.replace import without_examples
 from kd_research.trial import known_once
 from kd_research.trial.parts import (
     make,
@@ -48,6 +48,7 @@ from kd_research.trial.parts import (
     make_distiller,
     make_schedule,
     make_student,
+    maker_of,
     tell_random_base,
     with_adapter,
 )

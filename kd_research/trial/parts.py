@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
@@ -15,15 +16,46 @@ from kd_research.configuration.config import ConfigError
 from kd_research.configuration.own_classes import PACKAGE
 from kd_research.data.module import DataModule
 from kd_research.interfaces import Batch
-from kd_research.teacher import stated
+from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
 from kd_research.teacher.checkpoint import load_weights
 from kd_research.training.adapters import adapt, documents
 from kd_research.training.distill import Distiller
 from kd_research.training.schedules import Schedule
+from kd_research.transfer.replace import Maker, is_made
 
 log = logging.getLogger(__name__)
 STARTS = ("checkpoint", "pretraining", "from_teacher")  # where a student's weights come from
+
+
+def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
+    """What makes the transfer set; None where the training split is it. No teacher is needed yet.
+
+    A maker may have `check(shape, teacher, num_classes)`, which raises where it can make no example
+    of that shape of such a teacher; it is given one that is not trained.
+
+    Args:
+        config: of the run.
+        data: whose examples' shape the set has.
+
+    Raises:
+        ValueError: the settings or the data do not fit, or there is no teacher to make it of.
+    """
+    if not is_made(config):
+        return None
+    make: Maker = instantiate(config["transfer"])
+    if not config["teacher"]["model"]:
+        raise ValueError("a transfer set is made of the teacher; type teacher=NAME")
+    if data.input_shape is None or data.has_positions:
+        raise ValueError(
+            f"a transfer set is made of inputs of one shape and one label each; dataset "
+            f"{data.name!r} has others; type transfer=none"
+        )
+    check = getattr(make, "check", None)
+    if check is not None:
+        with torch.random.fork_rng(devices=[]):
+            check(list(data.input_shape), chain.stand_in(config, data), data.num_classes)
+    return make
 
 
 def make_student(config: Mapping[str, Any], data: DataModule) -> nn.Module:
