@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from kd_research.configuration import environment, trust
 from kd_research.configuration.own_folders import conf_folders, import_from
@@ -19,8 +19,7 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 def register_resolvers() -> None:
     """Make what the YAML files compute known to OmegaConf."""
     environment.register()
-    folders = lambda: OmegaConf.create(import_from())  # noqa: E731  # of a bare list --resolve fails
-    OmegaConf.register_new_resolver("import_from", folders, replace=True)
+    OmegaConf.register_new_resolver("import_from", _import_from, replace=True)
     OmegaConf.register_new_resolver("one_minus", lambda value: 1.0 - value, replace=True)
     OmegaConf.register_new_resolver("one_if", lambda value: float(value != 0), replace=True)
     OmegaConf.register_new_resolver("if_null", if_null, replace=True)
@@ -28,6 +27,11 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("student_of", student_of, replace=True)
     OmegaConf.register_new_resolver("hub_weights", hub_weights, replace=True)
+
+
+def _import_from() -> ListConfig:
+    """OmegaConf resolves in place only a list of its own: `--cfg job --resolve`."""
+    return OmegaConf.create(import_from())
 
 
 def why_not(error: Exception) -> str:
