@@ -13,7 +13,7 @@ from kd_research.report.sweep import Sweep, Trial, is_fraction, larger_is_better
 
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
 NOT_COMPARABLE, REDUCED, NOT_RUN = "not comparable", "reduced", "not run"
-FAR = 3  # times the tolerance
+FAR = 3  # times the tolerance, with the whole interval
 FAR_BETTER = f"{NOT_COMPARABLE}: far better than published, look at the protocol"
 UNDECIDED = "undecided"  # more seeds would tell
 UNFINISHED = "unfinished"  # or failed: not of as many seeds as there should be
@@ -24,8 +24,8 @@ def verdict(
 ) -> str:
     """Where the 95 % t interval of the mean lies: within the tolerance, or beyond it.
 
-    An interval that does neither is undecided. What is far better than published is no success:
-    the protocol is another one.
+    An interval that does neither is undecided. One that is far better than published as a whole is
+    no success: the protocol is another one.
 
     Args:
         metric: its name.
@@ -37,9 +37,9 @@ def verdict(
         return NOT_COMPARABLE
     gain = fmean(found) - published
     gain = gain if larger_is_better(metric) else -gain
-    if gain > FAR * tolerance > 0:
-        return FAR_BETTER
     width = half_width(found) or 0.0
+    if gain - width > FAR * tolerance > 0:
+        return FAR_BETTER
     tolerance += 1e-12
     if -tolerance <= gain - width and gain + width <= tolerance:
         said = REPRODUCED

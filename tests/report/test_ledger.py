@@ -52,6 +52,8 @@ def test_a_row_s_verdict_is_that_of_its_interval() -> None:
     assert verdict("test_accuracy", 0.76, many, 0.005) == "not reproduced"
     assert verdict("test_accuracy", 0.74, many, 0.005) == "better"
     assert verdict("test_accuracy", 0.745, many, 0.005).startswith("undecided")
+    assert verdict("test_accuracy", 0.73, many, 0.005) == FAR_BETTER
+    assert verdict("test_accuracy", 0.734, many, 0.005) == "better", "not its whole interval"
 
 
 def test_more_devices_change_a_row_unless_batchnorm_sees_the_whole_batch() -> None:
