@@ -114,6 +114,9 @@ TYPES = [
     ),
     ("loss=ofa loss.powers=null", "loss.powers must be a list of numbers, or a number, got None"),
     ("transfer=class_impressions transfer.concentrations=3", "try transfer.concentrations=[3]"),
+    ("transfer=generator transfer.lr={a:1}", "lr must be > 0, got {'a': 1}; try transfer.lr=0.001"),
+    ("dataset.mean=foo", "dataset.mean must be numbers, one per channel, or one of imagenet, cif"),
+    ("dataset.std=[1,2]", "dataset.std must be 1 numbers above 0, one per channel, or a list of"),
     ("transfer=class_impressions +transfer.iteration=5", "did you mean transfer.iterations? there"),
     ("scheduler=multistep ~scheduler.milestones", "scheduler.milestones has no value, and MultiSt"),
     ("loss=kd ~loss.terms.kd.loss.temperature", "loss.temperature has no value, and SoftTarget"),
@@ -290,6 +293,8 @@ TOGETHER = [
         f"-m {TEXT} loss=ce teacher=none +sweep.objectives.teacher_agreement=maximize",
         "teacher_agreement needs a teacher, got teacher=none; try teacher=gpt",
     ),
+    (f"{TEXT} transfer=generator", "for images or tables, dataset tinyshakespeare is text; type"),
+    ("transfer=generator teacher=none loss=ce", "is made of the teacher, got teacher=none; type"),
     ("loss=gkd", "loss.text draws text, and dataset digits has no windows of it; type dataset=ti"),
     (
         f"{TEXT} loss=gkd loss.text.prompt_tokens=70",
@@ -339,6 +344,10 @@ SYNTAX = [
     (
         "teacher.dataset={tokens:bpe}",
         "is empty, and has no tokens; +teacher.dataset.tokens=... a",
+    ),
+    (
+        "transfer=class_impressions transfer.concentrations={a:1}",
+        "must be a list, got {'a': 1}; try transfer.concentrations=[1.0,0.1]",
     ),
     ("loss.temperature=choice(1", "loss.temperature=choice(1: "),
     ("-m ~sweep.space.student.model.width", "student.model.width=VALUE takes it out"),

@@ -15,7 +15,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -197,16 +197,16 @@ def _group_problems(override: Override) -> Iterator[str]:
 
 def _key(override: Override, config: DictConfig) -> Iterator[str]:
     key = override.key_or_group
-    if override.is_add() or override.is_force_add():
-        return
     *parents, _ = key.split(".")
-    if parents[:1] == ["hydra"]:
+    if override.is_add() or override.is_force_add() or parents[:1] == ["hydra"]:
         return
     if _exists(config, key):
         node = _at(config, key)
         value = None if override.is_sweep_override() else override.value()
         if isinstance(value, list) and isinstance(node, DictConfig):
             yield f"{key} is a mapping of settings, got {value}; type {key}.SETTING=VALUE"
+        if isinstance(value, dict) and isinstance(node, ListConfig):
+            yield f"{key} must be a list, got {value}; try {key}=[{','.join(map(str, node))}]"
         for name in value if isinstance(value, dict) and isinstance(node, DictConfig) else ():
             if not node:
                 yield f"{key} is empty, and has no {name}; +{key}.{name}=... adds it"

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kd_research.configuration.moment_checks import normalising_problems
 from kd_research.configuration.own_classes import PACKAGE, classes, needs_teacher
 from kd_research.configuration.stage_checks import stage_problems
 from kd_research.configuration.text_checks import text_problems
@@ -58,8 +59,9 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
                 yield {who, "dataset"}, text
             for text in _layer_problems(who, model, terms):
                 yield {who, "loss"}, text
-    for text in _augment_problems(dataset.get("augment") or {}):
+    for text in (*_augment_problems(dataset.get("augment") or {}), *normalising_problems(whole)):
         yield {"dataset"}, text
+    yield from _transfer_problems(whole)
 
 
 def teacher_for(dataset: Mapping[str, Any]) -> str:
@@ -175,6 +177,19 @@ def _augment_problems(augment: Mapping[str, Any]) -> Iterator[str]:
         if not right:
             key = f"dataset.augment.{name}"
             yield f"{key} must be {what}, got {value!r}; try {key}={example}"
+
+
+def _transfer_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
+    """What a transfer set cannot be made of, or for."""
+    if not whole.get("transfer"):
+        return
+    if not whole["teacher"].get("model"):
+        text = "a transfer set is made of the teacher, got teacher=none; type teacher=NAME"
+        yield {"transfer", "teacher"}, f"{text}, or transfer=none"
+    dataset = whole["dataset"]
+    if dataset.get("input_shape") is None and "vocab_size" in dataset:
+        text = f"a transfer set is made for images or tables, dataset {dataset.get('name')} is text"
+        yield {"transfer", "dataset"}, f"{text}; type transfer=none"
 
 
 def _target_problems(whole: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

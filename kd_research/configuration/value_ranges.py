@@ -80,8 +80,9 @@ class Kind(NamedTuple):
     def example(self, value: Any) -> Any:
         """What may have been meant: a list of that one; else any such value."""
         for each in self.types:
-            wanted = LISTS.get(each, ("", ""))
-            if wanted[0] and _is_of(str(value) if wanted[0] == "str" else value, wanted[0]):
+            wanted = LISTS.get(each, ("", ""))[0]
+            is_one = wanted == "str" and not isinstance(value, Mapping | list)
+            if wanted and (is_one or _is_of(value, wanted)):
                 return f"[{value}]"
         return next(EXAMPLES[each] for each in self.types if each in EXAMPLES)
 
@@ -169,10 +170,10 @@ def _limited(
     for key, value in resolved.items():
         own = stated.get(key) if isinstance(stated, Mapping) else None
         name = f"{at}.{key}".lstrip(".")
-        if isinstance(value, Mapping) or (isinstance(value, list) and key not in known):
-            yield from _limited(own, value, name, GENERATION if key == "generation" else "")
-        elif key in known:
+        if key in known and not (isinstance(value, Mapping) and "_target_" in value):
             yield name, own, value, known[key]
+        elif isinstance(value, Mapping | list):
+            yield from _limited(own, value, name, GENERATION if key == "generation" else "")
 
 
 @cache

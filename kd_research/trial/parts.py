@@ -39,13 +39,11 @@ def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
         data: whose examples' shape the set has.
 
     Raises:
-        ValueError: the settings or the data do not fit, or there is no teacher to make it of.
+        ValueError: the settings or the data do not fit.
     """
     if not is_made(config):
         return None
     make: Maker = instantiate(config["transfer"])
-    if not config["teacher"]["model"]:
-        raise ValueError("a transfer set is made of the teacher; type teacher=NAME")
     if data.input_shape is None or data.has_positions:
         raise ValueError(
             f"a transfer set is made of inputs of one shape and one label each; dataset "

@@ -139,7 +139,8 @@ def test_weights_under_public_names_are_those_of_the_net(tmp_path: Path, prefix:
 
 
 def test_a_normalisation_by_name(tmp_path: Path) -> None:
-    from kd_research.data.moments import KNOWN, check_moments
+    from kd_research.configuration.moment_checks import KNOWN
+    from kd_research.data.moments import check_moments
 
     assert check_moments("imagenet", "imagenet", 3) == KNOWN["imagenet"]
     assert check_moments("half", [0.2], 3) == ([0.5], [0.2])

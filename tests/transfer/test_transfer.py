@@ -253,14 +253,6 @@ def test_a_teacher_of_which_none_can_be_made_is_not_trained(
     assert not (tmp_path / "teachers").exists()
 
 
-def test_without_a_teacher_there_is_nothing_to_make_it_of(tmp_path: Path) -> None:
-    from tiny import composed
-
-    config = composed(f"output_dir={tmp_path}", *IMPRESSIONS[:3], "teacher=none", "loss=ce")
-    with pytest.raises(ConfigError, match="made of the teacher; type teacher=NAME"):
-        Parts(plain(config))
-
-
 @pytest.mark.parametrize("stated", [(), IMPRESSIONS, GENERATOR], ids=["none", "zskd", "dafl"])
 def test_a_folder_of_such_a_run_is_trusted(
     stated: tuple[str, ...], tiny: Compose, tmp_path: Path
