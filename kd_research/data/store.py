@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from kd_research.records.locks import alone
 from kd_research.records.outside import NO_ROOM
 from kd_research.records.record import temporary_path
 
@@ -70,18 +70,10 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Pat
     if _is_whole(directory):
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(directory.with_name(f"{directory.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log.info("waiting for another process that is %s (%s)", what, directory)
-        lock.acquire()
-    try:
+    with alone(directory.with_name(f"{directory.name}.lock"), what):
         if not _is_whole(directory):
             log.info("%s into %s, once on this machine", what, directory)
             _build(directory, build, what)
-    finally:
-        lock.release()
     return directory
 
 

@@ -15,10 +15,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from kd_research.data.augment import hash_bits
+from kd_research.records.locks import alone
 
 log = logging.getLogger(__name__)
 CHUNK_WORDS = 1 << 21  # of a file that is checked whole, at a time: 16 MiB
@@ -87,7 +87,7 @@ def _create(path: Path, size: int) -> None:
     """A file of zeros whose blocks are really there, if it is not; whoever is first makes it."""
     if path.exists() and path.stat().st_size == size:
         return
-    with FileLock(path.with_suffix(".lock")):
+    with alone(path.with_suffix(".lock"), f"making {path.name}"):
         if path.exists():
             if path.stat().st_size == size:  # another process was first
                 return

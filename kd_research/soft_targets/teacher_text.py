@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 import torch
 from torch import nn
@@ -31,6 +30,7 @@ from kd_research.generation.decode import generate, pad_left
 from kd_research.generation.settings import GenerationConfig
 from kd_research.interfaces import Batch, Count
 from kd_research.losses.positions import IGNORED
+from kd_research.records.locks import alone
 
 if TYPE_CHECKING:  # a fifth of a second, which only this method needs
     import pyarrow as pa
@@ -96,7 +96,7 @@ class TeacherText:
         content = [VERSION, teacher_key, data.fingerprint(), most, vars(config), self.seed]
         path = root / f"{data.name}-{content_key(content)}.parquet"
         root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
+        with alone(path.with_suffix(".lock"), "writing the teacher's text"):
             table = _read(path)
             if table is None:
                 log.warning("the teacher writes its text, once: %s", path)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from filelock import FileLock
-
 from kd_research.configuration.config import ConfigError, save
 from kd_research.pools.local import Pool
+from kd_research.records.locks import alone
 from kd_research.records.outside import OutsideError, ended_by, is_full
 from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, LOG_NAME, read_text
@@ -30,7 +29,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
         OutsideError: it was ended from outside.
     """
     directory = plan.directory / "prepare"
-    with FileLock(plan.directory / "prepare.lock"):
+    with alone(plan.directory / "prepare.lock", "preparing this sweep"):
         save(plan.composition.prepared(), directory / CONFIG_NAME)
         (directory / LOG_NAME).unlink(missing_ok=True)
         print("teacher: trained now, or loaded if it was trained before", flush=True)

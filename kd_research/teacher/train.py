@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from torch import nn
@@ -24,6 +23,7 @@ from kd_research.configuration.teacher_content import INHERITED
 from kd_research.configuration.trainer_checks import option_defaults
 from kd_research.data.module import DataModule
 from kd_research.interfaces import Batch
+from kd_research.records.locks import alone
 from kd_research.records.record import METRICS_NAME, write_json
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights, save_weights
 from kd_research.teacher.stated import (
@@ -161,7 +161,7 @@ def obtain(
     if not path.exists() and options["max_epochs"]:
         before()
     directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / "lock"):
+    with alone(directory / "lock", "training the teacher"):
         if path.exists():
             load_weights(module, path)
         else:
