@@ -17,9 +17,9 @@ from kd_research.report.by_seed import (
     holm,
     values_by_seed,
 )
-from kd_research.report.methods import LEVEL, interval, numbers, points, table
+from kd_research.report.methods import LEVEL, interval, numbers, table
+from kd_research.report.numbers import show, show_gap
 from kd_research.report.sweep import Sweep, Trial, larger_is_better
-from kd_research.report.tables import show
 
 NOTE = """\
 ± of a row is the 95 % t interval of its mean over n seeds. Differences are within seeds (the first
@@ -95,7 +95,7 @@ def _differences(question: Mapping[str, Any], trials: Mapping[str, Trial]) -> It
                 str(name),
                 interval(trials.get(one), metric),
                 interval(trials.get(other), metric),
-                points(gap, metric) if gap else "not run",
+                show_gap(metric, gap.mean, gap.half_width) if gap else "not run",
                 "-" if p_value is None else f"{p_value:.2g}",
                 verdict,
             ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from kd_research.records.measures import COSTS
 from kd_research.report.by_seed import difference, values_by_seed
+from kd_research.report.numbers import show, show_gap
 from kd_research.report.sweep import Sweep, Trial, is_fraction, tie_break
 
 WHO = "labels alone"  # what its row is called
@@ -86,8 +87,8 @@ def _worse_teacher(sweep: Sweep, first: Trial, plain: Trial) -> str:
         return ""
     if taught >= alone if sweep.objectives[name] == "maximize" else taught <= alone:
         return ""
-    said = [f"{value:.2%}" if is_fraction(name) else f"{value:.4g}" for value in (taught, alone)]
-    return f"; the teacher is worse than {WHO}: {name} {said[0]} against {said[1]}"
+    said = f"{name} {show(name, taught)} against {show(name, alone)}"
+    return f"; the teacher is worse than {WHO}: {said}"
 
 
 def _difference(name: str, first: Trial, plain: Trial) -> str | None:
@@ -101,10 +102,8 @@ def _difference(name: str, first: Trial, plain: Trial) -> str | None:
         gap, width = means[0] - means[1], None
     else:
         gap, width = found.mean, found.half_width
-    scale, unit, digits = (100, " points", ".2f") if is_fraction(name) else (1, "", ".4g")
-    spread = "" if width is None else f" ± {scale * width:{digits}}"
-    unit += "" if width is None else " (95 %)"
-    return f"{name} {scale * gap:+{digits}}{spread}{unit}"
+    unit = " points" * is_fraction(name) + ("" if width is None else " (95 %)")
+    return f"{name} {show_gap(name, gap, width)}{unit}"
 
 
 def _seeds(first: Trial, plain: Trial) -> str:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from kd_research.report.numbers import show
 from kd_research.report.page import fill, made, short
 from kd_research.report.pareto import Point, hypervolume, pareto_front
 from kd_research.report.runs import flat
 from kd_research.report.sweep import Sweep, Trial
-from kd_research.report.tables import PLUS_MINUS, show
+from kd_research.report.tables import PLUS_MINUS
 from kd_research.report.text import last_word
 
 NUM_RESAMPLES = 1000

@@ -16,8 +16,9 @@ from typing import Any
 from kd_research.records.record import SWEEP_NAME, write_text
 from kd_research.report.by_seed import Difference, difference, holm, values_by_seed
 from kd_research.report.load import load_sweep
+from kd_research.report.numbers import show, show_gap
 from kd_research.report.sweep import Sweep, Trial, larger_is_better
-from kd_research.report.tables import best, show
+from kd_research.report.tables import best
 
 TUNING = "tuning"  # the folder of the tuning sweeps, in the comparison's own
 LEVEL = 0.05  # of the corrected p value, below which a difference is called one
@@ -170,20 +171,12 @@ def _verdict(found: tuple[Difference, float | None] | None, metric: str) -> str:
     if found is None:
         return "-"
     gap, p_value = found
-    text = points(gap, metric)
+    text = show_gap(metric, gap.mean, gap.half_width)
     if p_value is None:
         return text
     better = (gap.mean > 0) == larger_is_better(metric)
     said = ("better" if better else "worse") if p_value < LEVEL else "no difference shown"
     return f"{text}, p {p_value:.2g}: {said}"
-
-
-def points(gap: Difference, metric: str) -> str:
-    """A difference for people, of accuracies in percentage points."""
-    scale = 100 if any(word in metric for word in ("accuracy", "agreement", "retention")) else 1
-    digits = ".2f" if scale == 100 else ".4g"
-    width = "" if gap.half_width is None else f" ± {scale * gap.half_width:{digits}}"
-    return f"{scale * gap.mean:+{digits}}{width}"
 
 
 def _costs(trials: Mapping[str, Trial], tunings: Mapping[str, Sweep | None]) -> list[str]:

@@ -18,7 +18,8 @@ import numpy as np
 
 from kd_research.configuration.statements import LEAST_RANKED, is_ranked
 from kd_research.report.counts import values
-from kd_research.report.sweep import Sweep, is_fraction, larger_is_better
+from kd_research.report.numbers import show_gap
+from kd_research.report.sweep import Sweep, larger_is_better
 
 NUM_RESAMPLES = 10_000
 SAME, OPPOSITE, OPEN = "same sign", "opposite sign", "not distinguishable"
@@ -242,7 +243,7 @@ def to_lines(found: Ranking | None, another: str | None) -> list[str]:
     lines += [
         "",
         f"Of {len(found.gaps)} pairs that differ in the paper by more than "
-        f"{_number(found.metric, found.spread)}: **{counts}** "
+        f"{show_gap(found.metric, found.spread, sign='')}: **{counts}** "
         "(95 % interval of ours, not corrected for their number).",
         "",
     ]
@@ -253,9 +254,8 @@ def to_lines(found: Ranking | None, another: str | None) -> list[str]:
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {gap.better} | {gap.worse} | {_number(found.metric, gap.published, '+')} "
-            f"| {_number(found.metric, gap.ours, '+')} ± "
-            f"{_number(found.metric, gap.half_width or 0.0)} | {gap.said} |"
+            f"| {gap.better} | {gap.worse} | {show_gap(found.metric, gap.published)} "
+            f"| {show_gap(found.metric, gap.ours, gap.half_width or 0.0)} | {gap.said} |"
             for gap in shown
         ]
         lines += [""]
@@ -269,8 +269,3 @@ def to_lines(found: Ranking | None, another: str | None) -> list[str]:
 
 def _shown(interval: Interval | None, over: str) -> str:
     return "" if interval is None else f", 95 % {interval[0]:.2f} to {interval[1]:.2f} {over}"
-
-
-def _number(metric: str, value: float, sign: str = "") -> str:
-    """Accuracies in points."""
-    return f"{100 * value:{sign}.2f}" if is_fraction(metric) else f"{value:{sign}.4g}"

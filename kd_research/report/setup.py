@@ -7,9 +7,9 @@ from typing import Any
 
 from kd_research.records.record import RunRecord
 from kd_research.report.counts import split_sizes
+from kd_research.report.numbers import show
 from kd_research.report.runs import loss_name, part_name
 from kd_research.report.sweep import Sweep
-from kd_research.report.tables import show
 
 MAX_NAMED = 4  # values of one line
 

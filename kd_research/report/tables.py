@@ -11,7 +11,7 @@ from kd_research.records.measures import COSTS, METRICS, RATIOS, TEST_METRICS
 from kd_research.records.printable import typed
 from kd_research.records.record import RunRecord
 from kd_research.report.baseline import summary as baseline_summary
-from kd_research.report.sweep import Sweep, Trial, is_fraction, tie_break
+from kd_research.report.sweep import Sweep, Trial, tie_break
 
 # The columns of every table, measured or not; exports and other people's metrics follow them.
 VALUE_COLUMNS = (
@@ -25,21 +25,6 @@ VALUE_COLUMNS = (
 PLUS_MINUS = "± is the standard deviation over the n seeds of a trial."
 FIRST_COLUMNS = ("trial", "label", "seed", "state", "on_front")
 LAST_COLUMNS = ("error", "directory")
-
-
-def show(name: str, value: Any, std: float | None = None) -> str:
-    """A value for people: fractions as percent, counts with thousands, the rest in 4 digits."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if is_fraction(name):
-        spread = f" ± {100 * std:.2f}" if std is not None else ""
-        return f"{100 * value:.2f}{spread}%"
-    spread = f" ± {std:.2g}" if std else ""
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{value:,.0f}{spread}"
-    return f"{value:.4g}{spread}"
 
 
 def trial_rows(sweep: Sweep) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from kd_research.report.baseline import WHO, baseline, gain
 from kd_research.report.curves import evaluations
+from kd_research.report.numbers import show
 from kd_research.report.runs import ALWAYS
 from kd_research.report.sweep import Sweep, Trial
-from kd_research.report.tables import PLUS_MINUS, best, rerun, show
+from kd_research.report.tables import PLUS_MINUS, best, rerun
 from kd_research.report.terminal import print_table
 
 MAX_DAMAGED = 5  # files that are named

@@ -9,6 +9,7 @@ from typing import Any
 
 from kd_research.configuration.rows import reduced
 from kd_research.report.counts import split_sizes
+from kd_research.report.numbers import show_gap
 from kd_research.report.sweep import Sweep, Trial, is_fraction, larger_is_better
 
 REPRODUCED, BETTER, NOT_REPRODUCED = "reproduced", "better", "not reproduced"
@@ -101,7 +102,7 @@ def claim_verdict(
 
 def _value(metric: str, value: float, sign: str = "") -> str:
     """A difference for people: of fractions in points, as percent."""
-    return f"{100 * value:{sign}.2f}%" if is_fraction(metric) else f"{value:{sign}.4g}"
+    return show_gap(metric, value, sign=sign) + "%" * is_fraction(metric)
 
 
 def _similar(claim: Mapping[str, Any], groups: Sequence[tuple[float, ...]]) -> str:

@@ -13,8 +13,9 @@ from sweep_folders import OBJECTIVES, make_sweep
 from kd_research.records.record import RunRecord, read_record, write_json, write_record, write_text
 from kd_research.report import load_sweep, write_report
 from kd_research.report.__main__ import main
+from kd_research.report.numbers import show, show_gap
 from kd_research.report.sweep import Run, Trial
-from kd_research.report.tables import rerun, show
+from kd_research.report.tables import rerun
 from kd_research.report.text import front_table, print_summary
 
 
@@ -234,6 +235,9 @@ def test_values_for_people():
     assert show("num_params", 85002.0) == "85,002"
     assert show("latency_ms", 0.123456) == "0.1235"
     assert show("loss.temperature", None) == "-"
+    assert show_gap("val_accuracy", 0.0123, 0.004) == "+1.23 ± 0.40"
+    assert show_gap("test_rouge_l", -0.0123) == "-1.23"
+    assert show_gap("test_nll", 0.5, sign="") == "0.5"
 
 
 def test_the_report_imports_neither_torch_nor_optuna(sweep_folder):

@@ -10,7 +10,7 @@ from sweep_folders import make_sweep
 from kd_research.records.record import RunRecord, write_record, write_text
 from kd_research.report import load_sweep, write_report
 from kd_research.report.__main__ import main
-from kd_research.report.tables import show
+from kd_research.report.numbers import show
 from kd_research.report.terminal import layout, print_markdown, print_table, wrapped
 from kd_research.report.text import print_summary
 
