@@ -71,6 +71,16 @@ def run(command: list[str], cwd: Path, real: bool = False) -> subprocess.Complet
     return how(command, cwd=cwd, capture_output=True, text=True, env=clean)
 
 
+def test_the_package_itself_is_kd(tmp_path: Path) -> None:
+    alone = subprocess.run(
+        [sys.executable, "-m", "kd_research"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert alone.returncode == 0
+    told = [line.split()[1] for line in alone.stdout.splitlines() if line.startswith("  kd ")]
+    assert told == [*MODULES, "new"]
+    assert [*tmp_path.iterdir()] == []
+
+
 def completed(sweep: Path) -> int:
     counts = json.loads((sweep / "summary.json").read_text())["counts"]
     assert set(counts.values()) <= {0, counts["completed"]}
