@@ -26,7 +26,10 @@ from typing import ClassVar
 SERVER = Path(__file__).with_name("warm_server.py")
 ROOT = SERVER.parents[1]
 AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "MKL_", "HF_", "TORCH", "KMP_", "MALLOC_")
-FORKED = ("kd_research.", "kill_sweeps", "gpu", "torchrun_by_forks", "serve_storage")  # modules
+FORKED = (
+    *("kd_research.", "kill_sweeps", "gpu", "torchrun_by_forks", "serve_storage"),
+    "mkdocs",  # which asks the package about itself
+)  # modules
 LOST = 255  # the exit code of what was running when the server was killed
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas
 import pytest
+import warm
 from documented import ROOT, blocks, commands, composed_problems, refused, write_files
 from PIL import Image
 from tiny import TINY, composed
@@ -225,7 +225,7 @@ def test_what_a_wrong_command_says_is_what_the_page_shows(
 def test_the_site_is_built_and_needs_no_network(tmp_path: Path) -> None:
     pytest.importorskip("material")
     build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    done = warm.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pages = sorted(tmp_path.rglob("*.html"))
     assert len(pages) > len(PAGES)

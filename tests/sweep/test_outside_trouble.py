@@ -56,7 +56,7 @@ def check_goes_on(output_dir):
     assert lost == [], "no try was counted"
 
 
-@pytest.mark.parametrize("exhaust", [fill, fill_inodes])
+@pytest.mark.parametrize("exhaust", [fill, pytest.param(fill_inodes, marks=pytest.mark.long)])
 def test_a_disk_that_is_full_in_mid_sweep(exhaust, tmp_path):
     options = ("size=64m", "nr_inodes=600") if exhaust is fill_inodes else ("size=8m",)
     with small_disk(tmp_path / "disk", *options) as disk:

@@ -1,7 +1,7 @@
 """The shipped papers: every row composes, is instantiated, and trains.
 
-A row whose loss reads logits alone is trained with one pair; a loss on features with a pair of each
-two families of nets, and with every pair by `-m long`.
+A row whose loss reads logits alone is trained with one pair; a loss on features with pairs that
+have each family as teacher and as student, and with every pair by `-m long`.
 The nets are the rows' own, in float32, with random weights (teachers too), a batch of two and
 small images: half of CIFAR's side (all of it for MobileNetV2, which would have maps of one
 pixel), 64 pixels for ImageNet.
@@ -85,12 +85,17 @@ PAIRS = [
 
 
 def by_families() -> Iterator[Any]:
-    """The pairs; those of the same two families as one before them in the same paper are long."""
-    seen = set()
-    for paper, pair in PAIRS:
-        families = (paper, re.sub(r"\d+(_\d)?(x\d)?(?=-|$)", "", pair))
-        marks = [pytest.mark.long] if families in seen else [pytest.mark.slow]
-        seen.add(families)
+    """The pairs; those whose families, of teacher and of student, came before in a paper are long.
+
+    A student without a teacher comes last: its rows read logits alone.
+    """
+    seen: set[tuple[str, ...]] = set()
+    for paper, pair in sorted(PAIRS, key=lambda each: each[1].startswith("none-")):
+        families = re.sub(r"\d+(_\d)?(x\d)?(?=-|$)", "", pair).split("-")
+        sides = {(paper, who, name) for who, name in zip("ts", families, strict=False)}
+        sides.discard((paper, "t", "none"))
+        marks = [pytest.mark.long] if sides <= seen else [pytest.mark.slow]
+        seen |= sides
         yield pytest.param(paper, pair, marks=marks)
 
 
