@@ -83,7 +83,7 @@ def test_a_received_folder_runs_nothing(command: str, tiny: Compose, tmp_path: P
     assert "--trust" in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "executed").exists()
-    if command == "trial":  # the payload is one for all: it works, and it is the refusal that counts
+    if command == "trial":  # it works, and it is the refusal that counts
         call(f"kd_research.{command}", at, "--trust", at=tmp_path)
         assert (tmp_path / "executed").exists()
 
