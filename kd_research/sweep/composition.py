@@ -61,19 +61,6 @@ class Composition:
         config.sweep.rows = {}
         return config
 
-    def prepared(self) -> DictConfig:
-        """The configuration to try out before any trial: it is built, not trained.
-
-        A transfer set that is made of its teacher is one that a trial may have: it takes hours.
-        """
-        tried = [
-            item
-            for item in self.space
-            if item.is_new
-            or (item.config_key.startswith("transfer.") and exists(self.config, item.config_key))
-        ]
-        return self.compose({item.key: item.probes()[0] for item in tried})
-
     def propose(self, suggest: Callable[[str], spaces.Value]) -> dict[str, spaces.Value]:
         """A proposal: config groups first; then the keys that exist with these groups.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from omegaconf import DictConfig
+
 from kd_research.configuration.config import ConfigError, save
 from kd_research.pools.local import Pool
 from kd_research.records.locks import alone
@@ -14,6 +16,17 @@ from kd_research.sweep.folders import last_line
 from kd_research.sweep.plan import Plan
 
 POLL_SECONDS = 0.5
+
+
+def prepared(plan: Plan) -> DictConfig:
+    """The configuration to try out: the first trial's, and where its sampler chooses, some value.
+
+    A teacher, or a transfer set, that no trial asks for would take hours.
+    """
+    values = {item.key: item.probes()[0] for item in plan.space}
+    for params, _ in plan.first()[:1]:
+        values |= params
+    return plan.composition.compose(plan.composition.propose(values.__getitem__))
 
 
 def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
@@ -30,7 +43,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
     """
     directory = plan.directory / "prepare"
     with alone(plan.directory / "prepare.lock", "preparing this sweep"):
-        save(plan.composition.prepared(), directory / CONFIG_NAME)
+        save(prepared(plan), directory / CONFIG_NAME)
         (directory / LOG_NAME).unlink(missing_ok=True)
         print("teacher: trained now, or loaded if it was trained before", flush=True)
         handle = pool.submit(directory, "prepare")

@@ -2,13 +2,15 @@
 
 from sweep_commands import make_plan
 
+from kd_research.sweep.rehearsal import prepared
+
 
 def test_the_set_that_is_made_before_the_trials_is_of_the_search():
     plan = make_plan(
         *("transfer=class_impressions", "transfer.num_examples=20,40", "transfer.lr=0.1"),
         *("transfer.iterations=int(interval(2,9))", "loss.lambda=1", "loss.temperature=4,8"),
     )
-    stated = plan.composition.prepared()
+    stated = prepared(plan)
     assert stated.transfer.num_examples == 20
     assert stated.transfer.iterations == 2
     assert stated.loss.temperature == plan.config.loss.temperature
@@ -16,4 +18,18 @@ def test_the_set_that_is_made_before_the_trials_is_of_the_search():
 
 def test_a_choice_of_transfer_sets_is_prepared_without_one():
     plan = make_plan("transfer=none,class_impressions", "loss.lambda=1")
-    assert not plan.composition.prepared().transfer
+    assert not prepared(plan).transfer
+
+
+def test_no_teacher_is_trained_before_the_trials_that_none_of_them_asks_for():
+    plan = make_plan("teacher=cnn,resnet8", "teacher.trainer.max_epochs=2,3", "loss=dkd,kd")
+    stated = prepared(plan)
+    assert stated.teacher.model._target_.endswith(".CNN")
+    assert stated.teacher.trainer.max_epochs == 2
+    assert "dkd" in stated.loss.terms
+
+
+def test_rows_are_prepared_by_the_first_of_them():
+    rows = "{a: {overrides: {loss.temperature: 3}}, b: {overrides: {loss: dkd}}}"
+    plan = make_plan(f"+sweep.rows={rows}", "sweep.space={}")
+    assert prepared(plan).loss.temperature == 3
