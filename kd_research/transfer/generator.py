@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kd_research.interfaces import Count, NotNegative, Positive
 from kd_research.models.capture import Capture
+from kd_research.transfer.size import refuse_what_cannot_fit
 
 log = logging.getLogger(__name__)
 FEATURE = "pool"  # what the head sees, in all families
@@ -106,7 +107,7 @@ class Generated:
             raise ValueError("\n".join(problems))
 
     def check(self, shape: Sequence[int], teacher: nn.Module, num_classes: int) -> None:
-        """Raise ValueError where examples are no such images, or the teacher lacks the layer."""
+        """Raise ValueError where it does not fit teacher or images, or into memory."""
         layers = dict(teacher.named_modules())
         if self.activation_weight and FEATURE not in layers:
             raise ValueError(
@@ -118,6 +119,7 @@ class Generated:
                 f"transfer=generator makes images whose sides are multiples of 4, an example here "
                 f"is {[*shape]}; try transfer=class_impressions"
             )
+        refuse_what_cannot_fit(self.num_examples, 1, shape)
 
     def __call__(
         self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int

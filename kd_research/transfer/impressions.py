@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kd_research.interfaces import Count, Positive
 from kd_research.models.headless import head_of
+from kd_research.transfer.size import refuse_what_cannot_fit
 from kd_research.transfer.variants import kinds, of_each
 
 log = logging.getLogger(__name__)
@@ -75,13 +76,14 @@ class ClassImpressions:
             raise ValueError("\n".join(problems))
 
     def check(self, shape: Sequence[int], teacher: nn.Module, num_classes: int) -> None:
-        """Raise ValueError where the teacher says no similarities, or no image has variants."""
+        """Raise ValueError where it does not fit teacher or images, or into memory."""
         similarities(teacher, num_classes)
         if self.variants and len(shape) != 3:
             raise ValueError(
                 f"transfer.variants are of images (channels, height, width), an example here is "
                 f"{[*shape]}; type transfer.variants=0"
             )
+        refuse_what_cannot_fit(self.num_examples, 1 + self.variants, shape)
 
     def __call__(
         self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int

@@ -253,6 +253,27 @@ def test_a_teacher_of_which_none_can_be_made_is_not_trained(
     assert not (tmp_path / "teachers").exists()
 
 
+def test_a_set_larger_than_the_memory_is_told_before_the_teacher_is_trained(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 18}  # 1 GiB
+    for stated, message in (
+        (
+            (*IMPRESSIONS, "transfer.num_examples=100000", "transfer.variants=102"),
+            "10,300,000 examples of [1, 8, 8] are 2.5 GiB, and this machine has 1.0; "
+            "try transfer.num_examples=10180, or fewer transfer.variants",
+        ),
+        ((*GENERATOR, "transfer.num_examples=10000000"), "try transfer.num_examples=1048576"),
+    ):
+        config = plain(tiny(f"output_dir={tmp_path}", *stated))
+        with monkeypatch.context() as patch:
+            patch.setattr("kd_research.transfer.size.os.sysconf", pages.__getitem__)
+            with pytest.raises(ConfigError) as told:
+                Parts(config)
+        assert message in str(told.value)
+    assert not (tmp_path / "teachers").exists()
+
+
 @pytest.mark.parametrize("stated", [(), IMPRESSIONS, GENERATOR], ids=["none", "zskd", "dafl"])
 def test_a_folder_of_such_a_run_is_trusted(
     stated: tuple[str, ...], tiny: Compose, tmp_path: Path
