@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,7 @@ class CheckFirst(Callback):
         Raises:
             SystemExit: something is wrong, with all of it.
         """
-        directory = Path(str(config.hydra.run.dir))
-        config = config.copy()
+        composed, config = config, config.copy()
         with open_dict(config):
             del config["hydra"]  # which cannot be resolved outside a job
         problems = []
@@ -57,15 +56,26 @@ class CheckFirst(Callback):
             with suppress(OmegaConfBaseException):  # which `check` tells, and what is no mapping
                 stated = OmegaConf.select(config, key, default=None)
                 problems += missing_files(stated) if isinstance(stated, DictConfig) else []
-        if (directory / RECORD_NAME).exists():
-            problems.append(
-                f"{directory} already holds a run; choose another hydra.run.dir, or rerun it with "
-                f"python -m kd_research.trial {typed(directory)}"
-            )
+        problems += _take_folder(composed)
         if problems:
             sys.exit("\n".join(problems))
         for note in precision_notes(config):
             print(note, file=sys.stderr)
+
+
+def _take_folder(config: DictConfig) -> Iterator[str]:
+    """Have Hydra take ~ for the home, or say why a run cannot have the folder that is stated."""
+    try:
+        directory = Path(os.path.expanduser(str(config.hydra.run.dir)))
+    except OmegaConfBaseException as error:
+        yield why_not(error)
+        return
+    config.hydra.run.dir = str(directory)
+    if (directory / RECORD_NAME).exists():
+        yield (
+            f"{directory} already holds a run; choose another hydra.run.dir, or rerun it with "
+            f"python -m kd_research.trial {typed(directory)}"
+        )
 
 
 class OptunaSweeper(Sweeper):

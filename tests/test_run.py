@@ -12,13 +12,27 @@ import pytest
 import warm
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
-from tiny import TINY
+from omegaconf import open_dict
+from tiny import TINY, composed
 
 from kd_research import run
 from kd_research.configuration.overrides import explain
+from kd_research.hydra_plugin import CheckFirst
 from kd_research.records.record import CONFIG_NAME, RECORD_NAME, read_record
 
 GET_MODE = Hydra.get_mode  # while tests are collected nothing has replaced it
+
+
+def test_the_folder_of_a_home_is_no_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It became ./~, beside what the rest of the run wrote into the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = composed(*TINY)
+    with open_dict(config):
+        config.hydra = {"run": {"dir": "~/mine"}}
+    CheckFirst().on_run_start(config)
+    assert config.hydra.run.dir == str(tmp_path / "mine")
 
 
 def command(*arguments: str, cwd: Path, run: Any = warm.run) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,8 @@ from kd_research.configuration.checks import value_problems
 from kd_research.configuration.environment import writable
 from kd_research.configuration.own_folders import add_to_path
 from kd_research.configuration.parts_checks import teacher_loss_problems
+from kd_research.configuration.paths import empty_problems
+from kd_research.configuration.paths import settle as settle
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
 from kd_research.configuration.resolvers import why_not
@@ -35,13 +37,6 @@ from kd_research.records.measures import METRICS as METRICS
 from kd_research.records.printable import masked, printable
 from kd_research.records.record import CONFIG_NAME, write_text
 
-PATH_KEYS = (
-    "output_dir",
-    "teacher.checkpoint",
-    "student.checkpoint",
-    "dataset.root",
-    "student.pretraining.dataset.root",
-)
 TRACKING_MODES = ("offline", "online", "disabled", "tensorboard", "csv")
 DIRECTIONS = ("maximize", "minimize")
 
@@ -89,19 +84,6 @@ def refuse_foreign(directory: Path) -> None:
     """
     if line := trust.problem(directory / CONFIG_NAME, ROOT / "conf"):
         raise ConfigError([line])
-
-
-def settle(config: DictConfig) -> None:
-    """Make the paths that a user gives absolute: a run's folder may be run from anywhere."""
-    for key in PATH_KEYS:
-        try:
-            path = OmegaConf.select(config, key, default=None)
-        except OmegaConfBaseException:
-            continue  # `check` tells it
-        if isinstance(path, str):
-            where, _, name = key.rpartition(".")  # perhaps an interpolation, which `update` breaks
-            node = OmegaConf.select(config, where) if where else config
-            node[name] = str(Path(path).expanduser().resolve())
 
 
 class _Dumper(yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper):  # type: ignore[misc]
@@ -178,6 +160,9 @@ def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
         return
     if wrong := list(structure_problems(whole)):
         yield from wrong
+        return
+    if empty := list(empty_problems(whole)):
+        yield from empty
         return
     found = list(value_problems(stated, whole, open_parts))
     yield from found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from kd_research.configuration.checks import RENAMED
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.own_folders import split
 from kd_research.configuration.parts_checks import TREE_LOSSES
+from kd_research.configuration.paths import folder_problems
 from kd_research.configuration.signatures import LENGTHS, length_of_the_fit
 from kd_research.configuration.structure import what_adds
 
@@ -91,7 +91,7 @@ def explain(arguments: Sequence[str]) -> list[str]:
     if refused:
         return problems or [refused]
     if not problems and not any(flag[0] in ("--cfg", "-c") for flag in flags):
-        problems += _folder_problems(config)
+        problems += folder_problems(config)
     return problems
 
 
@@ -154,19 +154,6 @@ def student_for(arguments: Sequence[str]) -> str | None:
     if TREE_LOSSES in text:
         return "student=soft_tree"
     return "student=cnn" if MAPS.search(text) else None
-
-
-def _folder_problems(config: DictConfig) -> Iterator[str]:
-    """Hydra would make the folder next, and answer with a traceback where it cannot."""
-    try:
-        folder = Path(config.output_dir).expanduser().absolute()
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not there.is_dir():
-            raise NotADirectoryError(f"{there} is no folder that files can be put into")
-        tempfile.TemporaryFile(dir=there).close()
-    except (OSError, OmegaConfBaseException, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        yield f"output_dir is no folder that can be written: {reason}; try output_dir=outputs"
 
 
 def _options(override: Override) -> list[str]:
@@ -270,7 +257,7 @@ def _slip(override: Override, config: DictConfig) -> Iterator[str]:
 def _of_no_teacher(overrides: Sequence[Override], config: DictConfig) -> Iterator[str]:
     """Settings of a teacher, where neither the configuration nor a run of its sweep has one."""
     typed = [item.key_or_group for item in overrides if item.key_or_group.startswith("teacher.")]
-    stated: Any = OmegaConf.to_container(config.teacher)
+    stated: Any = OmegaConf.to_container(config.get("teacher") or OmegaConf.create())
     if typed and stated.get("model") is None and "teacher" not in str(config.get("sweep")):
         yield (
             f"{', '.join(typed)}: not read, as there is no teacher (teacher=none); type "

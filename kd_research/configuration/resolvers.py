@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -62,13 +63,19 @@ def first_lines(group: str) -> str:
     )
 
 
-def run_folder(run: str, output_dir: str) -> str:
+def run_folder(run: object, output_dir: str) -> str:
     """The folder of a run, given by its path, or by its name under the output folder.
 
     Raises:
         ValueError: there is none.
     """
-    places = [Path(run), *(Path(output_dir, part, run) for part in ("", "runs", "sweeps"))]
+    name = str(run)
+    if run is None or not name.strip():
+        raise ValueError(
+            "teacher.run is empty, which would be the folder here; type teacher.run=RUN"
+        )
+    places = [Path(name), *(Path(output_dir, part, name) for part in ("", "runs", "sweeps"))]
+    places = [Path(os.path.expanduser(place)) for place in places]
     for place in places:
         if (place / CONFIG_NAME).exists():
             return str(place.resolve())

@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from kd_research.configuration.config import PATH_KEYS
 from kd_research.configuration.own_folders import split
+from kd_research.configuration.paths import is_empty
 from kd_research.configuration.resolvers import ROOT
 from kd_research.records.measures import COSTS, METRICS
 
@@ -20,7 +20,7 @@ SHOW = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 ONLY_SHOWN = (*SHOW, "--help", "-h", "--hydra-help")  # nothing is run
 DOES = (*MULTIRUN, "--run", "-r", *SHOW)  # Hydra does one of these
 BRACKETS = "()[]{}"
-PATHS = (*PATH_KEYS, "teacher.run", "dataset.store", "hydra.run.dir", "hydra.sweep.dir")
+HYDRAS = ("hydra.run.dir", "hydra.sweep.dir")  # the rest is told of what is composed
 
 
 def syntax_problems(arguments: Sequence[str]) -> list[str]:
@@ -94,8 +94,8 @@ def _has_structure(value: str) -> bool:
 def _value_problems(override: Override) -> Iterator[str]:
     """Of a single value that has the wrong form for its key."""
     key, value = override.key_or_group, override.value()
-    if value == "" and key in PATHS:  # such as $DIR that is not set
-        yield f"{key} is empty, which would be the folder here; type {key}=FOLDER, or leave it out"
+    if key in HYDRAS and (value is None or not str(value).strip()):
+        yield is_empty(key)
     if isinstance(value, list) and _is_group(key):
         choices = ",".join(map(str, value))
         yield f"{key} takes one choice; in a sweep type -m {key}={choices}"

@@ -161,8 +161,8 @@ def missing_files(dataset: Mapping[str, Any]) -> list[str]:
         dataset: the configuration's; one that names neither `root` nor `path` has no files.
     """
     root, path = dataset.get("root"), dataset.get("path")
-    if "root" not in dataset or "path" not in dataset:
-        return []
+    if "root" not in dataset or "path" not in dataset or not str(root).strip():
+        return []  # that it is empty is told elsewhere
     names = dataset.get("splits") or {}
     if problems := _name_problems(names):
         return problems

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_research.configuration import rows as fixed_rows
 from kd_research.configuration.changing import Changing
-from kd_research.configuration.config import settle
 from kd_research.configuration.environment import writable
+from kd_research.configuration.paths import differ, settle
 from kd_research.configuration.sweep_files import without_rows
 from kd_research.configuration.teacher_content import INHERITED, held
 from kd_research.sweep import space as spaces
@@ -97,6 +97,7 @@ class Composition:
             before = self.with_groups((*others, *sets))
             varied = [key for key in moved if key != "dataset"]
             self._hold(config, before, varied)
+        settle(config)
         return config
 
     def written(
@@ -114,12 +115,14 @@ class Composition:
             tracking: settings of `tracking`, on top.
         """
         unlike = any(part_of(key) in INHERITED for key in params)
+        groups = self._chosen(params)
+        base = self.with_groups(groups)
+        unlike = unlike or differ(base, [item.config_key for item in self.space])
         if self.rows or unlike or any("${" in str(value) for value in params.values()):
             config = self.compose(params)
             _number(config, config.seed + seed_index, tracking)
             return writable(config)
-        groups = self._chosen(params)
-        base, kind = self.with_groups(groups), (groups, frozenset(params))
+        kind = (groups, frozenset(params))
         lent = self._lent.get(kind)
         config = base.copy() if lent is None else lent.config
         config.seed = base.seed
@@ -213,7 +216,7 @@ class Composition:
                 self.loader.load_sweep_config(self.master, self.fixed + chosen)
             )
             fixed_rows.apply(composed, self.besides)
-            settle(composed)
+            settle(composed, of_all_trials=True)
             self._composed[groups] = composed
         return self._composed[groups]
 

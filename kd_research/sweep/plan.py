@@ -75,7 +75,7 @@ class Plan:
         self, loader: Any, config: DictConfig, arguments: list[str], besides: Mapping[str, Any] = {}
     ):
         self.config = without_hydra(config)
-        settle(self.config)
+        settle(self.config, of_all_trials=True)
         overrides = OverridesParser.create().parse_overrides(arguments)
         stated.fill(self.config, [item for item in overrides if item.is_sweep_override()])
         if wrong := unset_problems(self.config) or malformed(self.config):

@@ -56,6 +56,22 @@ def test_a_key_that_waits_for_a_value_may_be_searched(form, tmp_path):
         make_plan("dataset=table", "dataset.input_shape=[2],[3]")
 
 
+@pytest.mark.parametrize("searched", ["student.model.width=8,16", "student.checkpoint=8.pt,16.pt"])
+def test_a_searched_path_is_absolute_and_its_trials_own(searched, tmp_path, monkeypatch):
+    """One that refers to what is searched was that of the configuration, in every trial."""
+    monkeypatch.chdir(tmp_path)
+    key, _, values = searched.partition("=")
+    for value in (8, 16, 32):
+        (tmp_path / f"{value}.pt").touch()
+    refers = ["student.checkpoint=${student.model.width}.pt"] if key.endswith("width") else []
+    plan = make_plan(searched, *refers)
+    for value in space(plan)[key].choices:
+        params = {"loss.temperature": 4.0, "loss.lambda": 0.5, key: value}
+        own = str(tmp_path / f"{str(value).removesuffix('.pt')}.pt")
+        assert plan.composition.compose(params).student.checkpoint == own
+        assert plan.composition.written(params, 0, {})["student"]["checkpoint"] == own
+
+
 def test_a_config_group_is_a_dimension():
     plan = make_plan("loss=choice(kd,logit_mse)", "optimizer.lr=0.5")
     config = plan.composition.compose({"loss": "logit_mse", "student.model.width": 5})
