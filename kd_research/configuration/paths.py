@@ -65,9 +65,10 @@ def _refers(config: DictConfig, key: str) -> bool:
         where, name = _place(config, key)
     except OmegaConfBaseException:
         return False
-    node: Any = where._get_node(name) if isinstance(where, DictConfig) else None
-    stated = node._value() if node is not None else None
-    return not set(PATH_KEYS).issuperset(REFERENCE.findall(str(stated)))
+    if not isinstance(where, DictConfig) or name not in where.keys():  # noqa: SIM118  (??? too)
+        return False
+    stated: Any = where._get_node(name)
+    return not set(PATH_KEYS).issuperset(REFERENCE.findall(str(stated._value())))
 
 
 def empty_problems(whole: Mapping[str, Any]) -> Iterator[str]:

@@ -257,32 +257,6 @@ def test_a_saved_configuration_is_complete(tmp_path: Path) -> None:
     assert again == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
 
 
-def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    config = composed(
-        *("teacher.checkpoint=here.pt", "student.checkpoint='~/there.pt'", "output_dir=out"),
-        *("dataset=mnist", "dataset.store=store", "++teacher.dataset.root=other"),
-    )
-    settle(config)
-    assert config.teacher.checkpoint == str(tmp_path / "here.pt")
-    assert config.student.checkpoint == str(tmp_path / "there.pt")
-    assert config.output_dir == str(tmp_path / "out")
-    assert config.dataset.store == str(tmp_path / "store")
-    assert config.teacher.dataset.root == str(tmp_path / "other")
-
-
-@pytest.mark.parametrize("key", ["output_dir", "dataset.root", "student.checkpoint"])
-@pytest.mark.parametrize("value", ["' '", "${oc.env:EMPTY}"])
-def test_an_empty_path_is_refused(key: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was the folder here, or the root of the disk."""
-    monkeypatch.setenv("EMPTY", "")
-    config = composed("dataset=mnist", f"{key}={value}")
-    settle(config)
-    with pytest.raises(ConfigError, match=rf"{key} is empty, which .*; type {key}=FOLDER"):
-        check(config)
-
-
 def test_a_key_of_another_name_is_told_the_new_one(tiny):
     assert explain(["soft_targets.keep=false"]) == [
         "soft_targets.keep is called soft_targets.cache today; type soft_targets.cache=False"
