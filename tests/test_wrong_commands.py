@@ -35,6 +35,10 @@ TYPOS = [
     ("-m +sweeps=papers/crd", "did you mean +sweeps=papers/crd_"),
     ("-m sweep.n_trial=3", "did you mean sweep.n_trials?"),
     ("-m student.model.widht=4,8", "did you mean student.model.width?"),
+    ("-m sweep.n_trials=1,2", "sweep.n_trials=1,2: it is one for all trials; give it one value"),
+    ("-m output_dir=HERE/a,HERE/b", "/b: it is one for all trials; give it one value"),
+    ("-m tracking=csv,disabled", "tracking=csv,disabled: it is one for all trials; give it one"),
+    ("+sweeps=what_distillation_buys", "is a sweep; type -m +sweeps=what_distillation_buys"),
     ("-m loss=kd,dkdd", "did you mean loss=dkd?"),
     ("-m --cfg job", "-m and --cfg job exclude each other; type --cfg job alone"),
     ("--experimental-rerun NAME", "there is no file NAME; type the config.pickle of a run"),
@@ -62,7 +66,7 @@ TYPOS = [
     ("optimizer=3", "there is no optimizer '3'; choices: "),
     ("tracking=true", "there is no tracking 'True'; choices: "),
     ("teacher=null", "there is no teacher null; did you mean teacher=none?"),
-    ("+dataset.splits.train=train[:100]", "type \"+dataset.splits.train='train[:100]'\", both"),
+    ("+dataset.splits.train=train[:100]", "type \"+dataset.splits.train='train[:100]'\", all"),
     (
         "+student.veiw={size:[4,4]}",
         "adds a key that nothing reads; did you mean student.view? type",
@@ -349,6 +353,7 @@ SYNTAX = [
     ("model=cnn", "there is no model at the top; type student=cnn or teacher=cnn"),
     ("loss", "loss is no override; type loss=VALUE"),
     ("dataset.root=/data/a=b", "type \"dataset.root='/data/a=b'\""),
+    ("-m dataset.root=/data/é,/data/a", "type \"dataset.root='/data/é','/data/a'\", all quotes"),
     ("dataset.root=/data/é", "type \"dataset.root='/data/é'\""),
     (f"{TEXT} loss=gkd +text@loss.text=teacher", "has one already; type text@loss.text=teacher"),
     (

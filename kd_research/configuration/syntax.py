@@ -72,13 +72,17 @@ def _problems(word: str, runs: bool) -> Iterator[str]:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
         if not _has_structure(value) and "'" not in value:
+            values = [value] if runs else value.split(",")
+            quoted = ",".join(f"'{each}'" for each in values)
             yield (
-                f"{word}: the value has signs that must be quoted; type \"{key}='{value}'\", both "
-                "pairs of quotes included"
+                f'{word}: the value has signs that must be quoted; type "{key}={quoted}", all '
+                "quotes included"
             )
         return
     if override.key_or_group == "model" and not override.is_add():
         yield f"there is no model at the top; type student={value} or teacher={value}"
+    elif override.key_or_group == "sweeps" and runs:
+        yield f"{word} is a sweep; type -m {word}"
     elif override.is_sweep_override():
         if runs:
             yield f"{word}: several values are a sweep; type -m {word}"

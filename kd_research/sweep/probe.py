@@ -20,6 +20,8 @@ from kd_research.sweep.composition import Composition, exists, part_of
 from kd_research.sweep.space import Dimension, Value
 
 FILES = ("root", "path", "config_name", "splits")  # what says which files a data set has
+# What no trial has of its own.
+OF_ALL_TRIALS = ("output_dir", "import_from", "sweep", "sampler", "pool", "tracking")
 # Optuna's samplers by what they do with what they are told.
 COUNTING = ("BruteForceSampler",)  # every point once
 DEAF = (*COUNTING, "RandomSampler", "QMCSampler")  # hear no limits
@@ -36,6 +38,10 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
     problems: list[str] = []
     seen: set[str] = set()
     for dimension in composition.space:
+        if part_of(dimension.key) in OF_ALL_TRIALS:
+            given = f"{dimension.key}={dimension.expression}"
+            problems.append(f"{given}: it is one for all trials; give it one value")
+            continue
         at, key = home(composition, dimension), dimension.config_key
         if at is None:
             problems.append(_unknown(composition, dimension))
