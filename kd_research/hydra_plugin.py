@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_research.configuration.config import ROOT, ConfigError, check, settle
 from kd_research.configuration.own_folders import conf_folders, split
+from kd_research.configuration.paths import is_empty
 from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.sweep_files import SweepFiles, SweepPath
 from kd_research.configuration.trainer_checks import precision_notes
@@ -66,6 +67,9 @@ class CheckFirst(Callback):
 def _take_folder(config: DictConfig) -> Iterator[str]:
     """Have Hydra take ~ for the home, or say why a run cannot have the folder that is stated."""
     try:
+        if not str(config.hydra.run.dir).strip():
+            yield is_empty("hydra.run.dir")
+            return
         directory = Path(os.path.expanduser(str(config.hydra.run.dir)))
     except OmegaConfBaseException as error:
         yield why_not(error)
@@ -110,7 +114,8 @@ class OptunaSweeper(Sweeper):
                         for name in self.options
                     ]
                 )
-            if "methods" in self.composed.sweep:
+            sweep = self.composed.get("sweep")
+            if isinstance(sweep, DictConfig) and "methods" in sweep:
                 comparison = Comparison(self.loader, self.composed, arguments)
                 print_notes(comparison.notes())
                 comparison.run()

@@ -480,6 +480,35 @@ def test_a_wrong_file_of_ones_own_is_told(
     assert [path.name for path in tmp_path.iterdir()] == ["own"], "a folder was made"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("teacher: null", "teacher is null; leave it out of the file, or state its settings"),
+        ("dataset: null", "dataset is null; leave it out of the file"),
+        ("pool: null", "pool is null; leave it out of the file"),
+        ("sampler: null", "sampler is null; leave it out of the file"),
+        ("sweep: null", "sweep is null; leave it out of the file"),
+        ("tracking: null", "tracking is null; leave it out of the file"),
+        ("hydra: {sweep: {dir: ''}}", "hydra.sweep.dir is empty, which would be the folder here"),
+        ("output_dir: ''", "output_dir is empty, which would be the folder here"),
+        (
+            "sweep: {rows: {a: {overrides: {tracking: csv}}}}",
+            "tracking is the sweep's, not a row's",
+        ),
+    ],
+)
+def test_a_sweep_of_ones_own_that_takes_a_part_away_is_told(
+    text: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own" / "sweeps").mkdir(parents=True)
+    choice = "defaults: [override /sweep: rows]\n" if "rows" in text else ""
+    (tmp_path / "own" / "sweeps" / "mine.yaml").write_text(f"# @package _global_\n{choice}{text}\n")
+    monkeypatch.chdir(tmp_path)
+    message = told(["-m", "--config-dir", "own", "+sweeps=mine"], monkeypatch, explained=True)
+    assert expected in message
+    assert [path.name for path in tmp_path.iterdir()] == ["own"], "a folder was made"
+
+
 def test_what_a_class_of_ones_own_does_not_take_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from kd_research.configuration.paths import settle as settle
 from kd_research.configuration.resolvers import ROOT as ROOT
 from kd_research.configuration.resolvers import register_resolvers as register_resolvers
 from kd_research.configuration.resolvers import why_not
-from kd_research.configuration.structure import structure_problems
+from kd_research.configuration.structure import null_problems, structure_problems
 from kd_research.configuration.sweep_checks import sweep_value_problems
 from kd_research.configuration.value_ranges import range_problems
 from kd_research.configuration.values import is_count, is_number
@@ -143,7 +143,7 @@ def unset(node: Any, path: str = "") -> Iterator[str]:
 
 def _problems(config: DictConfig, open_parts: Collection[str]) -> Iterator[str]:
     stated: Any = OmegaConf.to_container(config)
-    if waiting := [_needs_value(key) for key in unset(stated)]:
+    if waiting := null_problems(config) or [_needs_value(key) for key in unset(stated)]:
         yield from waiting
         return
     try:

@@ -25,6 +25,7 @@ PAPER_KEYS = (
     "reason",
     "test_examples",
 )
+OF_ALL_TRIALS = ("output_dir", "import_from", "sweep", "sampler", "pool", "tracking")
 RANKING_KEYS = ("metric", "spread", "reason")
 LEAST_RANKED = 4
 
@@ -35,7 +36,7 @@ def row_problems(at: str, label: str, row: Mapping[str, Any], rows: Mapping[str,
         f"{at} has no {key}; a row has {', '.join(ROW_KEYS)}" for key in row if key not in ROW_KEYS
     ]
     for key in row["overrides"]:
-        if str(key).lstrip("+").startswith("sweep"):
+        if str(key).lstrip("+").split(".")[0] in OF_ALL_TRIALS:
             problems.append(f"{at}.overrides: {key} is the sweep's, not a row's; set it for all")
     others = row.get("paired_with") or []
     if isinstance(others, str) or not isinstance(others, Sequence):

@@ -28,7 +28,12 @@ SECTIONS = (
     *("teacher.optimizer.groups", "teacher.members", "teacher.assistants"),
     *(f"student.pretraining.{part}" for part in ("optimizer", "scheduler", "trainer", "dataset")),
     *("loss.stages", "loss.text", "trainer", "soft_targets", "efficiency", "text_evaluation"),
-    *("transfer", "tracking", "pool", "sampler"),
+    *("transfer", "tracking", "pool", "sampler", "sweep"),
+)
+# What every configuration has, and the code reads without a look.
+NEVER_NULL = (
+    *("dataset", "teacher", "soft_targets", "efficiency"),
+    *("tracking", "pool", "sampler", "sweep"),
 )
 
 
@@ -86,6 +91,16 @@ def structure_problems(whole: Mapping[str, Any]) -> Iterator[str]:
             yield f"loss.terms.{name} must have a loss and a weight, got {term!r}"
         elif "_target_" not in term["loss"] or "weight" not in term:
             yield f"loss.terms.{name} needs loss._target_ and weight, got {term!r}"
+
+
+def null_problems(config: DictConfig) -> list[str]:
+    """Whole parts that a file made null, a line each; what refers to them cannot be resolved."""
+    stated: Any = OmegaConf.to_container(config)
+    return [
+        f"{key} is null; leave it out of the file, or state its settings"
+        for key in NEVER_NULL
+        if key in stated and stated[key] is None
+    ]
 
 
 def malformed(config: DictConfig) -> list[str]:

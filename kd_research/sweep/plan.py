@@ -29,7 +29,8 @@ from kd_research.configuration.config import (
 )
 from kd_research.configuration.environment import writable
 from kd_research.configuration.overrides import WHOLE
-from kd_research.configuration.structure import malformed
+from kd_research.configuration.paths import is_empty
+from kd_research.configuration.structure import malformed, null_problems
 from kd_research.configuration.trainer_checks import precision_notes
 from kd_research.data.files import missing_files
 from kd_research.pools import ray_settings
@@ -77,9 +78,13 @@ class Plan:
         self.config = without_hydra(config)
         settle(self.config, of_all_trials=True)
         overrides = OverridesParser.create().parse_overrides(arguments)
+        if null := null_problems(self.config):
+            raise ConfigError(null)
         stated.fill(self.config, [item for item in overrides if item.is_sweep_override()])
         if wrong := unset_problems(self.config) or malformed(self.config):
             raise ConfigError(wrong)
+        if not str(config.hydra.sweep.dir).strip():
+            raise ConfigError([is_empty("hydra.sweep.dir")])
         self.directory = Path(config.hydra.sweep.dir).expanduser().resolve()
         self.fixed = [str(item.input_line) for item in overrides if not item.is_sweep_override()]
         self.taken = {spaces.full_name(item) for item in overrides if not item.is_sweep_override()}

@@ -14,14 +14,13 @@ from kd_research.configuration.config import ConfigError, check
 from kd_research.configuration.constraints import Constraint
 from kd_research.configuration.resolvers import why_not
 from kd_research.configuration.rows import ROW_KEY
+from kd_research.configuration.statements import OF_ALL_TRIALS
 from kd_research.configuration.teacher_content import INHERITED, teacher_content
 from kd_research.data.files import missing_files
 from kd_research.sweep.composition import Composition, exists, part_of
 from kd_research.sweep.space import Dimension, Value
 
 FILES = ("root", "path", "config_name", "splits")  # what says which files a data set has
-# What no trial has of its own.
-OF_ALL_TRIALS = ("output_dir", "import_from", "sweep", "sampler", "pool", "tracking")
 # Optuna's samplers by what they do with what they are told.
 COUNTING = ("BruteForceSampler",)  # every point once
 DEAF = (*COUNTING, "RandomSampler", "QMCSampler")  # hear no limits
