@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from kd_research.records.locks import alone
 from kd_research.records.outside import NO_ROOM
+from kd_research.records.printing import SPOKEN
 from kd_research.records.record import temporary_path
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(SPOKEN)
 
 META_NAME = "meta.json"
 CHECKED_BYTES = 1 << 28  # of an array, up to which its content is compared with its digest

@@ -13,6 +13,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+SPOKEN = "kd_research.spoken"  # the logger of what a person sees who started a run by hand
+
 
 class _Dropping(io.FileIO):
     """A file descriptor that takes everything, also once nothing can be written to it."""

@@ -43,9 +43,12 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
     """
     directory = plan.directory / "prepare"
     with alone(plan.directory / "prepare.lock", "preparing this sweep"):
-        save(prepared(plan), directory / CONFIG_NAME)
+        config = prepared(plan)
+        save(config, directory / CONFIG_NAME)
         (directory / LOG_NAME).unlink(missing_ok=True)
         print("teacher: trained now, or loaded if it was trained before", flush=True)
+        if config.get("transfer"):
+            print("transfer set: made now, or loaded if it was made before", flush=True)
         handle = pool.submit(directory, "prepare")
         try:
             while not pool.wait([handle], POLL_SECONDS):

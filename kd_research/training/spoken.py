@@ -1,7 +1,7 @@
 """What a run says while it works: a line an epoch, on the terminal of whoever started it by hand.
 
 `train 3/30  loss 0.41  val 95.1 %  12 s left`. The lines go through `logging` under the name
-LOGGER, which `python -m kd_research.trial` shows and a sweep's workers do not.
+SPOKEN, which `python -m kd_research.trial` shows and a sweep's workers do not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
-LOGGER = "kd_research.spoken"
-log = logging.getLogger(LOGGER)
+from kd_research.records.printing import SPOKEN
+
+log = logging.getLogger(SPOKEN)
 
 
 class AboveBars(logging.Handler):

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from kd_research.interfaces import Count, NotNegative, Positive
 from kd_research.models.capture import Capture
+from kd_research.records.printing import SPOKEN
 from kd_research.transfer.size import refuse_what_cannot_fit
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(SPOKEN)
 FEATURE = "pool"  # what the head sees, in all families
 
 
@@ -162,8 +163,8 @@ class Generated:
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                if step % max(1, self.steps // 10) == 0:
-                    log.info("generator: step %d of %d, loss %.4f", step, self.steps, loss.item())
+                if step % max(1, self.steps // 20) == 0:
+                    log.info("generator: step %d of %d, loss %.3g", step, self.steps, loss.item())
         see.close()
 
     def loss(self, logits: Tensor, feature: Tensor | None) -> Tensor:

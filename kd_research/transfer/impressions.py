@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from kd_research.interfaces import Count, Positive
 from kd_research.models.headless import head_of
+from kd_research.records.printing import SPOKEN
 from kd_research.transfer.size import refuse_what_cannot_fit
 from kd_research.transfer.variants import kinds, of_each
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(SPOKEN)
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,13 @@ class ClassImpressions:
         device = next(teacher.parameters()).device
         made = torch.empty(self.num_examples * (1 + self.variants), *shape)  # gigabytes: once
         labels, place = [targets.argmax(dim=1)], 0
-        for step, part in enumerate(torch.split(targets, self.batch_size), start=1):
+        parts = torch.split(targets, self.batch_size)
+        for step, part in enumerate(parts, start=1):
             noise = torch.randn(len(part), *shape, generator=generator)
             found = self._optimised(teacher, noise.to(device), part.to(device))
             made[place : place + len(part)] = found
             place += len(part)
-            if step % 10 == 1:
+            if step % max(1, len(parts) // 20) == 0:
                 log.info("class impressions: %d of %d", place, self.num_examples)
         if not self.variants:
             return made, labels[0]

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from tiny import TINY
 from warm import Command
 
+from kd_research.records.printing import SPOKEN
 from kd_research.training import spoken
 
 
@@ -24,7 +25,7 @@ def test_an_epoch_is_a_line(
     monkeypatch.setattr(spoken.time, "monotonic", lambda: next(now))
     monkeypatch.setattr(spoken.log, "propagate", True)
     epochs = spoken.Epochs("train", 30)
-    with caplog.at_level(logging.INFO, spoken.LOGGER):
+    with caplog.at_level(logging.INFO, SPOKEN):
         epochs.say({"epoch": 1, "train_loss": 0.4123, "val_accuracy": 0.951})
         epochs.say({"epoch": 2, "train_loss": 0.3})
     assert caplog.messages == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kd_research.configuration.config import ROOT, ConfigError, save
 from kd_research.data.module import DataModule
 from kd_research.data.sources import Split
 from kd_research.models.mlp import MLP
+from kd_research.records.printing import SPOKEN
 from kd_research.training.fit import fit
 from kd_research.transfer.generator import Generated, Generator
 from kd_research.transfer.impressions import ClassImpressions, similarities
@@ -97,6 +99,22 @@ def test_variants_are_different_and_the_teacher_names_them() -> None:
     few = torch.cat([*of_each(alone, 2, torch.Generator().manual_seed(0))])
     assert len(few) == 12
     assert all(each.numpy().tobytes() in ours for each in few[:2])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (ClassImpressions(num_examples=8, iterations=1, batch_size=4), "impressions: 8 of 8"),
+        (Generated(num_examples=4, steps=2, batch_size=4), "generator: step 1 of 2"),
+    ],
+)
+def test_whoever_started_it_sees_how_far_it_is(
+    make: Any, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger(SPOKEN), "propagate", True)
+    with caplog.at_level(logging.INFO, SPOKEN):
+        make(teacher(), [1, 8, 8], 10, seed=3)
+    assert said in caplog.text
 
 
 def test_targets_follow_the_similarity_of_classes() -> None:
