@@ -12,21 +12,26 @@ from kd_research.records.locks import alone
 from kd_research.records.outside import OutsideError, ended_by, is_full
 from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, LOG_NAME, read_text
+from kd_research.sweep.composition import part_of
 from kd_research.sweep.folders import last_line
 from kd_research.sweep.plan import Plan
 
 POLL_SECONDS = 0.5
+LONG = ("dataset", "teacher", "transfer")  # what trials share once it is made
 
 
 def prepared(plan: Plan) -> DictConfig:
-    """The configuration to try out: the first trial's, and where its sampler chooses, some value.
+    """The configuration to try out: what takes hours is the first trial's, the rest is stated.
 
-    A teacher, or a transfer set, that no trial asks for would take hours.
+    A teacher, or a transfer set, that no trial asks for would be made for nothing; and a student
+    that does not fit the machine is one trial's failure.
     """
     values = {item.key: item.probes()[0] for item in plan.space}
     for params, _ in plan.first()[:1]:
         values |= params
-    return plan.composition.compose(plan.composition.propose(values.__getitem__))
+    params = plan.composition.propose(values.__getitem__)
+    taken = {i.key for i in plan.space if i.is_new or part_of(i.config_key) in LONG}
+    return plan.composition.compose({k: v for k, v in params.items() if k in taken})
 
 
 def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
