@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration.config import ConfigError, save
+from kd_research.configuration.teacher_content import teacher_content
 from kd_research.pools.local import Pool
 from kd_research.records.locks import alone
 from kd_research.records.outside import OutsideError, ended_by, is_full
@@ -24,14 +26,33 @@ def prepared(plan: Plan) -> DictConfig:
     """The configuration to try out: what takes hours is the first trial's, the rest is stated.
 
     A teacher, or a transfer set, that no trial asks for would be made for nothing; and a student
-    that does not fit the machine is one trial's failure.
+    that does not fit the machine is one trial's failure. A choice that is stated and not searched
+    (the default student of `student=cnn,resnet8`) is no trial's, and may not fit the rest.
     """
     values = {item.key: item.probes()[0] for item in plan.space}
     for params, _ in plan.first()[:1]:
         values |= params
-    params = plan.composition.propose(values.__getitem__)
-    taken = {i.key for i in plan.space if i.is_new or part_of(i.config_key) in LONG}
-    return plan.composition.compose({k: v for k, v in params.items() if k in taken})
+    composition = plan.composition
+    params = composition.propose(values.__getitem__)
+    choices = composition.master.hydra.runtime.choices
+    taken = {
+        item.key
+        for item in plan.space
+        if item.is_new
+        or part_of(item.config_key) in LONG
+        or (item.is_group and not item.holds(choices.get(item.key)))
+    }
+    first = composition.compose(params)
+    stated = composition.compose({key: value for key, value in params.items() if key in taken})
+    return stated if _made(stated) == _made(first) else first
+
+
+def _made(config: DictConfig) -> list[Any]:
+    """What decides what is made before the student is trained; it may refer to anything."""
+    student: Any = OmegaConf.to_container(config.student, resolve=True)
+    plain = [OmegaConf.to_container(config[part], resolve=True) for part in LONG if config[part]]
+    started = student if student.get("pretraining") else None
+    return [config.seed, teacher_content(config), plain, started, config.loss.get("text")]
 
 
 def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:

@@ -1,5 +1,7 @@
 """A sweep of what a transfer set is made with."""
 
+import pytest
+from omegaconf import OmegaConf
 from sweep_commands import make_plan
 
 from kd_research.sweep.rehearsal import prepared
@@ -33,3 +35,24 @@ def test_rows_are_prepared_by_the_first_of_them():
     rows = "{a: {overrides: {loss.temperature: 3}}, b: {overrides: {loss: dkd}}}"
     plan = make_plan(f"+sweep.rows={rows}", "sweep.space={}")
     assert prepared(plan).loss.temperature == 3
+
+
+def test_a_student_that_no_trial_asks_for_is_not_tried_out():
+    stated = prepared(make_plan("student=cnn,resnet8", "loss=at"))
+    assert stated.student.model._target_.endswith(".CNN"), "the default has no maps to compare"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "wanted"),
+    [
+        (("+model@teacher.assistants.middle=cnn",), "loss.temperature", 5),
+        (("transfer=generator", "loss.lambda=1"), "seed", 5),
+        (("teacher.model.width=${student.model.width}",), "student.model.width", 5),
+        (("+student.pretraining.seed=3",), "student.model.width", 5),
+    ],
+    ids=["assistant", "transfer", "reference", "pretraining"],
+)
+def test_what_takes_hours_is_the_first_trial_s_whatever_it_depends_on(overrides, key, wanted):
+    plan = make_plan(*overrides, f"{key}=5,20")
+    assert OmegaConf.select(plan.config, key) != wanted
+    assert OmegaConf.select(prepared(plan), key) == wanted
