@@ -424,12 +424,13 @@ def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
         return f"{100 * value:.2f}%" if accuracy else f"{value:.1f}".removesuffix(".0")
 
     mean = sum(ours) / len(ours) if ours else 0.0
-    published, hours = row.get("published"), row.get("hours")
+    published, hours, best = row.get("published"), row.get("hours"), row.get("best")
+    by_rule = "" if best is None else f", best of all on test {shown(best)}"
     return (
         row["row"],
         row["metric"],
         "-" if published is None else shown(published),
-        f"{shown(mean)} ({len(ours)})" if ours else "-",
+        f"{shown(mean)} ({len(ours)}){by_rule}" if ours else "-",
         "-" if half is None else f"{shown(mean - half)} to {shown(mean + half)}",
         row["verdict"],
         "-" if hours is None else f"{hours:.3f}",

@@ -125,6 +125,12 @@ def test_earlier_ledgers_are_marked() -> None:
         assert "**Made on an earlier copy of MNIST**" in text, name
 
 
+def test_the_best_of_many_on_test_stands_beside_what_validation_chose() -> None:
+    row = {"row": "distilled: best of 6 settings", "metric": "test_accuracy", "published": 0.7}
+    row |= {"ours": [0.6, 0.62], "half_width": 0.1, "best": 0.65, "verdict": "reduced"}
+    assert generator()._reproduced(row)[3] == "61.00% (2), best of all on test 65.00%"
+
+
 def test_a_ranking_stands_below_its_ledger() -> None:
     gap = {"better": "a", "worse": "b", "published": 0.1, "ours": 0.2, "half_width": 0.1}
     gaps = [{**gap, "said": "same sign"}, {**gap, "said": "not distinguishable"}]
