@@ -113,7 +113,7 @@ class ClassImpressions:
             found = self._optimised(teacher, noise.to(device), part.to(device))
             made[place : place + len(part)] = found
             place += len(part)
-            if step % max(1, len(parts) // 20) == 0:
+            if step == 1 or step % max(1, len(parts) // 20) == 0:
                 log.info("class impressions: %d of %d", place, self.num_examples)
         if not self.variants:
             return made, labels[0]

@@ -104,7 +104,7 @@ def test_variants_are_different_and_the_teacher_names_them() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (ClassImpressions(num_examples=8, iterations=1, batch_size=4), "impressions: 8 of 8"),
+        (ClassImpressions(num_examples=80, iterations=1, batch_size=2), "impressions: 2 of 80"),
         (Generated(num_examples=4, steps=2, batch_size=4), "generator: step 1 of 2"),
     ],
 )
