@@ -10,6 +10,7 @@ from kd_research.records.record import write_json
 from kd_research.report.best_of import best_of
 from kd_research.report.ledger import claims, entries, is_of_a_paper, unpublished
 from kd_research.report.ranking import ranking
+from kd_research.report.setup import commit_of
 from kd_research.report.sweep import Sweep, Trial
 from kd_research.report.verdicts import half_width, of_other_rows
 
@@ -37,18 +38,13 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     ranked = ranking(sweep, spec)
     trials = {trial.label: trial for trial in sweep.trials}
-    known = [
-        run.record.provenance
-        for trial in sweep.trials
-        for run in trial.runs
-        if run.record is not None
-    ]
-    commits = sorted({(each.get("git") or {}).get("commit") or "" for each in known} - {""})
-    devices = sorted({str(each.get("device") or "") for each in known} - {""})
+    known = [run.record for trial in sweep.trials for run in trial.runs if run.record is not None]
+    commits = sorted({commit for each in known if (commit := commit_of(each, 7))})
+    devices = sorted({str(each.provenance.get("device") or "") for each in known} - {""})
     return {
         "sweep": sweep.name,
         "typed": _typed(sweep.command or ""),
-        "commits": [commit[:7] for commit in commits],
+        "commits": commits,
         "devices": devices,
         "rows": [
             {

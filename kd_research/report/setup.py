@@ -26,7 +26,7 @@ def setup(sweep: Sweep) -> list[tuple[str, str]]:
         "loss": _named(loss_name(record.config) for record in records),
         "epochs": _named(_of(record.config, "trainer", "max_epochs") for record in records),
         "seeds": f"{len(seeds)} ({_named(seeds)})" if seeds else "",
-        "commit": _named(_commit(record) for record in records),
+        "commit": _named(commit_of(record) for record in records),
         "device": _named(record.provenance.get("device") for record in records),
         "command": sweep.command or "",
     }
@@ -64,10 +64,11 @@ def _teachers(sweep: Sweep, records: list[RunRecord]) -> str:
 WORDS = (("num_params", "parameters"), ("val_accuracy", "on validation"))
 
 
-def _commit(record: RunRecord) -> str | None:
+def commit_of(record: RunRecord, digits: int = 10) -> str | None:
+    """The commit of a run, and whether the program had changes besides."""
     git = record.provenance.get("git") or {}
     changed = " with changes" if git.get("dirty") else ""
-    return f"{git['commit'][:10]}{changed}" if git.get("commit") else None
+    return f"{git['commit'][:digits]}{changed}" if git.get("commit") else None
 
 
 def _named(values: Iterable[Any]) -> str:

@@ -112,7 +112,9 @@ def write(directory: Path, **changes: Any) -> None:
             folder.mkdir(parents=True)
             metrics = {"val_accuracy": 0.7, "test_accuracy": 0.5}
             metrics |= {"test_accuracy_last_epoch": 0.6 + 0.1 * seed}
-            write_record(RunRecord("completed", {}, seed, metrics), folder)
+            git = {"commit": f"{seed}5bec5cf3", "dirty": bool(seed)}
+            record = RunRecord("completed", {}, seed, metrics, provenance={"git": git})
+            write_record(record, folder)
             np.savez(
                 folder / "predictions.npz",
                 val_labels=np.array([0, 1]),
@@ -150,6 +152,7 @@ def test_the_ledger_as_data(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "p" / "ledger.json").read_text())
     assert data == ledger_data(sweep, sweep.spec)
     assert data["typed"] == ["sweep.seeds=2", "trainer.x=1"], "nothing of this machine"
+    assert data["commits"] == ["05bec5c", "15bec5c with changes"]
     kd, *_, dkd = data["rows"]
     assert (kd["row"], kd["metric"], kd["published"]) == ("kd", "test_accuracy", 0.75)
     assert (kd["ours"], kd["half_width"], kd["verdict"]) == ([0.5, 0.5], 0.0, "reproduced")
