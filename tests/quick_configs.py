@@ -23,6 +23,7 @@ import attr
 import hydra.version
 import omegaconf._utils
 import omegaconf.base
+import quick_defaults
 import yaml
 from hydra._internal import defaults_list
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode, nodes
@@ -292,5 +293,6 @@ PARTS: list[tuple[Any, str, Any, Any]] = [  # owner, name, the quick one, the li
         (OmegaConf, "load", staticmethod(_loaded)),
         (hydra.version, "_get_version", lru_cache(hydra.version._get_version)),
         (defaults_list, "_create_interpolation_map", _interpolation_map),
+        *quick_defaults.PARTS,
     )
 ]

@@ -53,6 +53,7 @@ def nodes(config: Any, parent: Any = None) -> list[Any]:
 
 @pytest.mark.parametrize("overrides", ASKED)
 def test_a_composition_and_its_copy_are_what_they_are_without(overrides: tuple[str, ...]) -> None:
+    composed((*overrides, "trainer.max_epochs=7"))  # the same choices are looked up once
     quick = composed(overrides)
     quick_copy = quick.copy()
     quick_copy.seed = 77

@@ -40,7 +40,9 @@ from kd_research.sweep.rehearsal import prepare
 from kd_research.sweep.storage import STUDY_NAME
 from kd_research.sweep.study import SharedStudy
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.5  # between two looks at what runs
+SEARCH_SECONDS = 1.0  # between two looks for trials that nobody runs
+BUSY_SECONDS = 5.0  # between two readings of the study where no slot is free for what is there
 
 
 class Sweep:
@@ -103,10 +105,11 @@ class Sweep:
         """Fill the slots, wait a little, collect what has ended; False when all is done."""
         self.held.check()
         self.study.beat()
-        self.study.refresh(older_than=POLL_SECONDS)
+        busy = len(self.running) >= self.pool.slots
+        self.study.refresh(older_than=BUSY_SECONDS if busy else POLL_SECONDS)
         if self._is_done():
             return False
-        for trial in self.study.left_over():
+        for trial in self.study.left_over(older_than=BUSY_SECONDS if busy else SEARCH_SECONDS):
             self._take_up(trial, self.proposals.of(trial) if self.plan.rows else trial.params)
         self._fill()
         if self.running:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 from filelock import FileLock
 from hydra.utils import instantiate
 from optuna.samplers import RandomSampler
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from kd_research.configuration.config import ConfigError
@@ -43,17 +44,22 @@ def open_study(plan: Plan) -> SharedStudy:
     """The plan's study, its own and that of its folder; rebuilt from the folder if asked for.
 
     Raises:
-        ConfigError: folder or study are another sweep's, or do not know each other; nothing is
-            written then.
+        ConfigError: folder or study are another sweep's, which has trials or a living sweeper, or
+            do not know each other; nothing is written then.
     """
     settings = plan.config.sweep
     with FileLock(plan.directory / "open.lock"):
-        check_folder(plan)
         numbers = proposed(plan)
+        if numbers or not _is_alone(plan.directory):
+            check_folder(plan)
         if settings.rebuild and numbers and settings.storage is None:
             _set_aside(plan.directory)
         shared = _shared(plan)
-        if known := shared.study.user_attrs.get("fingerprint"):
+        known = shared.study.user_attrs.get("fingerprint")
+        if known and known != plan.fingerprint() and not numbers and _is_unused(shared):
+            optuna.delete_study(study_name=shared.study.study_name, storage=shared.study._storage)
+            shared = _shared(plan)
+        elif known:
             plan.refuse_other(known)
         empty = not shared.study.get_trials(deepcopy=False)
         if settings.rebuild and numbers and not empty:
@@ -112,14 +118,26 @@ def _shared(plan: Plan) -> SharedStudy:
         ) from None
 
 
+def _is_unused(shared: SharedStudy) -> bool:
+    """Whether its sweep was refused or stopped before the first trial, and nobody goes on."""
+    trials = shared.study.get_trials(deepcopy=False)
+    begun = any(trial.state != TrialState.WAITING for trial in trials)
+    return not begun and shared.signs_of_the_dead() is not None
+
+
+def _is_alone(directory: Path) -> bool:
+    """Whether no other sweeper works in the folder."""
+    locks = [path for path in (directory / "sweepers").glob("*.lock") if path.stem != "claims"]
+    return all(map(SharedStudy.is_free, locks))
+
+
 def _set_aside(directory: Path) -> None:
     """Rename the study's files, which may be damaged.
 
     Raises:
         ConfigError: another sweeper works on them.
     """
-    locks = [path for path in (directory / "sweepers").glob("*.lock") if path.stem != "claims"]
-    if not all(map(SharedStudy.is_free, locks)):
+    if not _is_alone(directory):
         raise ConfigError([f"a sweep still runs in {directory}; stop it, then rebuild its study"])
     for path in list(directory.glob(f"{STUDY_NAME}*")):
         if not path.name.endswith(".aside"):

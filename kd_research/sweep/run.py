@@ -29,8 +29,7 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     """
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
-        study = open_study(plan)
-        with opened_pool(plan) as pool, study:
+        with open_study(plan) as study, opened_pool(plan) as pool:
             something_new = Sweep(plan, study, pool).run() | run_baseline(plan, pool, study.beat)
             num_completed = len(study.completed())
         with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together

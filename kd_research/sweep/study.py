@@ -31,7 +31,6 @@ from kd_research.sweep.storage import PatientStorage
 DISCARDED = "discarded"  # a proposal that is no trial: incomplete, or one more than was asked for
 OWNER = "owner"
 BEAT_SECONDS = 5.0
-SEARCH_SECONDS = 1.0  # between two looks for trials that nobody runs
 DEAD_SECONDS = 60.0  # without a beat, for a sweeper that shares no disk with this one
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -74,9 +73,9 @@ class SharedStudy:
         self._beat_count, self._next_beat = 0, 0.0
         self._beats: dict[str, tuple[Any, float]] = {}  # owner -> its last beat, when seen first
         self._storage, self._outages = storage, 0
-        storage.others, storage.marks = self._signs_of_the_dead, {OWNER: self.owner}
+        storage.others, storage.marks = self.signs_of_the_dead, {OWNER: self.owner}
         self._first_open = self._counted_before = 0  # all trials before it are finished
-        self._read_at = self._next_search = -math.inf
+        self._read_at = self._searched_at = -math.inf
         self._trials: list[FrozenTrial] = []
         self.settled: list[FrozenTrial] = []  # of those before `_first_open`, the ones that count
         self._settled_completed: list[FrozenTrial] = []
@@ -190,11 +189,14 @@ class SharedStudy:
             trial.set_user_attr(DISCARDED, True)
         self.tell(trial, None)
 
-    def left_over(self) -> list[Trial]:
-        """Running trials whose sweeper is dead, now this one's."""
-        if not self._others() or time.monotonic() < self._next_search:
+    def left_over(self, older_than: float = 0.0) -> list[Trial]:
+        """Running trials whose sweeper is dead, now this one's.
+
+        They are looked for if the last look is so many seconds old.
+        """
+        if not self._others() or time.monotonic() - self._searched_at < older_than:
             return []
-        self._next_search = time.monotonic() + SEARCH_SECONDS
+        self._searched_at = time.monotonic()
         with self._claims:
             self.refresh()
             signs = self._signs()
@@ -214,7 +216,7 @@ class SharedStudy:
             if key.startswith("sweeper ")
         }
 
-    def _signs_of_the_dead(self) -> dict[str, Any] | None:
+    def signs_of_the_dead(self) -> dict[str, Any] | None:
         """The signs of all other sweepers; None where one of them may live."""
         signs = self._signs()
         signs.pop(self.owner, None)

@@ -66,6 +66,20 @@ def test_another_sweep_in_the_folder_is_refused(tmp_path, changed, delete):
         assert not (folder(tmp_path) / "study.db").exists()
 
 
+@pytest.mark.parametrize("storage", ["null", "sqlite:///DIR/elsewhere.db"])
+def test_a_sweep_that_ended_before_its_first_trial_leaves_its_name_free(tmp_path, storage):
+    """Refused while it was prepared, it had the corrected command choose another name."""
+    storage = f"sweep.storage={storage.replace('DIR', str(tmp_path))}"
+    first = make_plan(f"output_dir={tmp_path}", "sweep.name=s", storage, *SPACE, "loss=dkd")
+    first.directory.mkdir(parents=True)
+    with open_study(first), pytest.raises(ConfigError, match="holds a sweep with other settings"):
+        make(tmp_path, storage)  # that one may still begin
+    found, _ = make(tmp_path, storage)
+    assert [trial.number for trial in found.trials] == [0, 1, 2]
+    with pytest.raises(ConfigError, match="holds a sweep with other settings"):
+        make(tmp_path, storage, "loss=dkd")
+
+
 @pytest.mark.parametrize("lost", ["deleted", "damaged", "elsewhere"])
 def test_a_lost_study_is_rebuilt_from_the_folders_on_request(tmp_path, lost):
     make(tmp_path, "sweep.n_trials=4", slots=1, stop_after=3)  # two told, one unfinished
