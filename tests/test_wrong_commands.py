@@ -124,7 +124,16 @@ TYPES = [
     ("loss=ft loss.terms.ft.loss.rate=x", "loss.rate must be > 0, got 'x'; try loss.terms.ft.loss"),
     (
         "loss=mlkd loss.temperatures=4",
-        "must be a list of numbers, got 4; try loss.temperatures=[4]",
+        "must be a list of numbers > 0, got 4; try loss.temperatures=[4]",
+    ),
+    ("loss=mlkd loss.temperatures=[]", "must be a list of numbers > 0, got []; try loss.temp"),
+    (
+        "student=lenet5 student.model.units=[120,0]",
+        "whole numbers >= 1, got [120, 0]",
+    ),
+    (
+        "transfer=class_impressions transfer.concentrations=[1,-1]",
+        "try transfer.concentrations=[1]",
     ),
     ("loss=ofa loss.powers=null", "loss.powers must be a list of numbers, or a number, got None"),
     ("transfer=class_impressions transfer.concentrations=3", "try transfer.concentrations=[3]"),

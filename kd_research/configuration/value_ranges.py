@@ -22,6 +22,7 @@ GENERATION = "kd_research.generation.settings.GenerationConfig"  # of a key `gen
 WITHIN = re.compile(r"in ([\[(])(\S+), (\S+)([\])])")
 Parameter = tuple[str, ast.expr | None, ast.expr | None]  # its name, type and default
 ANNOTATED = re.compile(r"Annotated\[(float|int), '([^']+)'\]")
+LIST = re.compile(r"Sequence\[(.+)\]")
 REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
 
 
@@ -90,6 +91,25 @@ class Kind(NamedTuple):
         return ", or ".join(NAMES.get(each, LISTS.get(each, ("", ""))[1]) for each in self.types)
 
 
+class Numbers(NamedTuple):
+    """What a list of numbers may be: at least one, each in a range."""
+
+    each: Range
+
+    def holds(self, value: Any) -> bool:
+        """Whether this is such a list."""
+        return isinstance(value, list | tuple) and bool(value) and all(map(self.each.holds, value))
+
+    def example(self, value: Any) -> Any:
+        """A list of those that may stay; of any such number where there are none."""
+        given = value if isinstance(value, list | tuple) else [value]
+        return [one for one in given if self.each.holds(one)] or [self.each.example()]
+
+    def __str__(self) -> str:
+        return f"a list of {'whole ' if self.each.whole else ''}numbers {self.each.text}"
+
+
+Allowed = Range | Kind | Numbers
 # A type, as an annotation has it: of what it is a list, and how that is called.
 LISTS = {
     "Sequence[str]": ("str", "a list of names"),
@@ -158,7 +178,7 @@ def _typed(stated: Any, key: str, text: Any) -> str:
 
 def _limited(
     stated: Any, resolved: Any, at: str, kind: str = ""
-) -> Iterator[tuple[str, Any, Any, Range | Kind]]:
+) -> Iterator[tuple[str, Any, Any, Allowed]]:
     """The values whose kind is known: their keys, what stands there, their values, the kinds."""
     if isinstance(resolved, list):
         for index, each in enumerate(resolved):
@@ -177,7 +197,7 @@ def _limited(
 
 
 @cache
-def ranges(target: str) -> Mapping[str, Range | Kind]:
+def ranges(target: str) -> Mapping[str, Allowed]:
     """Of the parameters of a class, or of the fields of a dataclass, those of a known kind."""
     module, _, name = target.rpartition(".")
     if module.partition(".")[0] != READ[0]:
@@ -206,23 +226,27 @@ def _arguments(arguments: ast.arguments) -> list[Parameter]:
     return [(each.arg, each.annotation, default) for each, default in pairs]
 
 
-def _stated(pairs: Iterable[Parameter]) -> dict[str, Range | Kind]:
+def _stated(pairs: Iterable[Parameter]) -> dict[str, Allowed]:
     found = {name: _range(kind, default) for name, kind, default in pairs if kind is not None}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _range(kind: ast.expr, default: ast.expr | None) -> Range | Kind | None:
-    """What an annotation says: one range, perhaps or None, or known types; nothing of others."""
+def _range(kind: ast.expr, default: ast.expr | None) -> Allowed | None:
+    """What an annotation says: a range, perhaps or None, or of all in a list, or known types."""
     options = [kind]
     while isinstance(options[0], ast.BinOp):
         options[:1] = [options[0].left, options[0].right]
     or_null = any(isinstance(one, ast.Constant) and one.value is None for one in options)
     texts = [ast.unparse(one) for one in options if not isinstance(one, ast.Constant)]
-    found = ANNOTATED.fullmatch(_aliases().get(texts[0], texts[0])) if len(texts) == 1 else None
+    listed = LIST.fullmatch(texts[0]) if len(texts) == 1 and not or_null else None
+    text = listed[1] if listed else texts[0]
+    found = ANNOTATED.fullmatch(_aliases().get(text, text)) if len(texts) == 1 else None
     if found is None:
         known = {"str", *LISTS, *EXAMPLES}
         types = (*texts, *["None"] * or_null)
         return Kind(types) if set(types) <= known and texts != ["str"] else None
+    if listed:
+        return Numbers(Range(found[2], found[1] == "int"))
     value = default.value if isinstance(default, ast.Constant) else None
     return Range(found[2], found[1] == "int", or_null, value)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kd_research.interfaces import Batch, Output
+from kd_research.interfaces import Batch, Output, Positive
 from kd_research.losses.gather import gather_batch
 from kd_research.losses.logits import check_logits, check_temperature, soft_target_loss
 
@@ -31,7 +31,7 @@ class MultiLevel(nn.Module):
 
     compares_examples = True  # so that it cannot be computed in chunks
 
-    def __init__(self, temperatures: Sequence[float]):
+    def __init__(self, temperatures: Sequence[Positive]):
         super().__init__()
         self.temperatures = tuple(check_temperature(each) for each in temperatures)
         if not self.temperatures:

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from kd_research.interfaces import Count
+
 
 class LeNet(nn.Module):
     """Stages of 5x5 convolution, ReLU and 2x2 max-pooling, then hidden layers and a linear head.
@@ -33,8 +35,8 @@ class LeNet(nn.Module):
         self,
         input_shape: Sequence[int],
         num_classes: int,
-        channels: Sequence[int] = (6, 16),
-        units: Sequence[int] = (120, 84),
+        channels: Sequence[Count] = (6, 16),
+        units: Sequence[Count] = (120, 84),
         padding: int = 2,
     ):
         super().__init__()

@@ -49,7 +49,7 @@ class ClassImpressions:
     batch_size: Count = 100
     lr: Positive = 0.01
     temperature: Positive = 20.0
-    concentrations: Sequence[float] = (1.0, 0.1)
+    concentrations: Sequence[Positive] = (1.0, 0.1)
     variants: Annotated[int, "in [0, 102]"] = 0
 
     def __post_init__(self) -> None:

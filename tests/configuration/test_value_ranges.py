@@ -9,7 +9,7 @@ import pytest
 
 from kd_research import interfaces
 from kd_research.configuration.config import ROOT
-from kd_research.configuration.value_ranges import Kind, Range, range_problems, ranges
+from kd_research.configuration.value_ranges import Kind, Numbers, Range, range_problems, ranges
 
 PACKAGE = ROOT / "kd_research"
 
@@ -62,7 +62,7 @@ def test_what_the_source_says_is_what_python_says():
                 owner, {**vars(interfaces), **vars(import_module(module))}, include_extras=True
             )
             for parameter, allowed in found.items():
-                if isinstance(allowed, Kind):
+                if isinstance(allowed, Kind | Numbers):
                     continue
                 options = getattr(hints[parameter], "__args__", ())
                 told = [getattr(one, "__metadata__", None) for one in (hints[parameter], *options)]
@@ -105,6 +105,27 @@ def test_a_kind_holds_what_it_says(types, inside, outside, given, example):
     assert all(map(allowed.holds, inside))
     assert not any(map(allowed.holds, outside))
     assert allowed.example(given) == example
+
+
+@pytest.mark.parametrize(
+    ("each", "inside", "outside", "example", "text"),
+    [
+        (Range("> 0"), [[1, 0.5]], [[], 4, None, [0.1, "x"]], [0.1], "a list of numbers > 0"),
+        (
+            Range(">= 1", whole=True),
+            [[6, 16], (1,)],
+            [{"a": 1}, [0.5, -1]],
+            [1],
+            "a list of whole numbers >= 1",
+        ),
+    ],
+)
+def test_numbers_are_at_least_one_of_a_range_each(each, inside, outside, example, text):
+    allowed = Numbers(each)
+    assert all(map(allowed.holds, inside))
+    assert not any(map(allowed.holds, outside))
+    assert allowed.example(outside[-1]) == example
+    assert str(allowed) == text
 
 
 def test_what_a_key_above_refers_to_is_told_by_its_name():
