@@ -129,11 +129,11 @@ TYPES = [
     ("loss=mlkd loss.temperatures=[]", "must be a list of numbers > 0, got []; try loss.temp"),
     (
         "student=lenet5 student.model.units=[120,0]",
-        "whole numbers >= 1, got [120, 0]",
+        "whole numbers >= 1, or [], got [120, 0]; try student.model.units=[120]",
     ),
     (
-        "transfer=class_impressions transfer.concentrations=[1,-1]",
-        "try transfer.concentrations=[1]",
+        "transfer=class_impressions transfer.concentrations=[1,-1,2]",
+        "try transfer.concentrations=[1,2]",
     ),
     ("loss=ofa loss.powers=null", "loss.powers must be a list of numbers, or a number, got None"),
     ("transfer=class_impressions transfer.concentrations=3", "try transfer.concentrations=[3]"),

@@ -23,6 +23,7 @@ WITHIN = re.compile(r"in ([\[(])(\S+), (\S+)([\])])")
 Parameter = tuple[str, ast.expr | None, ast.expr | None]  # its name, type and default
 ANNOTATED = re.compile(r"Annotated\[(float|int), '([^']+)'\]")
 LIST = re.compile(r"Sequence\[(.+)\]")
+EMPTY = "tuple[()]"  # as a type: the list may have nothing in it
 REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
 
 
@@ -92,21 +93,30 @@ class Kind(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What a list of numbers may be: at least one, each in a range."""
+    """What a list of numbers may be.
+
+    Attributes:
+        each: what each of them may be.
+        or_empty: whether there may be none, which the annotation says as `| tuple[()]`.
+    """
 
     each: Range
+    or_empty: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether this is such a list."""
-        return isinstance(value, list | tuple) and bool(value) and all(map(self.each.holds, value))
+        is_long_enough = isinstance(value, list | tuple) and (bool(value) or self.or_empty)
+        return is_long_enough and all(map(self.each.holds, value))
 
-    def example(self, value: Any) -> Any:
+    def example(self, value: Any) -> str:
         """A list of those that may stay; of any such number where there are none."""
         given = value if isinstance(value, list | tuple) else [value]
-        return [one for one in given if self.each.holds(one)] or [self.each.example()]
+        stay = [one for one in given if self.each.holds(one)] or [self.each.example()]
+        return f"[{','.join(map(str, stay))}]"  # a shell takes it for one word
 
     def __str__(self) -> str:
-        return f"a list of {'whole ' if self.each.whole else ''}numbers {self.each.text}"
+        empty = ", or []" if self.or_empty else ""
+        return f"a list of {'whole ' if self.each.whole else ''}numbers {self.each.text}{empty}"
 
 
 Allowed = Range | Kind | Numbers
@@ -238,6 +248,8 @@ def _range(kind: ast.expr, default: ast.expr | None) -> Allowed | None:
         options[:1] = [options[0].left, options[0].right]
     or_null = any(isinstance(one, ast.Constant) and one.value is None for one in options)
     texts = [ast.unparse(one) for one in options if not isinstance(one, ast.Constant)]
+    if or_empty := len(texts) > 1 and EMPTY in texts:
+        texts.remove(EMPTY)
     listed = LIST.fullmatch(texts[0]) if len(texts) == 1 and not or_null else None
     text = listed[1] if listed else texts[0]
     found = ANNOTATED.fullmatch(_aliases().get(text, text)) if len(texts) == 1 else None
@@ -246,7 +258,7 @@ def _range(kind: ast.expr, default: ast.expr | None) -> Allowed | None:
         types = (*texts, *["None"] * or_null)
         return Kind(types) if set(types) <= known and texts != ["str"] else None
     if listed:
-        return Numbers(Range(found[2], found[1] == "int"))
+        return Numbers(Range(found[2], found[1] == "int"), or_empty)
     value = default.value if isinstance(default, ast.Constant) else None
     return Range(found[2], found[1] == "int", or_null, value)
 

@@ -24,7 +24,7 @@ class LeNet(nn.Module):
         input_shape: (channels, height, width) of one image.
         num_classes: C.
         channels: of each stage.
-        units: of each hidden layer.
+        units: of each hidden layer; there may be none.
         padding: pixels around the image: 2 makes 28x28 LeNet's own 32x32.
 
     Raises:
@@ -36,7 +36,7 @@ class LeNet(nn.Module):
         input_shape: Sequence[int],
         num_classes: int,
         channels: Sequence[Count] = (6, 16),
-        units: Sequence[Count] = (120, 84),
+        units: Sequence[Count] | tuple[()] = (120, 84),
         padding: int = 2,
     ):
         super().__init__()

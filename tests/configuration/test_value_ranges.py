@@ -2,14 +2,17 @@
 
 import inspect
 import math
+import re
 from importlib import import_module
 from typing import get_type_hints
 
 import pytest
+import torch
 
 from kd_research import interfaces
 from kd_research.configuration.config import ROOT
 from kd_research.configuration.value_ranges import Kind, Numbers, Range, range_problems, ranges
+from kd_research.models.lenet import LeNet
 
 PACKAGE = ROOT / "kd_research"
 
@@ -50,10 +53,17 @@ def stated_in(path):
             yield module, name, found
 
 
+def said_in(hint):
+    """The ranges that a type states, in whatever it is made of."""
+    yield getattr(hint, "__metadata__", None)
+    for part in getattr(hint, "__args__", ()):
+        yield from said_in(part)
+
+
 def test_what_the_source_says_is_what_python_says():
     seen = 0
     for path in sorted(PACKAGE.glob("*/*.py")):
-        if "Annotated" not in (text := path.read_text(encoding="utf-8")) and "Share" not in text:
+        if not re.search(r"Annotated|Share|Sequence\[(Count|Positive)", path.read_text("utf-8")):
             continue
         for module, name, found in stated_in(path):
             kind = getattr(import_module(module), name)
@@ -62,11 +72,11 @@ def test_what_the_source_says_is_what_python_says():
                 owner, {**vars(interfaces), **vars(import_module(module))}, include_extras=True
             )
             for parameter, allowed in found.items():
-                if isinstance(allowed, Kind | Numbers):
+                if isinstance(allowed, Kind):
                     continue
-                options = getattr(hints[parameter], "__args__", ())
-                told = [getattr(one, "__metadata__", None) for one in (hints[parameter], *options)]
-                assert (allowed.text,) in told, f"{module}.{name}({parameter})"
+                told = set(said_in(hints[parameter]))
+                one = allowed.each if isinstance(allowed, Numbers) else allowed
+                assert (one.text,) in told, f"{module}.{name}({parameter})"
                 seen += 1
             assert set(found) <= set(inspect.signature(kind).parameters)
     assert seen > 30
@@ -108,24 +118,36 @@ def test_a_kind_holds_what_it_says(types, inside, outside, given, example):
 
 
 @pytest.mark.parametrize(
-    ("each", "inside", "outside", "example", "text"),
+    ("allowed", "inside", "outside", "example", "text"),
     [
-        (Range("> 0"), [[1, 0.5]], [[], 4, None, [0.1, "x"]], [0.1], "a list of numbers > 0"),
         (
-            Range(">= 1", whole=True),
-            [[6, 16], (1,)],
+            Numbers(Range("> 0")),
+            [[1, 0.5]],
+            [[], 4, None, [0.1, "x", 2]],
+            "[0.1,2]",
+            "a list of numbers > 0",
+        ),
+        (
+            Numbers(Range(">= 1", whole=True), or_empty=True),
+            [[6, 16], (1,), []],
             [{"a": 1}, [0.5, -1]],
-            [1],
-            "a list of whole numbers >= 1",
+            "[1]",
+            "a list of whole numbers >= 1, or []",
         ),
     ],
 )
-def test_numbers_are_at_least_one_of_a_range_each(each, inside, outside, example, text):
-    allowed = Numbers(each)
+def test_numbers_are_of_a_range_each(allowed, inside, outside, example, text):
     assert all(map(allowed.holds, inside))
     assert not any(map(allowed.holds, outside))
     assert allowed.example(outside[-1]) == example
     assert str(allowed) == text
+
+
+def test_a_net_without_hidden_layers_may_be_asked_for():
+    found = ranges("kd_research.models.lenet.LeNet")
+    assert found["units"] == Numbers(Range(">= 1", whole=True), or_empty=True)
+    assert found["channels"] == Numbers(Range(">= 1", whole=True))
+    assert LeNet((1, 28, 28), 10, units=[])(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
 def test_what_a_key_above_refers_to_is_told_by_its_name():
