@@ -7,6 +7,7 @@ beside folders that it does not know; `sweep.rebuild=true` makes it again from t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,54 +41,65 @@ from kd_research.sweep.storage import STUDY_NAME, open_storage
 from kd_research.sweep.study import OWNER, SharedStudy
 
 
-def open_study(plan: Plan) -> SharedStudy:
+@contextmanager
+def open_study(plan: Plan) -> Iterator[SharedStudy]:
     """The plan's study, its own and that of its folder; rebuilt from the folder if asked for.
+
+    It is entered before the next sweeper may open it: that one would take a study of other
+    settings, which has neither trials nor a sweeper yet, for one that was left, and delete it.
 
     Raises:
         ConfigError: folder or study are another sweep's, which has trials or a living sweeper, or
             do not know each other; nothing is written then.
     """
+    with ExitStack() as until_its_end:
+        with FileLock(plan.directory / "open.lock"):
+            shared = until_its_end.enter_context(_opened(plan))
+        yield shared
+
+
+def _opened(plan: Plan) -> SharedStudy:
+    """The study, for one who is alone in opening it."""
     settings = plan.config.sweep
-    with FileLock(plan.directory / "open.lock"):
-        numbers = proposed(plan)
-        if numbers or not _is_alone(plan.directory):
-            check_folder(plan)
-        if settings.rebuild and numbers and settings.storage is None:
-            _set_aside(plan.directory)
+    numbers = proposed(plan)
+    if numbers or not _is_alone(plan.directory):
+        check_folder(plan)
+    if settings.rebuild and numbers and settings.storage is None:
+        _set_aside(plan.directory)
+    shared = _shared(plan)
+    known = shared.study.user_attrs.get("fingerprint")
+    if known and known != plan.fingerprint() and not numbers and _is_unused(shared):
+        optuna.delete_study(study_name=shared.study.study_name, storage=shared.study._storage)
         shared = _shared(plan)
-        known = shared.study.user_attrs.get("fingerprint")
-        if known and known != plan.fingerprint() and not numbers and _is_unused(shared):
-            optuna.delete_study(study_name=shared.study.study_name, storage=shared.study._storage)
-            shared = _shared(plan)
-        elif known:
-            plan.refuse_other(known)
-        empty = not shared.study.get_trials(deepcopy=False)
-        if settings.rebuild and numbers and not empty:
-            raise ConfigError(
-                [
-                    f"sweep.rebuild=true needs an empty study, and {settings.name} has trials in "
-                    "its storage; delete it there (optuna delete-study), or give another storage"
-                ]
-            )
-        if empty and numbers and not settings.rebuild:
-            raise ConfigError(
-                [
-                    f"{plan.directory} holds {len(numbers)} trials that its study does not know "
-                    "(it was deleted, or is another sweep.storage): type sweep.rebuild=true to "
-                    "have it made again from them, or choose another name, as in sweep.name=mine"
-                ]
-            )
-        claim_folder(plan)
-        shared.name_objectives()
-        shared.study.set_user_attr("fingerprint", plan.fingerprint())
-        if settings.rebuild and numbers:
-            _rebuild(plan, shared, numbers)
-        known = enqueued(shared)
-        for params, origin in plan.first():
-            if not any(params.items() <= one.items() for one in known):
-                shared.study.enqueue_trial(params, {ORIGIN: origin} if origin else None)
-                known.append(params)
-        plan.write()
+    elif known:
+        plan.refuse_other(known)
+    empty = not shared.study.get_trials(deepcopy=False)
+    if settings.rebuild and numbers and not empty:
+        raise ConfigError(
+            [
+                f"sweep.rebuild=true needs an empty study, and {settings.name} has trials in "
+                "its storage; delete it there (optuna delete-study), or give another storage"
+            ]
+        )
+    if empty and numbers and not settings.rebuild:
+        raise ConfigError(
+            [
+                f"{plan.directory} holds {len(numbers)} trials that its study does not know "
+                "(it was deleted, or is another sweep.storage): type sweep.rebuild=true to "
+                "have it made again from them, or choose another name, as in sweep.name=mine"
+            ]
+        )
+    claim_folder(plan)
+    shared.name_objectives()
+    shared.study.set_user_attr("fingerprint", plan.fingerprint())
+    if settings.rebuild and numbers:
+        _rebuild(plan, shared, numbers)
+    known = enqueued(shared)
+    for params, origin in plan.first():
+        if not any(params.items() <= one.items() for one in known):
+            shared.study.enqueue_trial(params, {ORIGIN: origin} if origin else None)
+            known.append(params)
+    plan.write()
     return shared
 
 
@@ -119,10 +131,13 @@ def _shared(plan: Plan) -> SharedStudy:
 
 
 def _is_unused(shared: SharedStudy) -> bool:
-    """Whether its sweep was refused or stopped before the first trial, and nobody goes on."""
+    """Whether its sweep was refused or stopped before the first trial, and nobody goes on.
+
+    Where no sweeper has left a sign, one in another folder may be about to.
+    """
     trials = shared.study.get_trials(deepcopy=False)
     begun = any(trial.state != TrialState.WAITING for trial in trials)
-    return not begun and shared.signs_of_the_dead() is not None
+    return not begun and bool(shared.signs_of_the_dead())
 
 
 def _is_alone(directory: Path) -> bool:

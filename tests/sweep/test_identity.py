@@ -5,12 +5,14 @@ import shutil
 
 import optuna
 import pytest
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from sweep_commands import folder, make_plan, scripted
 
 from kd_research.configuration.config import ConfigError
 from kd_research.records.record import RunRecord, read_record
-from kd_research.sweep.opening import open_study
+from kd_research.sweep.opening import _is_unused, open_study
+from kd_research.sweep.study import SharedStudy
 
 SPACE = ["loss.temperature=interval(1,20)", "sweep.n_trials=3"]
 
@@ -78,6 +80,24 @@ def test_a_sweep_that_ended_before_its_first_trial_leaves_its_name_free(tmp_path
     assert [trial.number for trial in found.trials] == [0, 1, 2]
     with pytest.raises(ConfigError, match="holds a sweep with other settings"):
         make(tmp_path, storage, "loss=dkd")
+
+
+def test_nobody_opens_a_study_that_has_no_sweeper_yet(tmp_path, monkeypatch):
+    """It looks like one that was left: the other one would delete it."""
+    plan = make_plan(f"output_dir={tmp_path}", "sweep.name=s", *SPACE)
+    plan.directory.mkdir(parents=True)
+    enter, tried = SharedStudy.__enter__, []
+
+    def late(self):
+        with pytest.raises(Timeout), FileLock(plan.directory / "open.lock", timeout=0):
+            pass
+        tried.append(self)
+        return enter(self)
+
+    monkeypatch.setattr(SharedStudy, "__enter__", late)
+    with open_study(plan) as study:
+        assert tried == [study]
+        assert not _is_unused(study)  # without a sign, as from another folder
 
 
 @pytest.mark.parametrize("lost", ["deleted", "damaged", "elsewhere"])
