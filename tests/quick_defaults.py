@@ -1,8 +1,8 @@
 """Hydra's defaults lists, unchanged: the same choices of config groups are looked up once.
 
 Which files a configuration is merged of, and what it is before values are set, hangs on the choices
-of groups alone. Only the project's own conf/ is trusted not to change; every other search path is
-read anew each time.
+of groups alone. Only the project's own conf/ and sweeps/ are trusted not to change; with any other
+search path all is read anew each time.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DatabaseError
 from kd_research.configuration.config import ConfigError
 from kd_research.records.record import RECORD_NAME, RunRecord, read_record
 from kd_research.report.damage import read_proposal
+from kd_research.report.load import BASELINE
 from kd_research.sweep.folders import Folders
 from kd_research.sweep.identity import (
     check_folder,
@@ -62,7 +63,7 @@ def _opened(plan: Plan) -> SharedStudy:
     """The study, for one who is alone in opening it."""
     settings = plan.config.sweep
     numbers = proposed(plan)
-    if numbers or not _is_alone(plan.directory):
+    if numbers or (plan.directory / BASELINE).exists() or not _is_alone(plan.directory):
         check_folder(plan)
     if settings.rebuild and numbers and settings.storage is None:
         _set_aside(plan.directory)

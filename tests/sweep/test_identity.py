@@ -82,6 +82,17 @@ def test_a_sweep_that_ended_before_its_first_trial_leaves_its_name_free(tmp_path
         make(tmp_path, storage, "loss=dkd")
 
 
+def test_a_baseline_that_is_left_is_not_another_sweeps(tmp_path):
+    """It is taken for its own by student and data alone, whatever else that one trained with."""
+    first = make_plan(f"output_dir={tmp_path}", "sweep.name=s", *SPACE, "optimizer.lr=0.5")
+    (first.directory / "baseline").mkdir(parents=True)
+    with open_study(first):
+        pass
+    (first.directory / "study.db").unlink()  # and trials/
+    with pytest.raises(ConfigError, match="holds a sweep with other settings"):
+        make(tmp_path)
+
+
 def test_nobody_opens_a_study_that_has_no_sweeper_yet(tmp_path, monkeypatch):
     """It looks like one that was left: the other one would delete it."""
     plan = make_plan(f"output_dir={tmp_path}", "sweep.name=s", *SPACE)
