@@ -106,7 +106,9 @@ class ClassImpressions:
         targets = self.targets(similarities(teacher, num_classes), generator)
         device = next(teacher.parameters()).device
         made = torch.empty(self.num_examples * (1 + self.variants), *shape)  # gigabytes: once
-        labels, place = [targets.argmax(dim=1)], 0
+        labels = torch.empty(len(made), dtype=torch.long)  # small ones amid large leave holes
+        labels[: self.num_examples] = targets.argmax(dim=1)
+        place = 0
         parts = torch.split(targets, self.batch_size)
         for step, part in enumerate(parts, start=1):
             noise = torch.randn(len(part), *shape, generator=generator)
@@ -116,13 +118,14 @@ class ClassImpressions:
             if step == 1 or step % max(1, len(parts) // 20) == 0:
                 log.info("class impressions: %d of %d", place, self.num_examples)
         if not self.variants:
-            return made, labels[0]
+            return made, labels
         with torch.no_grad():
             for several in of_each(made[:place], self.variants, generator):
-                made[place : place + len(several)] = several
-                place += len(several)
-                labels.append(teacher(several.to(device)).argmax(dim=1).cpu())
-        return made, torch.cat(labels)
+                then = place + len(several)
+                made[place:then] = several
+                labels[place:then] = teacher(several.to(device)).argmax(dim=1)
+                place = then
+        return made, labels
 
     def targets(self, similar: Tensor, generator: torch.Generator) -> Tensor:
         """(N, K): as many of each class and each concentration as possible, in a random order.

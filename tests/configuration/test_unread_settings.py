@@ -29,13 +29,13 @@ def test_a_setting_of_what_is_not_chosen_is_told(key: str, typed: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("sizes.variant=2", "did you mean sizes.variants?"),
+        ("transfer.variant=2", "did you mean transfer.variants?"),
         ("sweep.budget.epoch=0.1", "did you mean sweep.budget.epochs?"),
         ("loss.temprature=3", "did you mean loss.temperature?"),
     ],
 )
 def test_a_slip_beside_a_papers_sweep_is_told_as_any_other(typed: str, meant: str) -> None:
-    (told,) = explain(["-m", "+sweeps=papers/data_free_mnist", typed])
+    (told,) = explain(["-m", "+sweeps=papers/zskd_mnist", typed])
     assert meant in told
 
 
