@@ -1,0 +1,36 @@
+"""The ranking's teacher has public weights; then the sweep runs as it was recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_research.models.resnet import ResNet
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_shortcuts_of_zeros_written_as_convolutions_change_no_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = __import__("crd_ranking")
+    torch.manual_seed(0)
+    zeros, convolutions = (ResNet(10, (3, 8, 8), 8, shortcut=kind) for kind in ("pad", "conv"))
+    zeros(torch.randn(16, 3, 8, 8))  # gives the norms their moments
+    convolutions.load_state_dict(script.as_convolutions(zeros.state_dict(), convolutions))
+    images = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(convolutions.eval()(images), zeros.eval()(images))
+
+
+def test_the_sweep_is_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = __import__("crd_ranking")
+    ledger = json.loads((ROOT / "docs/reproductions/ledgers/crd_ranking.json").read_text())
+    command = script.sweep(script.TEACHER, "DIR", ["output_dir=there"])
+    sweep, *typed = command[command.index("-m", 3) + 1 :]
+    assert sweep == "+sweeps=papers/crd_ranking"
+    assert sorted(typed) == sorted([*ledger["typed"], "dataset.root=DIR", "output_dir=there"])
