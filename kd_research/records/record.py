@@ -22,6 +22,7 @@ RECORD_NAME = "record.json"
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
 LOG_NAME = "log.txt"
+SPOKEN_NAME = "spoken.txt"  # how far the preparation of a sweep is
 EVALUATION_NAME = "evaluation.json"  # what is no single number: intervals, reliability, confusion
 SAMPLES_NAME = "samples.json"  # what a language model writes; where student and teacher disagree
 PREDICTIONS_NAME = "predictions.npz"  # the predicted classes of validation and test

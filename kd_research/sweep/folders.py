@@ -104,10 +104,10 @@ def close_run(run: Path, config: Any, reason: str, status: str = "failed") -> No
     write_record(RunRecord(status, plain, plain["seed"], error=reason), run)  # type: ignore[arg-type, call-overload, index]
 
 
-def last_line(run: Path) -> str:
-    """What a run's log.txt ends with; nothing where it is empty."""
+def last_line(run: Path, name: str = LOG_NAME) -> str:
+    """What a run's log.txt ends with, or another file; nothing where it is empty."""
     try:
-        lines = read_text(run / LOG_NAME).split("\n")
+        lines = read_text(run / name).split("\n")
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,13 @@ from kd_research.pools.local import Pool
 from kd_research.records.locks import alone
 from kd_research.records.outside import OutsideError, ended_by, is_full
 from kd_research.records.printable import printable
-from kd_research.records.record import CONFIG_NAME, LOG_NAME, read_text
+from kd_research.records.record import CONFIG_NAME, LOG_NAME, SPOKEN_NAME, read_text
 from kd_research.sweep.composition import part_of
 from kd_research.sweep.folders import last_line
 from kd_research.sweep.plan import Plan
 
 POLL_SECONDS = 0.5
+SPOKEN_SECONDS = 15.0  # between two lines about how far it is
 LONG = ("dataset", "teacher", "transfer")  # what trials share once it is made
 
 
@@ -71,14 +73,22 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
     with alone(plan.directory / "prepare.lock", "preparing this sweep"):
         config = prepared(plan)
         save(config, directory / CONFIG_NAME)
-        (directory / LOG_NAME).unlink(missing_ok=True)
+        for name in (LOG_NAME, SPOKEN_NAME):
+            (directory / name).unlink(missing_ok=True)
         print("teacher: trained now, or loaded if it was trained before", flush=True)
         if config.get("transfer"):
             print("transfer set: made now, or loaded if it was made before", flush=True)
         handle = pool.submit(directory, "prepare")
+        shown, due = "", time.monotonic() + SPOKEN_SECONDS
         try:
             while not pool.wait([handle], POLL_SECONDS):
                 beat()
+                if time.monotonic() < due:
+                    continue
+                due += SPOKEN_SECONDS
+                if (line := printable(last_line(directory, SPOKEN_NAME))) != shown:
+                    print(line, flush=True)
+                    shown = line
         except BaseException:
             pool.kill([handle])
             raise

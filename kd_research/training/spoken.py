@@ -1,7 +1,8 @@
 """What a run says while it works: a line an epoch, on the terminal of whoever started it by hand.
 
 `train 3/30  loss 0.41  val 95.1 %  12 s left`. The lines go through `logging` under the name
-SPOKEN, which `python -m kd_research.trial` shows and a sweep's workers do not.
+SPOKEN, which `python -m kd_research.trial` shows and a sweep's workers do not. What is made before
+the trials writes them into a file, of which the sweep shows one now and then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -39,6 +42,25 @@ def speak() -> None:
         log.addHandler(AboveBars())
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+class _File(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A disk that is full is told by what cannot do without it."""
+
+
+@contextmanager
+def spoken_into(path: Path) -> Iterator[None]:
+    """Write what is said meanwhile into a file, which is there from the first line on."""
+    handler, level = _File(path, mode="w", encoding="utf-8", delay=True), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
 
 
 class Epochs:

@@ -42,6 +42,7 @@ from kd_research.records.provenance import provenance
 from kd_research.records.record import (
     CONFIG_NAME,
     METRICS_NAME,
+    SPOKEN_NAME,
     STOP_NAME,
     RunRecord,
     stopped_record,
@@ -55,6 +56,7 @@ from kd_research.training.cost import EpochTimes
 from kd_research.training.device import check_device, memory_problem
 from kd_research.training.fit import Row, make_trainer
 from kd_research.training.paper_rule import PaperRule
+from kd_research.training.spoken import spoken_into
 from kd_research.training.stage_fits import fit_in_stages, stage_costs
 from kd_research.trial.assembly import CPU, Parts
 from kd_research.trial.known_once import of_teacher
@@ -218,7 +220,8 @@ def prepare(arguments: list[str]) -> int:
         directory = Path(arguments[0])
         be_one_process()
         config = _plain(configs.load(directory / CONFIG_NAME))
-        parts = Parts(config, _device(config, directory))
+        with spoken_into(directory / SPOKEN_NAME):
+            parts = Parts(config, _device(config, directory))
         if parts.teacher:
             pool = config["pool"]
             if pool["_target_"] == f"{LocalPool.__module__}.{LocalPool.__qualname__}":
