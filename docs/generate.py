@@ -424,6 +424,8 @@ def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
         return f"{100 * value:.2f}%" if accuracy else f"{value:.1f}".removesuffix(".0")
 
     mean = sum(ours) / len(ours) if ours else 0.0
+    low, high = max(0.0, mean - (half or 0)), mean + (half or 0)  # of errors and accuracies
+    high = min(1.0, high) if accuracy else high
     published, hours, best = row.get("published"), row.get("hours"), row.get("best")
     by_rule = "" if best is None else f", best of all on test {shown(best)}"
     return (
@@ -431,7 +433,7 @@ def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
         row["metric"],
         "-" if published is None else shown(published),
         f"{shown(mean)} ({len(ours)}){by_rule}" if ours else "-",
-        "-" if half is None else f"{shown(mean - half)} to {shown(mean + half)}",
+        "-" if half is None else f"{shown(low)} to {shown(high)}",
         row["verdict"],
         "-" if hours is None else f"{hours:.3f}",
     )
