@@ -84,13 +84,20 @@ PAIRS = [
 ]
 
 
+def depth(pair: str) -> int:
+    """The layers of both nets, as their names say it."""
+    return sum(int(number) for number in re.findall(r"(?<=[a-z_])\d+", pair))
+
+
 def by_families() -> Iterator[Any]:
     """The pairs; those whose families, of teacher and of student, came before in a paper are long.
 
-    A student without a teacher comes last: its rows read logits alone.
+    Shallow nets come first. A student without a teacher comes last: its rows read logits alone.
     """
     seen: set[tuple[str, ...]] = set()
-    for paper, pair in sorted(PAIRS, key=lambda each: each[1].startswith("none-")):
+    for paper, pair in sorted(
+        PAIRS, key=lambda each: (each[1].startswith("none-"), depth(each[1]))
+    ):
         families = re.sub(r"\d+(_\d)?(x\d)?(?=-|$)", "", pair).split("-")
         sides = {(paper, who, name) for who, name in zip("ts", families, strict=False)}
         sides.discard((paper, "t", "none"))

@@ -10,7 +10,6 @@ from positions_data import CONTEXT, VOCABULARY, with_positions
 from tiny import Compose, plain
 from torch import multiprocessing
 
-from kd_research.training.sharded import Sharded
 from kd_research.trial.run import run
 
 GPT = {
@@ -21,6 +20,8 @@ GPT = {
 
 def work(rank: int, config: dict, folder: Path) -> None:  # type: ignore[type-arg]
     import os
+
+    from kd_research.training.sharded import Sharded  # a second, that no other worker need take
 
     os.environ |= {
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", "GROUP_RANK": "0"},
@@ -50,6 +51,8 @@ def test_two_processes_fit_as_one_does(tiny: Compose, tmp_path: Path) -> None:
     alone = run(config, tmp_path / "one")
     config.trainer.devices, config.trainer.strategy = 2, "fsdp"
     import socket
+
+    import kd_research.training.sharded  # noqa: F401  # here, not in each of the ranks
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
