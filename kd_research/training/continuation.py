@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from kd_research.records.record import read_text, write_text
+from kd_research.records.saved import read_saved
 from kd_research.training.callbacks import PerEpoch
 
 log = logging.getLogger(__name__)
@@ -55,36 +55,18 @@ def last_epoch(directory: Path, fit_identity: str) -> int | None:
     if not path.exists():
         return None
     try:
-        found = _read_checkpoint(path)
+        found = read_saved(path)
         if found.get(KEY, {}).get("identity") != fit_identity:
             return None
         for state in found.get("callbacks", {}).values():
             if selected := state.get("best_model_path"):
                 if Path(selected).parent != path.parent:
                     raise ValueError(f"{path} is of a run in another folder")
-                _read_checkpoint(Path(selected))
+                read_saved(Path(selected))
     except ValueError as error:
         log.warning("%s; the fit starts from its first epoch", error)
         return None
     return int(found["epoch"])
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint whose every byte is as it was saved: torch itself compares no checksum.
-
-    Raises:
-        ValueError: it is not.
-    """
-    try:
-        with zipfile.ZipFile(path) as content:
-            if content.testzip() is not None:
-                raise ValueError("a checksum differs")
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # absent, cut off, or of another version: torch raises many types
-        raise ValueError(f"{path} is damaged ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged (it holds no checkpoint)")
-    return found
 
 
 def discard(directory: Path, stages: bool = True) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kd_research.interfaces import Count, NotNegative, Positive
 from kd_research.models.capture import Capture
 from kd_research.records.printing import SPOKEN
+from kd_research.transfer.kept import Kept
 from kd_research.transfer.size import refuse_what_cannot_fit
 
 log = logging.getLogger(SPOKEN)
@@ -123,7 +124,12 @@ class Generated:
         refuse_what_cannot_fit(self.num_examples, 1, shape)
 
     def __call__(
-        self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int
+        self,
+        teacher: nn.Module,
+        shape: Sequence[int],
+        num_classes: int,
+        seed: int,
+        kept: Kept | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Prepared images (N, *shape) and the teacher's classes of them (N,), both on the CPU.
 
@@ -132,13 +138,14 @@ class Generated:
             shape: of one example.
             num_classes: K.
             seed: of the generator and of the noise.
+            kept: the generator as far as it was trained before.
         """
         device = next(teacher.parameters()).device
         draws = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made = Generator(shape, self.noise, self.width).to(device)
-        self._train(made, teacher, draws, device)
+        self._train(made, teacher, draws, device, kept)
         images, labels = [], []
         made.eval()
         with torch.no_grad():
@@ -150,12 +157,23 @@ class Generated:
         return torch.cat(images), torch.cat(labels)
 
     def _train(
-        self, made: Generator, teacher: nn.Module, draws: torch.Generator, device: torch.device
+        self,
+        made: Generator,
+        teacher: nn.Module,
+        draws: torch.Generator,
+        device: torch.device,
+        kept: Kept | None,
     ) -> None:
         see = Capture(teacher, [FEATURE] if self.activation_weight else [])
         optimizer = torch.optim.Adam(made.parameters(), lr=self.lr)
+        first = 0
+        if kept and (before := kept.get("generator")):
+            made.load_state_dict(before["made"])
+            optimizer.load_state_dict(before["optimizer"])
+            draws.set_state(before["draws"])
+            first = before["steps"]
         with torch.enable_grad():
-            for step in range(self.steps):
+            for step in range(first, self.steps):
                 images = made(torch.randn(self.batch_size, self.noise, generator=draws).to(device))
                 output = see(images)
                 feature = output.features.get(FEATURE)
@@ -165,6 +183,9 @@ class Generated:
                 optimizer.step()
                 if step % max(1, self.steps // 20) == 0:
                     log.info("generator: step %d of %d, loss %.3g", step, self.steps, loss.item())
+                if kept and kept.is_due:
+                    state = {"made": made.state_dict(), "optimizer": optimizer.state_dict()}
+                    kept.put("generator", **state, draws=draws.get_state(), steps=step + 1)
         see.close()
 
     def loss(self, logits: Tensor, feature: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kd_research.interfaces import Count, Positive
 from kd_research.models.headless import head_of
 from kd_research.records.printing import SPOKEN
+from kd_research.transfer.kept import Kept
 from kd_research.transfer.size import refuse_what_cannot_fit
 from kd_research.transfer.variants import kinds, of_each
 
@@ -87,7 +88,12 @@ class ClassImpressions:
         refuse_what_cannot_fit(self.num_examples, 1 + self.variants, shape)
 
     def __call__(
-        self, teacher: nn.Module, shape: Sequence[int], num_classes: int, seed: int
+        self,
+        teacher: nn.Module,
+        shape: Sequence[int],
+        num_classes: int,
+        seed: int,
+        kept: Kept | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Prepared inputs (N, *shape) and their most probable classes (N,), both on the CPU.
 
@@ -98,6 +104,7 @@ class ClassImpressions:
             shape: of one example.
             num_classes: K.
             seed: of all draws.
+            kept: the impressions that were made before.
 
         Raises:
             ValueError: the teacher has no last linear layer.
@@ -108,13 +115,20 @@ class ClassImpressions:
         made = torch.empty(self.num_examples * (1 + self.variants), *shape)  # gigabytes: once
         labels = torch.empty(len(made), dtype=torch.long)  # small ones amid large leave holes
         labels[: self.num_examples] = targets.argmax(dim=1)
-        place = 0
+        place = known = 0
         parts = torch.split(targets, self.batch_size)
         for step, part in enumerate(parts, start=1):
             noise = torch.randn(len(part), *shape, generator=generator)
-            found = self._optimised(teacher, noise.to(device), part.to(device))
-            made[place : place + len(part)] = found
-            place += len(part)
+            if kept and place == known and (before := kept.get(str(place))):
+                known = place + len(before["made"])
+                made[place:known] = before["made"]
+            then = place + len(part)
+            if then > known:
+                made[place:then] = self._optimised(teacher, noise.to(device), part.to(device))
+            place = then
+            if kept and place > known and kept.is_due:
+                kept.put(str(known), made=made[known:place].clone())
+                known = place
             if step == 1 or step % max(1, len(parts) // 20) == 0:
                 log.info("class impressions: %d of %d", place, self.num_examples)
         if not self.variants:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +22,9 @@ from kd_research.data.store import (
     open_array,
 )
 from kd_research.records.record import write_json
+from kd_research.transfer.kept import Kept
 
-Maker = Callable[[nn.Module, Sequence[int], int, int], tuple[Tensor, Tensor]]
+Maker = Callable[[nn.Module, Sequence[int], int, int, Kept], tuple[Tensor, Tensor]]
 VERSION = 1
 
 
@@ -69,9 +71,10 @@ def without_examples(
     stated, shape, seed = config["transfer"], list(data.input_shape or ()), int(config["seed"])
     described = [VERSION, stated, teacher.key, shape, data.num_classes, seed]
     folder = Path(config["output_dir"]) / "transfer" / content_key(described)
+    kept = Kept(folder.with_name(f"{folder.name}.parts"))
 
     def build(place: Path) -> None:
-        inputs, labels = make(teacher.module.to(device), shape, data.num_classes, seed)
+        inputs, labels = make(teacher.module.to(device), shape, data.num_classes, seed, kept)
         digests = {}
         for name, made in (("inputs", inputs.float().numpy()), ("labels", labels.numpy())):
             array = create_array(place / f"{name}.npy", made.shape, str(made.dtype))
@@ -81,6 +84,7 @@ def without_examples(
         write_json(place / META_NAME, {"kind": "transfer", "splits": splits, "class_names": None})
 
     build_once(folder, build, "making the transfer set of the teacher")
+    shutil.rmtree(kept.folder, ignore_errors=True)
     known = read_meta(folder)["splits"]["train"]
     if not isinstance(known, dict):  # of an earlier version
         known = {}

@@ -1,0 +1,56 @@
+"""What of a transfer set is made already: whoever is cut off while making it goes on from there."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kd_research.records.record import temporary_path
+from kd_research.records.saved import read_saved
+
+SECONDS = 30.0  # what is lost at most
+
+
+class Kept:
+    """Dictionaries of tensors and numbers by name, until the set is whole.
+
+    Args:
+        folder: theirs alone; nobody else makes this set meanwhile.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._put_at = folder, time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether more would be lost than is worth the writing."""
+        return time.monotonic() - self._put_at >= SECONDS
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """What was put there; None where nothing was, or where it is damaged."""
+        try:
+            return read_saved(self._path(name))
+        except ValueError:
+            return None
+
+    def put(self, name: str, **content: Any) -> None:
+        """Keep it in place of what was there.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(self._path(name))
+        try:
+            torch.save(content, temporary)
+            os.replace(temporary, self._path(name))
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._put_at = time.monotonic()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
