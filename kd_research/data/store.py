@@ -105,7 +105,7 @@ def _build(directory: Path, build: Callable[[Path], None], what: str) -> None:
         raise OSError(
             error.errno,
             f"the disk is full while {what} into {directory.parent} ({free / 1e6:.0f} MB free); "
-            "nothing was kept; free some space or type output_dir=/another/disk",
+            "free some space or type output_dir=/another/disk",
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
