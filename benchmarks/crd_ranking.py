@@ -8,8 +8,8 @@ a new last layer and is trained for 12 epochs on a tenth of the training images,
 processes. The shortcuts of zeros, option A, are written as the convolutions that the sweep's net
 has there, which changes none of its outputs. It is kept as TEACHER, and taken from there later.
 
-Then the sweep runs as it was recorded. Stopped, the same command goes on. What else is typed is the
-sweep's: `output_dir=DIR sweep.workers=1`.
+Then the sweep runs as it was recorded. Stopped, the same command goes on; a teacher begins anew.
+What else is typed is the sweep's: `output_dir=DIR sweep.workers=1`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ import asked
 import torch
 from torch import Tensor, nn
 
+from kd_research import hydra_plugin
+from kd_research.configuration.overrides import as_whole, explain
 from kd_research.models.resnet import ResNet
 from kd_research.records.record import read_record
 from kd_research.teacher.checkpoint import WEIGHTS_NAME, load_weights
 
 CLASSES, IMAGE, DEPTH = 100, (3, 32, 32), 56
 EPS = nn.BatchNorm2d(1).eps
+INTERRUPTED = 130  # the exit code of Ctrl-C
 TEACHER = Path("resnet56_from_cifar10.pt")
 METHODS = ("kd", "fitnet", "at", "rkd", "pkt", "crd", "dkd", "lskd", "itrd", "dist", "ttm", "sp")
 RUN = (sys.executable, "-m", "kd_research.run")
@@ -78,7 +81,11 @@ def teacher(public: Path, out: Path, cifar100: str) -> None:
         torch.save(net.state_dict(), start)
         own = [f"dataset.root={cifar100}", f"student.checkpoint={start}"]
         own += [f"output_dir={folder}", f"hydra.run.dir={folder}/run"]
-        subprocess.run([*RUN, *RECIPE, *own], check=True)
+        code = subprocess.run([*RUN, *RECIPE, *own], check=False).returncode
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(code)  # it has said why
         run = Path(folder) / "run"
         model = ResNet(CLASSES, IMAGE, DEPTH)
         weights = torch.load(run / WEIGHTS_NAME, weights_only=True)
@@ -87,7 +94,7 @@ def teacher(public: Path, out: Path, cifar100: str) -> None:
         torch.save(model.state_dict(), whole)
         whole.replace(out)
         accuracy = read_record(run).value("test_accuracy")
-    print(f"{out}: {100 * (accuracy or 0):.2f} % on test")
+    print(f"{out}: {100 * (accuracy or 0):.2f} % on test", flush=True)  # the sweep takes our place
 
 
 def sweep(checkpoint: Path, cifar100: str, typed: Sequence[str]) -> list[str]:
@@ -100,13 +107,25 @@ def sweep(checkpoint: Path, cifar100: str, typed: Sequence[str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("public", type=asked.there)
-    parser.add_argument("--cifar100", type=asked.there, required=True)
-    parser.add_argument("--teacher", type=Path, default=TEACHER)
-    given, typed = parser.parse_known_args()
+    parser.add_argument("public", type=asked.there, help="akamaster's resnet56 for CIFAR-10")
+    parser.add_argument("--cifar100", type=asked.there, required=True, help="a folder")
+    parser.add_argument("--teacher", type=Path, default=TEACHER, help="a file; made if not there")
+    parser.add_argument("typed", nargs="*", help="the sweep's overrides: sweep.workers=1")
+    given = parser.parse_intermixed_args()
+    command = sweep(given.teacher, given.cifar100, given.typed)
+    hydra_plugin.register()
+    if problems := explain(as_whole(command[3:])):  # before the teacher is trained
+        parser.error("\n".join(problems))
     if not given.teacher.exists():
-        teacher(Path(given.public), given.teacher, given.cifar100)
-    command = sweep(given.teacher, given.cifar100, typed)
+        if not given.teacher.parent.is_dir():
+            parser.error(f"there is no folder {given.teacher.parent} for the teacher")
+        try:
+            teacher(Path(given.public), given.teacher, given.cifar100)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
+        except KeyboardInterrupt:  # a run that is stopped names a folder, which is removed here
+            print("the same command begins the teacher anew", file=sys.stderr)
+            sys.exit(INTERRUPTED)
     os.execv(command[0], command)  # what stops it is the sweep's
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,29 @@ def test_the_sweep_is_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep, *typed = command[command.index("-m", 3) + 1 :]
     assert sweep == "+sweeps=papers/crd_ranking"
     assert sorted(typed) == sorted([*ledger["typed"], "dataset.root=DIR", "output_dir=there"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["sweep.worker=1"], "did you mean sweep.workers?"),
+        (["--techer=x.pt"], "unrecognized arguments: --techer=x.pt"),
+        (["--teacher=nowhere/x.pt"], "there is no folder nowhere"),
+        ([], "PUBLIC is not a checkpoint"),
+    ],
+)
+def test_a_slip_is_told_before_the_teacher_is_trained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: list[str],
+    told: str,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.chdir(tmp_path)
+    Path("PUBLIC").write_text("no weights")
+    monkeypatch.setattr(sys, "argv", ["crd_ranking.py", "PUBLIC", "--cifar100", ".", *typed])
+    with pytest.raises(SystemExit) as ended:
+        __import__("crd_ranking").main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
