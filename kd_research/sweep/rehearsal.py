@@ -85,7 +85,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
                 beat()
                 if time.monotonic() < due:
                     continue
-                due += SPOKEN_SECONDS
+                due = time.monotonic() + SPOKEN_SECONDS
                 if (line := printable(last_line(directory, SPOKEN_NAME))) != shown:
                     print(line, flush=True)
                     shown = line

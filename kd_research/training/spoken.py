@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +45,35 @@ def speak() -> None:
 
 
 class _File(logging.FileHandler):
+    """Does without a file that cannot be made or written: who cannot do without a disk tells it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`; a folder may be gone, or a disk full."""
+        with suppress(OSError):
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
-        """A disk that is full is told by what cannot do without it."""
+        """Called where a line could not be written."""
+
+    def close(self) -> None:
+        """What a full disk did not take is still to be written."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager
 def spoken_into(path: Path) -> Iterator[None]:
-    """Write what is said meanwhile into a file, which is there from the first line on."""
-    handler, level = _File(path, mode="w", encoding="utf-8", delay=True), log.level
+    """Write what is said meanwhile into a file alone, which is there from the first line on."""
+    handler = _File(path, mode="w", encoding="utf-8", delay=True)
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    log.propagate = False  # what goes to the terminal is shown as the preparation's end
     try:
         yield
     finally:
         log.setLevel(level)
+        log.propagate = propagate
         log.removeHandler(handler)
         handler.close()
 
