@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import json
+import math
 import re
 import shlex
 import sys
@@ -369,7 +370,8 @@ def reproductions() -> str:
         labels = {row["row"] for row in shown}  # sweep.only leaves rows out
         left_out = [*not_run["rows"], *not_run["unpublished"]]
         shown += [row for row in left_out if row["row"] not in labels]
-        parts.append(table(head, [_reproduced(row) for row in shown]))
+        num_test = paper.get("test_examples", math.inf)
+        parts.append(table(head, [_reproduced(row, num_test) for row in shown]))
         claims = [f"- {each['text']}: **{each['verdict']}**" for each in ledger.get("claims", ())]
         parts.append("\n".join(["Claims:", "", *claims, ""]) if claims else "")
         parts.append(_ranked(ledger["ranking"]) if "ranking" in ledger else "")
@@ -416,8 +418,8 @@ def _not_run(paper: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
     return {**found, "claims": claims}
 
 
-def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
-    """One line of the table."""
+def _reproduced(row: dict[str, Any], num_test: float = math.inf) -> tuple[str, ...]:
+    """One line of the table; of `num_test` examples there are no more errors."""
     ours, half, accuracy = row["ours"], row["half_width"], "accuracy" in row["metric"]
 
     def shown(value: float) -> str:
@@ -425,7 +427,7 @@ def _reproduced(row: dict[str, Any]) -> tuple[str, ...]:
 
     mean = sum(ours) / len(ours) if ours else 0.0
     low, high = max(0.0, mean - (half or 0)), mean + (half or 0)  # of errors and accuracies
-    high = min(1.0, high) if accuracy else high
+    high = min(1.0 if accuracy else num_test, high)
     published, hours, best = row.get("published"), row.get("hours"), row.get("best")
     by_rule = "" if best is None else f", best of all on test {shown(best)}"
     return (

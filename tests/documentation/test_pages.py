@@ -83,6 +83,22 @@ def test_every_model_is_listed_with_its_parameters() -> None:
     assert rows["wrn_40_2"] == "2,255,156"
 
 
+@pytest.mark.parametrize(
+    ("metric", "ours", "half", "shown"),
+    [
+        ("test_accuracy", 0.95, 0.1, "85.00% to 100.00%"),
+        ("test_accuracy", 0.05, 0.1, "0.00% to 15.00%"),
+        ("test_errors", 60, 80.5, "0 to 140.5"),
+        ("test_errors", 5466, 8438.5, "0 to 10000"),
+    ],
+)
+def test_an_interval_ends_at_what_is_possible(
+    metric: str, ours: float, half: float, shown: str
+) -> None:
+    row = {"row": "a", "metric": metric, "ours": [ours, ours], "half_width": half, "verdict": "-"}
+    assert generator()._reproduced(row, 10000)[4] == shown
+
+
 def test_every_row_of_every_paper_is_shown() -> None:
     made = generator()
     listed = (DOCS / "how-to" / "paper_row.md").read_text(encoding="utf-8")
