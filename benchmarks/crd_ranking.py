@@ -126,6 +126,10 @@ def main() -> None:
         except KeyboardInterrupt:  # a run that is stopped names a folder, which is removed here
             print("the same command begins the teacher anew", file=sys.stderr)
             sys.exit(INTERRUPTED)
+    try:
+        load_weights(ResNet(CLASSES, IMAGE, DEPTH), given.teacher)  # the first row has no teacher
+    except ValueError as error:
+        parser.error(f"--teacher: {error}")
     os.execv(command[0], command)  # what stops it is the sweep's
 
 

@@ -44,9 +44,10 @@ def test_the_sweep_is_the_recorded_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--techer=x.pt"], "unrecognized arguments: --techer=x.pt"),
         (["--teacher=nowhere/x.pt"], "there is no folder nowhere"),
         ([], "PUBLIC is not a checkpoint"),
+        (["--teacher=PUBLIC"], "--teacher: PUBLIC is not a checkpoint"),
     ],
 )
-def test_a_slip_is_told_before_the_teacher_is_trained(
+def test_a_slip_is_told_before_anything_is_trained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
