@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kd_research.configuration.config import ConfigError, save
+from kd_research.configuration.rows import ROW_KEY
 from kd_research.configuration.teacher_content import teacher_content
 from kd_research.pools.local import Pool
 from kd_research.records.locks import alone
@@ -34,6 +35,8 @@ def prepared(plan: Plan) -> DictConfig:
     values = {item.key: item.probes()[0] for item in plan.space}
     for params, _ in plan.first()[:1]:
         values |= params
+    if plan.rows:
+        values[ROW_KEY] = _row(plan)
     composition = plan.composition
     params = composition.propose(values.__getitem__)
     choices = composition.master.hydra.runtime.choices
@@ -47,6 +50,19 @@ def prepared(plan: Plan) -> DictConfig:
     first = composition.compose(params)
     stated = composition.compose({key: value for key, value in params.items() if key in taken})
     return stated if _made(stated) == _made(first) else first
+
+
+def _row(plan: Plan) -> str:
+    """The first row; but the first with a teacher where that one is read, not trained.
+
+    Rows from labels alone come first in many papers: a damaged file would fail all others in turn.
+    """
+    labels = list(plan.rows)
+    for label in labels:
+        teacher = plan.composition.compose({ROW_KEY: label}).teacher
+        if teacher.model:
+            return label if teacher.checkpoint else labels[0]
+    return labels[0]
 
 
 def _made(config: DictConfig) -> list[Any]:

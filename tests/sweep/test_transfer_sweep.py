@@ -37,6 +37,17 @@ def test_rows_are_prepared_by_the_first_of_them():
     assert prepared(plan).loss.temperature == 3
 
 
+@pytest.mark.parametrize(
+    ("typed", "loss"), [(["teacher.checkpoint=t.pt"], "kd"), ([], "ce")], ids=["read", "trained"]
+)
+def test_a_teacher_that_is_read_is_tried_out_before_rows_without_one(typed, loss, tmp_path):
+    (tmp_path / "t.pt").write_text("weights")
+    typed = [text.replace("t.pt", str(tmp_path / "t.pt")) for text in typed]
+    rows = "{a: {overrides: {teacher: none, loss: ce}}, b: {overrides: {loss: kd}}}"
+    stated = prepared(make_plan(f"+sweep.rows={rows}", "sweep.space={}", *typed))
+    assert list(stated.loss.terms) == ([] if loss == "ce" else ["kd"])
+
+
 def test_a_student_that_no_trial_asks_for_is_not_tried_out():
     stated = prepared(make_plan("student=cnn,resnet8", "loss=at"))
     assert stated.student.model._target_.endswith(".CNN"), "the default has no maps to compare"
