@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kd_research.records.outside import OutsideError
 from kd_research.records.record import temporary_path
 from kd_research.records.saved import read_saved
 
@@ -19,7 +20,7 @@ class Kept:
     """Dictionaries of tensors and numbers by name, until the set is whole.
 
     Args:
-        folder: theirs alone; nobody else makes this set meanwhile.
+        folder: theirs alone, made when it is needed; nobody else makes this set meanwhile.
     """
 
     def __init__(self, folder: Path):
@@ -41,9 +42,13 @@ class Kept:
         """Keep it in place of what was there.
 
         Raises:
-            OSError: the disk is full.
+            OutsideError: the folder in which the set shall be was removed.
+            RuntimeError: the disk is full, in torch's words.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except FileNotFoundError:  # made anew, it would hide for hours that the set has no place
+            raise OutsideError(f"{self.folder.parent} was removed") from None
         temporary = temporary_path(self._path(name))
         try:
             torch.save(content, temporary)

@@ -10,6 +10,7 @@ import torch
 from test_transfer import teacher
 from tiny import Compose, plain
 
+from kd_research.records.outside import OutsideError
 from kd_research.transfer import kept as keeping
 from kd_research.transfer.generator import Generated
 from kd_research.transfer.impressions import ClassImpressions
@@ -73,6 +74,17 @@ def test_a_set_that_takes_seconds_writes_nothing_else(tmp_path: Path) -> None:
     make: Any = MAKERS[0].values[0]
     make(teacher(), [1, 8, 8], 10, 3, Kept(tmp_path))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("make", "_method"), MAKERS)
+def test_a_removed_folder_is_told_and_not_made_anew(
+    make: Any, _method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    place = tmp_path / "transfer"
+    with pytest.raises(OutsideError, match="transfer was removed"):
+        make(teacher(), [1, 8, 8], 10, 3, Kept(place / "key.parts"))
+    assert not place.exists()
 
 
 def test_a_run_goes_on_and_leaves_no_parts(
