@@ -25,8 +25,13 @@ def test_a_disk_that_is_full_meanwhile_stops_nothing(tmp_path: Path) -> None:
 def test_a_disk_that_was_full_before_stops_nothing(filled, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with small_disk(tmp_path / "disk", "size=1m,nr_inodes=20") as place:
         filled(place)
-        with spoken_into(place / "spoken.txt"):
+        path, handlers, went_on = place / "spoken.txt", [*log.handlers], False
+        with spoken_into(path):
             log.info("first")
+            went_on = True
+        assert went_on
+        assert not path.exists() or not path.read_text(), "the disk was full indeed"
+        assert log.handlers == handlers
 
 
 def test_a_folder_that_was_removed_stops_nothing(tmp_path: Path) -> None:
