@@ -356,8 +356,10 @@ def reproductions() -> str:
         if name in found:
             everything = [*ledger["rows"], *ledger.get("unpublished", ())]
             total = sum({row["row"]: row["hours"] for row in everything}.values())
+            before = ledger.get("preparation_hours")  # not noted in earlier ledgers
             parts.append(
-                f"{total:.2f} hours by the clock, one run after the other "
+                f"{total:.2f} hours by the clock, one run after the other"
+                f"{'' if before is None else f', after {before:.2f} before the first'} "
                 f"({', '.join(ledger['devices'])}), commit {', '.join(ledger['commits'])}.\n"
             )
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_research.records.record import write_json
+from kd_research.records.spent import spent
 from kd_research.report.best_of import best_of
 from kd_research.report.ledger import claims, entries, is_of_a_paper, unpublished
 from kd_research.report.ranking import ranking
@@ -32,9 +33,10 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
 
     A row has `row`, `metric`, `published`, `ours` (of each seed), `half_width` (of the 95 % t
     interval; None of a single seed), `tolerance`, `verdict`, `selection` and `hours`: of all its
-    runs by the clock, one after the other, with the teachers that were trained for them. Where
-    the paper states them, there are `best_of` (rows like these), `claims` (text and verdict) and
-    `ranking` (what `Ranking` has). `unpublished` are the rows without a published number.
+    runs by the clock, one after the other, with what they made themselves. `preparation_hours`
+    are those before the trials: of the data, and of the first run's teacher and transfer set.
+    Where the paper states them, there are `best_of` (rows like these), `claims` (text and verdict)
+    and `ranking` (what `Ranking` has). `unpublished` are the rows without a published number.
     """
     ranked = ranking(sweep, spec)
     trials = {trial.label: trial for trial in sweep.trials}
@@ -46,6 +48,7 @@ def ledger_data(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
         "typed": _typed(sweep.command or ""),
         "commits": commits,
         "devices": devices,
+        "preparation_hours": spent(sweep.directory) / 3600,
         "rows": [
             {
                 "row": entry.label,

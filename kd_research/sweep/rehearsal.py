@@ -16,6 +16,7 @@ from kd_research.records.locks import alone
 from kd_research.records.outside import OutsideError, ended_by, is_full
 from kd_research.records.printable import printable
 from kd_research.records.record import CONFIG_NAME, LOG_NAME, SPOKEN_NAME, read_text
+from kd_research.records.spent import note_spent, spent
 from kd_research.sweep.composition import part_of
 from kd_research.sweep.folders import last_line
 from kd_research.sweep.plan import Plan
@@ -94,6 +95,7 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
         print("teacher: trained now, or loaded if it was trained before", flush=True)
         if config.get("transfer"):
             print("transfer set: made now, or loaded if it was made before", flush=True)
+        began = time.monotonic() - spent(plan.directory)
         handle = pool.submit(directory, "prepare")
         shown, due = "", time.monotonic() + SPOKEN_SECONDS
         try:
@@ -102,12 +104,14 @@ def prepare(plan: Plan, pool: Pool, beat: Callable[[], None]) -> None:
                 if time.monotonic() < due:
                     continue
                 due = time.monotonic() + SPOKEN_SECONDS
+                note_spent(plan.directory, time.monotonic() - began)
                 if (line := printable(last_line(directory, SPOKEN_NAME))) != shown:
                     print(line, flush=True)
                     shown = line
         except BaseException:
             pool.kill([handle])
             raise
+        note_spent(plan.directory, time.monotonic() - began)
         path = directory / LOG_NAME
         log = printable(read_text(path).strip()) if path.exists() else ""
     end = handle.end()

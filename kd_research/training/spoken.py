@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +23,8 @@ from tqdm import tqdm
 from kd_research.records.printing import SPOKEN
 
 log = logging.getLogger(SPOKEN)
+# A killed run would leave behind the semaphore that is its own lock, and Python warn of that.
+tqdm.set_lock(threading.RLock())
 
 
 class AboveBars(logging.Handler):

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from kd_research.configuration.rows import changed
 from kd_research.configuration.statements import paper_problems
 from kd_research.records.record import RunRecord, write_record
+from kd_research.records.spent import note_spent
 from kd_research.report import load_sweep, write_report
 from kd_research.report.ledger import entries
 from kd_research.report.ledger_data import ledger_data
@@ -148,11 +149,13 @@ def test_the_ledger_of_a_sweep(tmp_path: Path) -> None:
 def test_the_ledger_as_data(tmp_path: Path) -> None:
     command = "python -m kd_research.run -m +sweeps=papers/p sweep.seeds=2 output_dir=o trainer.x=1"
     write(tmp_path / "p", command=f"{command} dataset.root=/data tracking=disabled")
+    note_spent(tmp_path / "p", 5400.0)
     sweep = write_report(tmp_path / "p").sweep
     data = json.loads((tmp_path / "p" / "ledger.json").read_text())
     assert data == ledger_data(sweep, sweep.spec)
     assert data["typed"] == ["sweep.seeds=2", "trainer.x=1"], "nothing of this machine"
     assert data["commits"] == ["05bec5c", "15bec5c with changes"]
+    assert data["preparation_hours"] == 1.5
     kd, *_, dkd = data["rows"]
     assert (kd["row"], kd["metric"], kd["published"]) == ("kd", "test_accuracy", 0.75)
     assert (kd["ours"], kd["half_width"], kd["verdict"]) == ([0.5, 0.5], 0.0, "reproduced")

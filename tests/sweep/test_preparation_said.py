@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny import Compose
 from kd_research.configuration.config import save
 from kd_research.pools.local import End, Handle
 from kd_research.records.record import CONFIG_NAME, SPOKEN_NAME
+from kd_research.records.spent import spent
 from kd_research.sweep import rehearsal
 from kd_research.trial import run as trial
 
@@ -67,6 +69,19 @@ def test_how_far_it_is_is_shown_once_each(
     rehearsal.prepare(plan, Saying(), lambda: None)
     shown = [line for line in capsys.readouterr().out.splitlines() if "/9" in line]
     assert shown == ["teacher 1/9", "teacher 3/9"]
+
+
+def test_what_it_took_is_noted_over_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count()
+    monkeypatch.setattr(rehearsal.time, "monotonic", lambda: float(next(clock)))
+    plan = make_plan("teacher=mlp", f"hydra.sweep.dir={tmp_path}", "loss.lambda=0,1")
+    rehearsal.prepare(plan, Saying(), lambda: None)
+    once = spent(tmp_path)
+    assert once > 0
+    rehearsal.prepare(plan, Saying(), lambda: None)
+    assert spent(tmp_path) > once
 
 
 def test_a_teacher_that_is_trained_says_its_epochs(tiny: Compose, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 from omegaconf import OmegaConf
 from tiny import TINY
+from tqdm.std import TqdmDefaultWriteLock, tqdm
 from warm import Command
 
 from kd_research.records.printing import SPOKEN
@@ -32,6 +34,11 @@ def test_an_epoch_is_a_line(
         "train 2/30  loss 0.412  val 95.1 %  56 s left",
         "train 3/30  loss 0.3  54 s left",
     ]
+
+
+def test_no_semaphore_is_left_behind_by_a_killed_run() -> None:
+    assert not isinstance(tqdm.get_lock(), TqdmDefaultWriteLock)
+    assert not isinstance(datasets.utils.tqdm.get_lock(), TqdmDefaultWriteLock)
 
 
 @pytest.mark.parametrize(
