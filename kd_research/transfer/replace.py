@@ -70,6 +70,7 @@ def without_examples(
     """
     stated, shape, seed = config["transfer"], list(data.input_shape or ()), int(config["seed"])
     described = [VERSION, stated, teacher.key, shape, data.num_classes, seed]
+    described.append(config["channels_last"])  # its rounding is another
     folder = Path(config["output_dir"]) / "transfer" / content_key(described)
     kept = Kept(folder.with_name(f"{folder.name}.parts"))
 
