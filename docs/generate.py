@@ -465,20 +465,26 @@ def _ranked(ranking: dict[str, Any]) -> str:
 
 def _earlier(page: Path) -> dict[str, Any] | None:
     """What a page has from before there was ledger.json, rows without published numbers."""
+    from kd_research.report.ledger_data import PLACES
+
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    others, metrics = [], []
+    others, metrics, typed = [], [], []
     for line in text.splitlines():
+        if line.startswith("    python -m kd_research.run -m +sweeps=papers/") and not typed:
+            words = [word for word in shlex.split(line) if "=" in word]
+            typed = [word for word in words if not word.lstrip("+").startswith(PLACES)]
         cells = [each.strip() for each in line.strip("|").split("|")]
         if cells[0] == "row without a published number":
             metrics = cells[1:-1]
         elif metrics and len(cells) == len(metrics) + 2 and "---" not in cells[0]:
             for metric, cell in zip(metrics, cells[1:-1], strict=True):
-                said = f"{cells[-1]} (old data)" if cell != "-" else cells[-1]
+                is_old = cell != "-" and metric.startswith("test")
+                said = f"{cells[-1]} (old data)" if is_old else cells[-1]
                 others.append({**_of_page(cell), "row": cells[0], "metric": metric})
                 others[-1]["verdict"] = said
         else:
             metrics = metrics if line.startswith("| ---") else []
-    return {"typed": (), "rows": (), "unpublished": others} if others else None
+    return {"typed": typed, "rows": (), "unpublished": others} if others else None
 
 
 def _of_page(cell: str) -> dict[str, Any]:

@@ -88,6 +88,6 @@ def _chosen(
     if label is None:
         said = NOT_RUN
     elif len(complete) < wanted:
-        said = f"{UNFINISHED} ({len(complete)} of {wanted} settings)"
+        said = f"{another or UNFINISHED} ({len(complete)} of {wanted} settings)"
     said = said or verdict(metric, published, ours, stated.get("tolerance"))
     return Chosen(stated["text"], metric, published, label, ours, best, len(complete), said)

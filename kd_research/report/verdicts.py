@@ -58,10 +58,10 @@ def claim_verdict(
 ) -> str:
     """Of a statement about rows; `groups` is label -> the metric of each of `num_seeds` seeds.
 
-    `better` rows must each have a better mean than each of `worse`, by more than the 95 % interval
-    of the difference (Welch), and be at most `factor` times it if that is given; of `similar` ones
-    each difference must lie within `tolerance` with that interval. What an interval leaves open,
-    though the means say the opposite, is undecided.
+    `better` rows must each have a better mean than each of `worse`, or than `factor` times it if
+    that is given, by more than the 95 % interval of the difference (Welch); of `similar` ones each
+    difference must lie within `tolerance` with that interval. What an interval leaves open, though
+    the means say the opposite, is undecided.
     """
     labels = [label for key in ("better", "worse", "similar") for label in claim.get(key) or ()]
     missing = [label for label in labels if not groups.get(label)]
@@ -78,15 +78,16 @@ def claim_verdict(
     worst, unclear, reverse = [], [], False
     for good in claim["better"]:
         for bad in claim["worse"]:
-            gain = sign * (fmean(groups[good]) - fmean(groups[bad]))
-            width = _half_width(groups[good], groups[bad])
+            gain, width = _gain(sign, groups[good], groups[bad])
             text = f"{good} against {bad}: {_value(metric, gain, '+')}"
             text += " without a spread" if width is None else f" ± {_value(metric, width)} (95 %)"
-            factor = claim.get("factor")
-            missed = factor and fmean(groups[good]) > factor * fmean(groups[bad])
-            if missed:
-                text += f", {fmean(groups[good]) / fmean(groups[bad]):.2f} times (at most {factor})"
-            if missed or gain <= -(width or 0.0):
+            if factor := claim.get("factor"):  # of counts, of which less is better
+                allowed = tuple(factor * value for value in groups[bad])
+                gain, width = _gain(sign, groups[good], allowed)
+                times = fmean(groups[good]) / fmean(groups[bad])
+                text += f", {times:.2f} times (at most {factor}: {_value(metric, gain, '+')}"
+                text += ")" if width is None else f" ± {_value(metric, width)})"
+            if gain <= -(width or 0.0):
                 worst.append(text)
             elif width is None or gain <= width:
                 unclear.append(text)
@@ -98,6 +99,12 @@ def claim_verdict(
     if unclear:
         return f"same direction, but not beyond the interval: {'; '.join(unclear)}"
     return REPRODUCED
+
+
+def _gain(
+    sign: int, good: tuple[float, ...], bad: tuple[float, ...]
+) -> tuple[float, float | None]:
+    return sign * (fmean(good) - fmean(bad)), _half_width(good, bad)
 
 
 def _value(metric: str, value: float, sign: str = "") -> str:

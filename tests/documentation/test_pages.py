@@ -126,7 +126,12 @@ def test_every_row_of_every_paper_is_shown() -> None:
             assert ("Spearman's rho" in part) == ("ranking" in ledger)
         elif path.stem in made.BEFORE:
             assert "**Not run again yet**" in part
-            assert all("(old data) |" in line or "| not run |" in line for line in found)
+            marked = [line for line in found if "(old data) |" in line]
+            assert all(
+                line in marked or "| not run |" in line for line in found if "| test_" in line
+            )
+            assert marked
+            assert not any("| val_" in line for line in marked)
         else:
             assert re.search(r"\*\*Not run yet\.\*\* What it takes: .*(hours|day)", part)
             assert all(line.endswith("| - | - | not run | - |") for line in found)
@@ -134,8 +139,11 @@ def test_every_row_of_every_paper_is_shown() -> None:
 
 def test_earlier_ledgers_are_marked() -> None:
     old = generator().reproductions().split("## crd_cifar10\n")[1].split("\n## ")[0]
-    said = "44.49% (3) | 41.29% to 47.69% | reduced (old data)"
+    said = "44.49% (3) | 41.29% to 47.69% | reduced |"
     assert f"| resnet8_alone | val_accuracy | - | {said}" in old
+    command = old.split("    python")[1].splitlines()[0]
+    assert "'teacher.scheduler.milestones=[300,360,420]'" in command, "what made the lines"
+    assert "../shared" not in command
     for name in ("compare_methods", "what_distillation_buys"):
         text = (DOCS / "reproductions" / f"{name}.md").read_text(encoding="utf-8")
         assert "**Made on an earlier copy of MNIST**" in text, name

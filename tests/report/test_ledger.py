@@ -15,6 +15,7 @@ from kd_research.configuration.statements import paper_problems
 from kd_research.records.record import RunRecord, write_record
 from kd_research.records.spent import note_spent
 from kd_research.report import load_sweep, write_report
+from kd_research.report.best_of import best_of
 from kd_research.report.ledger import entries
 from kd_research.report.ledger_data import ledger_data
 from kd_research.report.verdicts import FAR_BETTER, claim_verdict, of_another_run, verdict
@@ -72,8 +73,13 @@ def test_claims_need_every_row_and_more_than_the_interval() -> None:
     far = {"a": (10.0, 11.0, 12.0), "b": (20.0, 21.0, 22.0)}
     near = {"a": (10.0, 20.0, 12.0), "b": (11.0, 22.0, 14.0)}
     assert claim_verdict(claim, far) == "reproduced"
-    assert claim_verdict({**claim, "factor": 0.6}, far) == "reproduced"
-    assert "0.52 times (at most 0.5)" in claim_verdict({**claim, "factor": 0.5}, far)
+    assert claim_verdict({**claim, "factor": 0.7}, far) == "reproduced"
+    barely = claim_verdict({**claim, "factor": 0.6}, far)  # by their means, not by the interval
+    assert barely.startswith("same direction, but not beyond the interval"), barely
+    assert barely.endswith(", 0.52 times (at most 0.6: +1.6 ± 2.045)"), barely
+    over = claim_verdict({**claim, "factor": 0.5}, far)
+    assert over.startswith("undecided") and "0.52 times (at most 0.5: -0.5" in over, over
+    assert claim_verdict({**claim, "factor": 0.3}, far).startswith("not reproduced"), "by far"
     assert claim_verdict(claim, near).startswith("same direction, but not beyond the interval")
     assert claim_verdict({**claim, "metric": "test_nll"}, far) == "reproduced"
     assert claim_verdict(claim, far, num_seeds=4) == "unfinished: a 3 of 4, b 3 of 4 seeds"
@@ -274,6 +280,9 @@ def test_the_best_of_many_settings_stands_beside_what_validation_chose(tmp_path:
     ledger = write_report(tmp_path / "q").ledger
     assert ledger is not None
     assert "| unfinished (2 of 3 settings) |" in ledger.read_text()
+    sweep = load_sweep(tmp_path / "q")
+    (line,) = best_of(sweep, sweep.spec, "reduced")
+    assert line.verdict == "reduced (2 of 3 settings)"
 
 
 def test_what_is_stated_of_many_settings_is_checked() -> None:
