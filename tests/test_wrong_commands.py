@@ -317,6 +317,11 @@ TOGETHER = [
         "teacher_agreement needs a teacher, got teacher=none; try teacher=gpt",
     ),
     (f"{TEXT} transfer=generator", "for images or tables, dataset tinyshakespeare is text; type"),
+    (
+        "transfer=class_impressions transfer.variants=0 loss.lambda=1 dataset=privileged "
+        'teacher=mlp student=mlp teacher.view={channels:"50:52"} student.view={channels:"0:50"}',
+        "the student sees 50 channels (or columns) that teacher.view leaves out, 0 the first; type",
+    ),
     ("transfer=generator teacher=none loss=ce", "is made of the teacher, got teacher=none; type"),
     ("loss=gkd", "loss.text draws text, and dataset digits has no windows of it; type dataset=ti"),
     (

@@ -17,7 +17,7 @@ from kd_research.configuration.own_classes import PACKAGE, classes, needs_teache
 from kd_research.configuration.stage_checks import stage_problems
 from kd_research.configuration.text_checks import text_problems
 from kd_research.configuration.values import is_number, is_whole
-from kd_research.configuration.view_checks import view_problems
+from kd_research.configuration.view_checks import unseen_problems, view_problems
 
 EXTRAS = {"timm": "timm", "transformers": "transformers", "kornia": "augment", "peft": "adapters"}
 MLP = f"{PACKAGE}.models.mlp.MLP"
@@ -59,6 +59,8 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
                 yield {who, "dataset"}, text
             for text in _layer_problems(who, model, terms):
                 yield {who, "loss"}, text
+    for text in unseen_problems(whole):
+        yield {"teacher", "student", "dataset", "transfer"}, text
     for text in (*_augment_problems(dataset.get("augment") or {}), *normalising_problems(whole)):
         yield {"dataset"}, text
     yield from _transfer_problems(whole)

@@ -75,9 +75,10 @@ def group_problems(
         if not isinstance(vectors, bool):
             yield f"{key}.vectors must be true or false, got {vectors!r}; try {key}.vectors=true"
         if not paths and not vectors:
+            plus = ["" if each in group else "+" for each in ("paths", "vectors")]
             yield (
-                f"{key} does not say whom it takes; type {key}.paths=[head.*], or "
-                f"{key}.vectors=true for norms and biases"
+                f"{key} does not say whom it takes; type {plus[0]}{key}.paths=[head.*], or "
+                f"{plus[1]}{key}.vectors=true for norms and biases"
             )
         known = None if taken is None else [*WHICH, *(each for each in taken if each != "params")]
         if known and (unknown := [str(each) for each in group if each not in known]):

@@ -96,6 +96,9 @@ def _problems(name: str, stage: Any, loss: Mapping[str, Any]) -> Iterator[str]:
             hint = f"did you mean {close[0]}? " if close else ""
             yield f"{at}.{key} is no setting of a stage; {hint}there are: {', '.join(KEYS)}"
     numbers = {"epochs": stage.get("epochs"), "of": stage.get("of", 1), "lr": stage.get("lr", 1)}
+    if "epochs" not in stage:
+        yield f"{at} does not say for how long; type +{at}.epochs=1"
+        del numbers["epochs"]
     for key, value in numbers.items():
         if not is_number(value, above=0) and not (value is None and key != "epochs"):
             or_null = "" if key == "epochs" else ", or null"

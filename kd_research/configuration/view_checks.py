@@ -42,7 +42,7 @@ def view_problems(who: str, view: Any, dataset: Mapping[str, Any]) -> Iterator[s
         try:
             seen["channels"] = channels_of(view["columns"], dataset)
         except ValueError as error:
-            yield f"{who}.{error}"
+            yield re.sub(r"(?<![\w.])view\.", f"{who}.view.", str(error))
     if isinstance(shape, list):
         yield from shape_problems(seen, shape, f"{who}.view")
 
@@ -91,6 +91,35 @@ def shape_problems(
         yield (
             f"{at}.crop={[*crop]} is larger than the example, {seen[1:]}; "
             f"try {at}.crop=[{seen[1]},{seen[2]}]"
+        )
+
+
+def unseen_problems(whole: Mapping[str, Any]) -> Iterator[str]:
+    """Of a transfer set, what the student sees and its teacher, of whom it is made, does not.
+
+    Args:
+        whole: the configuration; of views that are wrong nothing is said.
+    """
+    dataset, shape = whole["dataset"], whole["dataset"].get("input_shape")
+    views = {who: whole[who].get("view") or {} for who in ("teacher", "student")}
+    wrong = (text for who in views for text in view_problems(who, views[who], dataset))
+    is_made = (whole.get("transfer") or {}).get("_target_")
+    is_shape = isinstance(shape, list) and shape and is_whole(shape[0])
+    if not is_made or not is_shape or next(wrong, None):
+        return
+    seen = {}
+    for who, view in views.items():
+        names = view.get("columns")
+        stated = view.get("channels") if names is None else channels_of(names, dataset)
+        channels = numbers_of(stated)
+        every = range(shape[0])
+        picked = every[channels] if isinstance(channels, slice) else channels
+        seen[who] = {*(every if picked is None else picked)}
+    if unseen := sorted(seen["student"] - seen["teacher"]):
+        yield (
+            "transfer: what is made of the teacher is noise where the teacher sees nothing: the "
+            f"student sees {len(unseen)} channels (or columns) that teacher.view leaves out, "
+            f"{unseen[0]} the first; type teacher.view=null, or transfer=none"
         )
 
 

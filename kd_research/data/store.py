@@ -67,15 +67,27 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Pat
 
     Raises:
         OSError: the disk is full; the message says how to go on.
+        ValueError: a file lies in its place.
     """
     if _is_whole(directory):
         return directory
+    refuse_files(directory.parent, directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with alone(directory.with_name(f"{directory.name}.lock"), what):
         if not _is_whole(directory):
-            log.info("%s into %s, once on this machine", what, directory)
+            damaged = ", in place of what has no readable meta.json" if directory.exists() else ""
+            log.info("%s into %s, once on this machine%s", what, directory, damaged)
             _build(directory, build, what)
     return directory
+
+
+def refuse_files(*folders: Path) -> None:
+    """Raise ValueError where a file lies in the place of a folder, all of them at once."""
+    if found := [str(each) for each in folders if each.exists() and not each.is_dir()]:
+        raise ValueError(
+            f"{' and '.join(found)}: a file where a folder belongs; move it away, or type another "
+            "output_dir"
+        )
 
 
 def _is_whole(directory: Path) -> bool:

@@ -101,9 +101,7 @@ def claim_verdict(
     return REPRODUCED
 
 
-def _gain(
-    sign: int, good: tuple[float, ...], bad: tuple[float, ...]
-) -> tuple[float, float | None]:
+def _gain(sign: int, good: tuple[float, ...], bad: tuple[float, ...]) -> tuple[float, float | None]:
     return sign * (fmean(good) - fmean(bad)), _half_width(good, bad)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kd_research.data.store import refuse_files
 from kd_research.records.outside import OutsideError
 from kd_research.records.record import temporary_path
 from kd_research.records.saved import read_saved
@@ -20,10 +21,15 @@ class Kept:
     """Dictionaries of tensors and numbers by name, until the set is whole.
 
     Args:
-        folder: theirs alone, made when it is needed; nobody else makes this set meanwhile.
+        folder: theirs alone, made when it is needed; nobody else makes this set meanwhile. It has
+            a name of its own for each set.
+
+    Raises:
+        ValueError: a file is in its place.
     """
 
     def __init__(self, folder: Path):
+        refuse_files(folder)
         self.folder, self._put_at = folder, time.monotonic()
 
     @property
@@ -32,11 +38,12 @@ class Kept:
         return time.monotonic() - self._put_at >= SECONDS
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """What was put there; None where nothing was, or where it is damaged."""
+        """What was put there; None where nothing was, where it is damaged, or another's."""
         try:
-            return read_saved(self._path(name))
+            found = read_saved(self._path(name))
         except ValueError:
             return None
+        return found if found.pop("of", None) == self.folder.name else None
 
     def put(self, name: str, **content: Any) -> None:
         """Keep it in place of what was there.
@@ -51,7 +58,7 @@ class Kept:
             raise OutsideError(f"{self.folder.parent} was removed") from None
         temporary = temporary_path(self._path(name))
         try:
-            torch.save(content, temporary)
+            torch.save({**content, "of": self.folder.name}, temporary)
             os.replace(temporary, self._path(name))
         finally:
             temporary.unlink(missing_ok=True)

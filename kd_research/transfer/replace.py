@@ -33,6 +33,11 @@ def is_made(config: Mapping[str, Any]) -> bool:
     return bool((config.get("transfer") or {}).get("_target_"))
 
 
+def place_of(config: Mapping[str, Any]) -> Path:
+    """The folder of all transfer sets."""
+    return Path(config["output_dir"]) / "transfer"
+
+
 class Taught(Protocol):
     """A frozen teacher: its module, and all that decides what it says."""
 
@@ -71,7 +76,7 @@ def without_examples(
     stated, shape, seed = config["transfer"], list(data.input_shape or ()), int(config["seed"])
     described = [VERSION, stated, teacher.key, shape, data.num_classes, seed]
     described.append(config["channels_last"])  # its rounding is another
-    folder = Path(config["output_dir"]) / "transfer" / content_key(described)
+    folder = place_of(config) / content_key(described)
     kept = Kept(folder.with_name(f"{folder.name}.parts"))
 
     def build(place: Path) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from kd_research.configuration.config import ConfigError
 from kd_research.configuration.own_classes import PACKAGE
 from kd_research.data.module import DataModule
+from kd_research.data.store import refuse_files
 from kd_research.interfaces import Batch
 from kd_research.teacher import chain, stated
 from kd_research.teacher import train as teachers
@@ -22,7 +23,7 @@ from kd_research.teacher.checkpoint import load_weights
 from kd_research.training.adapters import adapt, documents
 from kd_research.training.distill import Distiller
 from kd_research.training.schedules import Schedule
-from kd_research.transfer.replace import Maker, is_made
+from kd_research.transfer.replace import Maker, is_made, place_of
 
 log = logging.getLogger(__name__)
 STARTS = ("checkpoint", "pretraining", "from_teacher")  # where a student's weights come from
@@ -39,10 +40,11 @@ def maker_of(config: Mapping[str, Any], data: DataModule) -> Maker | None:
         data: whose examples' shape the set has.
 
     Raises:
-        ValueError: the settings or the data do not fit.
+        ValueError: the settings or the data do not fit, or a file lies where the sets shall be.
     """
     if not is_made(config):
         return None
+    refuse_files(place_of(config))
     make: Maker = instantiate(config["transfer"])
     if data.input_shape is None or data.has_positions:
         raise ValueError(

@@ -62,7 +62,7 @@ from kd_research.trial.assembly import CPU, Parts
 from kd_research.trial.known_once import of_teacher
 from kd_research.trial.summary import summary
 
-INTERRUPTED = 130  # the exit code of Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # the exit codes of Ctrl-C and of SIGTERM
 
 
 def run(config: DictConfig | Mapping[str, Any], directory: Path) -> RunRecord:
@@ -251,7 +251,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments in (["-h"], ["--help"]) else 2
     directory = Path(arguments[0]).resolve()
     quiet()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` runs
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(TERMINATED)
+    )  # so that `finally` runs
     by_hand = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if by_hand:  # Lightning takes a KeyboardInterrupt for an end of its own
         signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
@@ -269,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"put back: {reason}", file=sys.stderr)
         return PUT_BACK
     except SystemExit as ended:
-        if ended.code == INTERRUPTED and is_first_process():
+        if by_hand and ended.code in (INTERRUPTED, TERMINATED) and is_first_process():
             again = f"python -m kd_research.trial {typed(directory)}"
             print(f"\nstopped; this goes on after the last saved epoch: {again}", file=sys.stderr)
         raise

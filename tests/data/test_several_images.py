@@ -111,7 +111,7 @@ def test_a_view_by_name_is_the_channels_of_that_column():
         (
             {"columns": ["a"]},
             {"input_columns": ["a", "b"], "input_shape": [5]},
-            "type view.channels=[NUMBER,...]",
+            "type teacher.view.channels=[NUMBER,...]",
         ),
         (
             {"columns": ["a"], "channels": [0]},

@@ -114,7 +114,8 @@ def test_a_connector_of_the_loss_can_have_its_own_rate(tiny: Compose) -> None:
     ("group", "told"),
     [
         ("{paths:[nothing.*],lr:1}", "takes no parameter like nothing.*"),
-        ("{lr:1}", "does not say whom it takes"),
+        ("{lr:1}", "does not say whom it takes; type +optimizer.groups.mine.paths="),
+        ("{paths:[]}", "does not say whom it takes; type optimizer.groups.mine.paths="),
         ("{paths:head,lr:1}", "paths must be a list of patterns, got 'head'"),
         ("{vectors:true,rate:1}", "has rate, which the optimizer has not; there are: paths"),
         ("{vectors:1}", "vectors must be true or false, got 1"),

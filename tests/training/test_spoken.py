@@ -48,7 +48,10 @@ def test_what_is_left_is_in_a_unit_to_read(seconds: float, said: str) -> None:
     assert spoken.left(seconds) == said
 
 
-def test_a_run_speaks_and_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "ended"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_speaks_and_when_stopped_says_how_to_go_on(
+    sent: signal.Signals, ended: int, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     typed = [
         *TINY,
@@ -63,14 +66,14 @@ def test_a_run_speaks_and_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         for line in process.stderr:
             lines.append(line.strip())
             if line.startswith("train 2/"):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(sent)
                 lines += map(str.strip, process.stderr)
         code = process.wait(600)
     spoken_lines = [line for line in lines if re.match(r"(teacher|train) \d", line)]
     assert re.fullmatch(r"teacher 1/2  loss \S+  val \S+ %  \d+ s left", spoken_lines[0])
     assert spoken_lines[1].startswith("teacher 2/2  loss ")
     assert re.fullmatch(r"train 1/100000  loss \S+  val \S+ %  \d+ \S+ left", spoken_lines[2])
-    assert code == 130
+    assert code == ended
     assert lines[-1].endswith(
         f"goes on after the last saved epoch: python -m kd_research.trial {folder}"
     )

@@ -265,7 +265,7 @@ def test_wrong_stages_are_told_before_any_training(outputs: Path) -> None:
         f"{at}.learns must be a list of patterns, got 'head'",
         f"{at}.wieghts is no setting of a stage; did you mean weights?",
         "loss.stages.Two: a stage's name has letters, digits and _, a small letter first",
-        "loss.stages.Two.epochs must be > 0, got None",
+        "loss.stages.Two does not say for how long; type +loss.stages.Two.epochs=1",
         "loss.stages.Two.weights must give a weight to one term or more, got {}",
     ):
         assert text in told

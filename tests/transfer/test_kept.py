@@ -47,10 +47,10 @@ class Watched:
         return self.method(*given)
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("damaged", ["", "bytes", "of another set", "of another program"])
 @pytest.mark.parametrize(("make", "method"), MAKERS)
 def test_what_was_made_before_is_not_made_again(
-    make: Any, method: str, damaged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Any, method: str, damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(teacher(), [1, 8, 8], 10, 3)
     monkeypatch.setattr(keeping, "SECONDS", 0.0)
@@ -58,11 +58,15 @@ def test_what_was_made_before_is_not_made_again(
         watched = Watched(patch, type(make), method, stop_at=4)
         with pytest.raises(Stopped):
             make(teacher(), [1, 8, 8], 10, 3, Kept(tmp_path))
-    if damaged:
-        for path in tmp_path.iterdir():
-            content = path.read_bytes()
-            third = len(content) // 3
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        third = len(content) // 3
+        if damaged == "bytes":
             path.write_bytes(content[:third] + bytes(third) + content[2 * third :])
+        elif damaged == "of another set":
+            torch.save({**torch.load(path), "of": "another.parts"}, path)
+        elif damaged:
+            torch.save({"foo": 1}, path)
     with monkeypatch.context() as patch:
         watched = Watched(patch, type(make), method, stop_at=99)
         again = make(teacher(), [1, 8, 8], 10, 3, Kept(tmp_path))

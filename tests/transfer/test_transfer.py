@@ -221,18 +221,6 @@ def test_a_transfer_set_is_made_once_and_is_part_of_what_is_cached(
     assert made.inputs.mean().abs() < 0.2, "prepared again, they are as they were made"
 
 
-def test_another_layout_is_another_set(tiny: Compose, tmp_path: Path) -> None:
-    here = f"output_dir={tmp_path}"
-    teacher = Parts(plain(tiny(here, *IMPRESSIONS))).teacher
-    assert teacher is not None
-    given = (here, *IMPRESSIONS, f"teacher.checkpoint={teacher.path}")
-    keys = {
-        Parts(plain(tiny(*given, f"channels_last={each}"))).data.fingerprint()
-        for each in ("true", "false")
-    }
-    assert len(keys) == 2, "the rounding of what is made is another"
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
