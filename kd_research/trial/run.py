@@ -251,9 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments in (["-h"], ["--help"]) else 2
     directory = Path(arguments[0]).resolve()
     quiet()
-    before = signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(TERMINATED)
-    )  # so that `finally` runs
+    # so that `finally` runs
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     by_hand = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if by_hand:  # Lightning takes a KeyboardInterrupt for an end of its own
         signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
