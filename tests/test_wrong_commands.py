@@ -221,6 +221,10 @@ RANGES = [
     ("+optimizer.betas=[2,0.9]", "betas must be two numbers, at least 0 and below 1, got [2, 0.9]"),
     ("optimizer=sgd optimizer.nesterov=true optimizer.momentum=0", "type optimizer.momentum=0.9"),
     ("adapter@student.adapter=lora student.adapter.r=-2 " + TEXT, "adapter.r must be a whole num"),
+    (
+        "-m transfer=class_impressions transfer.num_examples=interval(10,200)",
+        "num_examples=24000, or transfer.num_examples=int(interval(10,200))",
+    ),
     ("-m loss=gkd loss.beta=interval(0,2) " + TEXT, "in the search space: loss.beta must be in ["),
 ]
 TRAINING = [

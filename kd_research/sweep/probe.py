@@ -57,7 +57,7 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
                 check(composed, unsaid)
             except ConfigError as error:
                 new = [line for line in error.problems if line not in known]
-                problems += [f"in the search space: {line}" for line in new]
+                problems += [f"in the search space: {_with_whole(dimension, line)}" for line in new]
             except Exception as error:  # Hydra's and OmegaConf's own types
                 text = _no_choice(composition, error) or why_not(error)
                 problems += [] if text in known else [f"in the search space: {key}={value}: {text}"]
@@ -67,6 +67,13 @@ def space_problems(composition: Composition, known: Sequence[str]) -> list[str]:
                 f"end of them; try {key}=choice(...) or range(...), or sampler=tpe"
             )
     return problems
+
+
+def _with_whole(dimension: Dimension, line: str) -> str:
+    """What is wrong with fractions of an interval where whole numbers belong: the remedy too."""
+    if not dimension.is_continuous or not line.startswith(f"{dimension.key} must be a whole"):
+        return line
+    return f"{line}, or {dimension.key}=int({dimension.expression})"
 
 
 def _no_choice(composition: Composition, error: Exception) -> str | None:
