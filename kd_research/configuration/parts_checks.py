@@ -59,8 +59,6 @@ def parts_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str]]:
                 yield {who, "dataset"}, text
             for text in _layer_problems(who, model, terms):
                 yield {who, "loss"}, text
-    for text in unseen_problems(whole):
-        yield {"teacher", "student", "dataset", "transfer"}, text
     for text in (*_augment_problems(dataset.get("augment") or {}), *normalising_problems(whole)):
         yield {"dataset"}, text
     yield from _transfer_problems(whole)
@@ -192,6 +190,9 @@ def _transfer_problems(whole: Mapping[str, Any]) -> Iterator[tuple[set[str], str
     if dataset.get("input_shape") is None and "vocab_size" in dataset:
         text = f"a transfer set is made for images or tables, dataset {dataset.get('name')} is text"
         yield {"transfer", "dataset"}, f"{text}; type transfer=none"
+    teacher, student = whole["teacher"].get("view"), whole["student"].get("view")
+    for text in unseen_problems(teacher, student, dataset):
+        yield {"teacher", "student", "dataset", "transfer"}, text
 
 
 def _target_problems(whole: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

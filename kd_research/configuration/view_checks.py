@@ -94,25 +94,23 @@ def shape_problems(
         )
 
 
-def unseen_problems(whole: Mapping[str, Any]) -> Iterator[str]:
+def unseen_problems(teacher: Any, student: Any, dataset: Mapping[str, Any]) -> Iterator[str]:
     """Of a transfer set, what the student sees and its teacher, of whom it is made, does not.
 
     Args:
-        whole: the configuration; of views that are wrong nothing is said.
+        teacher: its view, as it is stated; of views that are wrong nothing is said.
+        student: likewise.
+        dataset: of the configuration.
     """
-    dataset, shape = whole["dataset"], whole["dataset"].get("input_shape")
-    views = {who: whole[who].get("view") or {} for who in ("teacher", "student")}
-    wrong = (text for who in views for text in view_problems(who, views[who], dataset))
-    is_made = (whole.get("transfer") or {}).get("_target_")
-    is_shape = isinstance(shape, list) and shape and is_whole(shape[0])
-    if not is_made or not is_shape or next(wrong, None):
+    views, shape = {"teacher": teacher, "student": student}, dataset.get("input_shape")
+    wrong = (text for who, view in views.items() for text in view_problems(who, view, dataset))
+    if not (isinstance(shape, list) and shape and is_whole(shape[0])) or next(wrong, None):
         return
     seen = {}
     for who, view in views.items():
-        names = view.get("columns")
-        stated = view.get("channels") if names is None else channels_of(names, dataset)
+        names, every = (view or {}).get("columns"), range(shape[0])
+        stated = (view or {}).get("channels") if names is None else channels_of(names, dataset)
         channels = numbers_of(stated)
-        every = range(shape[0])
         picked = every[channels] if isinstance(channels, slice) else channels
         seen[who] = {*(every if picked is None else picked)}
     if unseen := sorted(seen["student"] - seen["teacher"]):
