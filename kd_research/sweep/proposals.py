@@ -64,7 +64,12 @@ def _hashable(params: Mapping[str, Value]) -> Hashable:
 def enqueued(shared: SharedStudy) -> list[dict[str, Value]]:
     """What was to be tried besides what the sampler proposes, be it done or waiting."""
     trials = shared.study.get_trials(deepcopy=False)
-    return [one.system_attrs[FIXED] for one in trials if FIXED in one.system_attrs]
+    return [fixed for one in trials if (fixed := _fixed(one)) is not None]
+
+
+def _fixed(one: FrozenTrial) -> dict[str, Value] | None:
+    """What a trial was given when it was enqueued: known before its sweeper has taken it up."""
+    return one.system_attrs.get(FIXED)
 
 
 class Proposals:
@@ -122,7 +127,7 @@ class Proposals:
         """Discard a proposal whose sweeper died before it was whole; what was given waits anew."""
         known = self.study.study.get_trials(deepcopy=False)[trial.number]
         self.study.discard(trial)
-        if (params := known.system_attrs.get(FIXED)) is not None:
+        if (params := _fixed(known)) is not None:
             origin = known.user_attrs.get(ORIGIN)
             self.study.study.enqueue_trial(params, {ORIGIN: origin} if origin else None)
 
@@ -132,8 +137,8 @@ class Proposals:
         self._num_known = len(self.study.settled)
         if (found := self._known.get(_hashable(params))) is not None:
             return found
-        left = self.study.unsettled()
-        return next((one for one in left if one.number < number and one.params == params), None)
+        before = [one for one in self.study.unsettled() if one.number < number]
+        return next((one for one in before if params in (one.params, _fixed(one))), None)
 
     def _repeat(self, trial: Trial, known: FrozenTrial) -> None:
         """Tell the study what it knows already, if it does, outside of the count."""

@@ -147,6 +147,22 @@ def test_a_repeat_takes_the_known_values(tmp_path):
         assert (study.finished, len(study.completed())) == (1, 1)
 
 
+def test_what_two_sweepers_were_both_given_is_tried_once(tmp_path):
+    """Each enqueued it, as both do that start at once; one has taken it and not said its values."""
+    plan = make_plan()
+    first = plan.first()[0][0]
+    with open_study(tmp_path, plan) as one, open_study(tmp_path, plan) as other:
+        for study in (one, other):
+            study.study.enqueue_trial(first)
+            study.refresh()
+        held = one.ask(9)
+        trial, params = Proposals(other, plan.composition).ask(9)
+        assert params != first
+        assert Proposals(one, plan.composition).of(held) == first
+        other.refresh()
+        assert [each.number for each in other.counted()] == [held.number, trial.number]
+
+
 def test_a_trial_that_its_sweeper_finished_meanwhile_is_not_taken_up(tmp_path, monkeypatch):
     """The other tells its last trial, and ends, between our reading and our look at its lock."""
     plan = make_plan()
