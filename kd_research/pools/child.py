@@ -90,9 +90,9 @@ def run_folder(
         variables: of the environment.
         part: which ranks these are, where other machines have the rest; None: all.
     """
-    from kd_research.pools import rare_collection  # not for who imports this module
+    from kd_research.pools import server_start  # not for who imports this module
 
-    rare_collection.end()
+    server_start.end()
     os.setsid()
     _die_with_sweeper()
     try:

@@ -14,8 +14,8 @@ import os
 import runpy
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -27,7 +27,7 @@ from kd_research.records.outside import PUT_BACK
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
-RARELY = "kd_research.pools.rare_collection"  # what its server imports first
+FIRST = "kd_research.pools.server_start"  # of what its server imports
 NVIDIA_GPUS = "/proc/driver/nvidia/gpus"  # a folder a GPU, by the driver
 LOST_CODE = 255  # what multiprocessing says when the server itself was killed
 
@@ -128,7 +128,14 @@ class LocalPool:
         self.slots = slots or max(1, available // devices_per_trial)
         self._free = list(range(self.slots))
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([RARELY, program, run_folder.__module__])
+        self._ahead: dict[str, Mapping[str, str]] = {}
+        self.import_ahead({})
+
+    def import_ahead(self, modules: Mapping[str, Mapping[str, str]]) -> None:
+        """Have the server import these too, before the first run, with the variables they read."""
+        self._ahead |= modules
+        names = [FIRST, self.program, run_folder.__module__, *self._ahead]
+        self._context.set_forkserver_preload(names)
 
     def submit(
         self,
@@ -154,7 +161,7 @@ class LocalPool:
 
     def warm(self) -> None:
         """Have the server import the program now, ahead of the first run."""
-        with hidden_main():
+        with self._server_may_start():
             forkserver.ensure_running()
 
     def _start(self, arguments: tuple[object, ...]) -> ForkServerProcess:
@@ -162,7 +169,7 @@ class LocalPool:
         while True:
             process = self._context.Process(target=run_folder, args=arguments)
             try:
-                with hidden_main():
+                with self._server_may_start():
                     process.start()
             except (EOFError, ConnectionError):  # the server was killed; the next one is another,
                 if time.monotonic() > deadline:
@@ -170,6 +177,21 @@ class LocalPool:
                 time.sleep(0.05)  # as soon as the kernel has told us of this one's end
             else:
                 return process
+
+    @contextmanager
+    def _server_may_start(self) -> Iterator[None]:
+        ahead = {name: value for one in self._ahead.values() for name, value in one.items()}
+        before = {name: os.environ.get(name) for name in ahead}
+        os.environ.update(ahead)
+        try:
+            with hidden_main():
+                yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
     def _variables(self, slot: int | None) -> dict[str, str]:
         """The GPUs of a slot; more slots than groups of GPUs share them."""

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from kd_research.configuration.config import ConfigError
 from kd_research.pools.local import Pool
 from kd_research.sweep.plan import Plan
+from kd_research.tracking import imported_ahead
 
 
 @contextmanager
@@ -26,6 +27,8 @@ def opened_pool(plan: Plan) -> Iterator[Pool]:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         raise
+    if hasattr(pool, "import_ahead"):
+        pool.import_ahead(imported_ahead(plan.config.tracking, str(plan.config.output_dir)))
     if hasattr(pool, "connect"):  # Hydra's launchers are made from what Hydra composed
         pool.connect(plan.composition.loader, plan.composition.master)
     with closing(pool):

@@ -16,11 +16,12 @@ from typing import Any
 from kd_research.configuration.ranks import is_first_process
 from kd_research.records.printable import printable, typed
 from kd_research.tracking.run import Tracker, WandbTracker, run_name
-from kd_research.tracking.session import run_files, wandb_session
+from kd_research.tracking.session import AHEAD, run_files, wandb_session
 
-__all__ = ["Tracker", "tell_offline", "track", "track_export", "track_sweep"]
+__all__ = ["Tracker", "imported_ahead", "tell_offline", "track", "track_export", "track_sweep"]
 
 PART_OF_SWEEP = ("trial", "baseline")  # kinds of runs that their sweep tells of
+WANDB = ("offline", "online")  # modes
 
 
 @contextmanager
@@ -59,6 +60,17 @@ def track(
             yield WandbTracker(mirror, directory)
 
 
+def imported_ahead(tracking: Mapping[str, Any], output_dir: str) -> dict[str, dict[str, str]]:
+    """What a server imports so that its trials need not: modules, with the variables they read.
+
+    Args:
+        tracking: of the trials.
+        output_dir: theirs.
+    """
+    mode = tracking["mode"]
+    return {f"{__name__}.ahead": {AHEAD: f"{mode} {output_dir}"}} if mode in WANDB else {}
+
+
 def track_sweep(directory: Path, tracking: Mapping[str, Any]) -> None:
     """One summary run of the sweep in W&B: tables, charts, the hypervolume by number of trials.
 
@@ -69,7 +81,7 @@ def track_sweep(directory: Path, tracking: Mapping[str, Any]) -> None:
         directory: the sweep's folder.
         tracking: mode, project, entity and tags, as for `track`, and output_dir.
     """
-    if tracking["mode"] in ("offline", "online") and is_first_process():
+    if tracking["mode"] in WANDB and is_first_process():
         from kd_research.tracking.sweep import log_sweep  # a trial needs no report
 
         log_sweep(directory, tracking)
@@ -83,7 +95,7 @@ def tell_offline(config: Mapping[str, Any], directory: Path) -> None:
         directory: its folder.
     """
     tracking = config.get("tracking") or {}
-    if tracking.get("mode") not in ("offline", "online") or not is_first_process():
+    if tracking.get("mode") not in WANDB or not is_first_process():
         return
     output_dir = Path(config["output_dir"])
     run_id = tracking.get("run_id") or run_name(directory, output_dir)
@@ -105,7 +117,7 @@ def track_export(
         files: what was exported.
         values: what was measured of them, e.g. bytes, accuracy, latency; numbers and words.
     """
-    if config["tracking"]["mode"] in ("offline", "online") and is_first_process():
+    if config["tracking"]["mode"] in WANDB and is_first_process():
         from kd_research.tracking.export import log_export
 
         log_export(config, directory, files, values)

@@ -20,6 +20,7 @@ from kd_research.tracking.temporary import import_wandb
 
 log = logging.getLogger(__name__)
 
+AHEAD = "KD_RESEARCH_WANDB_AHEAD"  # the mode and the output folder, where W&B is imported ahead
 INIT_SECONDS = 30  # to reach the server, then offline
 FINISH_SECONDS = 300  # to upload at the end; what is left can be synced later
 
@@ -69,7 +70,7 @@ def wandb_session(
     stopped run is finished too. Offline, what an earlier run of this id left is then removed: a
     trial that is run again, after a kill, has one run, the whole one.
     """
-    with _surroundings(tracking["mode"], output_dir), _sigterm_raises():
+    with surroundings(tracking["mode"], output_dir), _sigterm_raises():
         owner = "WANDB_SERVICE" not in os.environ
         earlier = run_files(output_dir, tracking["run_id"])
         mirror = Mirror(_start(tracking, output_dir, config, owner))
@@ -157,7 +158,7 @@ def stop_service(owner: bool) -> None:
 
 
 @contextmanager
-def _surroundings(mode: str, output_dir: Path) -> Iterator[None]:
+def surroundings(mode: str, output_dir: Path) -> Iterator[None]:
     """W&B's variables as they should be in the body; a person's own folders stay."""
     home = output_dir / "wandb"
     names = ("SERVICE", "CACHE_DIR", "DATA_DIR", "SILENT", "ERROR_REPORTING")

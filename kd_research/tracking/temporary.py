@@ -2,7 +2,7 @@
 
 A forked process runs none of Python's farewells, a killed one nothing at all. So the folders lie
 among the outputs, under the name of their process: it removes them when it ends, and where it was
-killed the next one on its machine does.
+killed the next one on its machine does. A trial has those of the server that it was forked from.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import tempfile
 from multiprocessing.util import Finalize
 from pathlib import Path
 
+_made: list[Path] = []
+
 
 def import_wandb(output_dir: Path) -> None:
     """Import W&B, if that was not done yet, with its temporary folders in `output_dir`."""
     if "wandb" in sys.modules:
+        for path in _made:  # a person may have removed the outputs since
+            path.mkdir(parents=True, exist_ok=True)
         return
     place = output_dir / "wandb" / "tmp"
     _remove_left_over(place)
@@ -30,6 +34,7 @@ def import_wandb(output_dir: Path) -> None:
         importlib.import_module("wandb")
     finally:
         tempfile.tempdir = before
+    _made.extend(own.iterdir())
     Finalize(None, _remove, args=(own,), exitpriority=0)
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from kd_research.pools.local import RARELY, LocalPool
+from kd_research.pools.local import FIRST, LocalPool
 
 
 def printed(code):
@@ -29,6 +29,15 @@ def test_who_imports_the_package_keeps_its_own_way():
     assert before == after
 
 
+def test_the_server_is_deaf_to_an_interrupt_and_a_run_is_not():
+    first, then, frozen = printed(
+        "import gc, os, signal, kd_research.pools.server_start as it\n"
+        "os.kill(os.getpid(), signal.SIGINT); print('alive')\n"
+        "it.end(); print(signal.getsignal(signal.SIGINT).__name__, gc.get_freeze_count() > 1000)"
+    )
+    assert (first, then, frozen) == ("alive", "default_int_handler", "True")
+
+
 def test_the_server_imports_it_before_the_program(monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -36,4 +45,4 @@ def test_the_server_imports_it_before_the_program(monkeypatch):
         lambda self, names: asked.append(names),
     )
     LocalPool(slots=1)
-    assert asked[0][0] == RARELY
+    assert asked[0][0] == FIRST

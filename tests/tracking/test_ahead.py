@@ -1,0 +1,92 @@
+"""W&B is imported by the server that a sweep's trials are forked from, once for all of them."""
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+from forks import in_fork
+from sweep_commands import make_plan
+
+from kd_research.pools.local import LocalPool
+from kd_research.sweep.opened_pool import opened_pool
+from kd_research.tracking import imported_ahead, track
+from kd_research.tracking.session import AHEAD, run_files
+
+
+def a_trial(config, directory, told):
+    before = set(sys.modules)
+    with track(config, directory) as tracker:
+        tracker.log({"epoch": 0, "val_accuracy": 0.5})
+    new = [name for name in set(sys.modules) - before if not name.startswith("encodings")]
+    told.write_text(json.dumps(sorted(new)))
+
+
+def a_server(config, output_dir):
+    """As the forkserver, which imports the module and then forks."""
+    os.environ |= {AHEAD: f"offline {output_dir}", "WANDB_SERVICE": "of whoever started this"}
+    import kd_research.tracking.ahead  # noqa: F401
+
+    assert {"wandb", "pandas", "plotly.graph_objects"} <= sys.modules.keys()
+    assert not {AHEAD, "WANDB_SERVICE", "WANDB_SILENT"} & os.environ.keys()
+    assert threading.active_count() == 1
+    (place,) = (output_dir / "wandb" / "tmp").iterdir()
+    made = sorted(place.iterdir())
+    assert len(made) == 2
+    for path in made:  # a person cleans up
+        path.rmdir()
+    place.rmdir()
+    directory = output_dir / "runs" / "a"
+    directory.mkdir(parents=True)
+    assert in_fork(lambda: a_trial(config, directory, output_dir / "told")) == 0
+    assert sorted(place.iterdir()) == made
+
+
+def test_a_trial_imports_nothing_of_it(config, tmp_path):
+    config["tracking"]["run_id"] = "a"
+    config["output_dir"] = str(tmp_path)
+    server = multiprocessing.get_context("spawn").Process(target=a_server, args=(config, tmp_path))
+    server.start()
+    server.join()
+    assert server.exitcode == 0
+    assert run_files(tmp_path, "a")
+    assert list((tmp_path / "wandb" / "tmp").iterdir()) == []
+    new = json.loads((tmp_path / "told").read_text())
+    assert [name for name in new if name.startswith(("wandb", "pandas", "pydantic", "req"))] == []
+    assert len(new) < 20
+
+
+def test_without_wandb_a_server_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if not installed
+    monkeypatch.setenv(AHEAD, f"offline {tmp_path}")
+    monkeypatch.delitem(sys.modules, "kd_research.tracking.ahead", raising=False)
+    import kd_research.tracking.ahead  # noqa: F401
+
+    assert AHEAD not in os.environ
+
+
+@pytest.mark.parametrize(("mode", "modules"), [("offline", 1), ("disabled", 0), ("csv", 0)])
+def test_it_is_asked_for_where_the_trials_use_it(mode, modules, monkeypatch):
+    asked = []
+    monkeypatch.setattr(LocalPool, "import_ahead", lambda self, what: asked.append(what))
+    plan = make_plan(f"tracking={mode}")
+    with opened_pool(plan):
+        pass
+    assert [len(what) for what in asked] == [0, modules]
+    if modules:
+        (variables,) = asked[1].values()
+        assert variables == {AHEAD: f"offline {plan.config.output_dir}"}
+
+
+def test_the_server_alone_has_the_variables(monkeypatch):
+    seen = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(os.environ.get(AHEAD)))
+    pool = LocalPool(slots=1)
+    pool.import_ahead(imported_ahead({"mode": "online"}, str(Path("o"))))
+    pool.warm()
+    assert seen == ["online o"]
+    assert AHEAD not in os.environ
