@@ -17,6 +17,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from tiny import TINY, Compose, composed
+from warm import SET_BY_LIBRARIES
 
 import kd_research.trial  # noqa: F401  # as every run does, before Lightning
 
@@ -44,10 +45,8 @@ MayChange = (  # libraries' own
     "PL_GLOBAL_SEED",
     "PL_SEED_WORKERS",
     "CRC32C_SW_MODE",  # tensorboardX
-    "KMP_DUPLICATE_LIB_OK",  # scikit-learn
-    "KMP_INIT_AT_FORK",
     "PYTORCH_NVML_BASED_CUDA_CHECK",  # Lightning
-    "TORCHINDUCTOR_CACHE_DIR",  # torch
+    *SET_BY_LIBRARIES,
 )
 
 

@@ -3,7 +3,8 @@
 What is saved is work done again: the same file read and parsed, the same interpolation parsed,
 copies of a configuration, and what it holds as plain values, that go node by node and field by
 field through what only a few nodes need, and imports inside of what is asked of every node.
-Optuna's scripts of what its databases once were are likewise read once, not for every study.
+Optuna's scripts of what its databases once were are likewise read once, not for every study, and
+what is installed is not looked through for plug-ins of Lightning for every Trainer.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import omegaconf.base
 import quick_defaults
 import yaml
 from hydra._internal import defaults_list
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.fabric.utilities import registry
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode, nodes
 from omegaconf.base import Box, Container, ContainerMetadata, Metadata, Node, UnionNode
 from omegaconf.basecontainer import BaseContainer
@@ -257,6 +260,17 @@ def _interpolation_map(overrides: Any, defaults: Any, self_added: bool) -> DictC
     return _map(overrides, defaults, self_added) if needed else None
 
 
+_parse_rule = OverridesParser.parse_rule
+_rules: dict[tuple[str, str], Any] = {}
+
+
+def _rule(self: OverridesParser, s: str, rule_name: str) -> Any:
+    """What a text says; what is wrong in it is told anew."""
+    if (s, rule_name) not in _rules:
+        _rules[s, rule_name] = _parse_rule(self, s, rule_name)
+    return copy.deepcopy(_rules[s, rule_name])
+
+
 _make_script = _VersionManager._create_alembic_script
 _scripts: list[Any] = []
 
@@ -291,6 +305,8 @@ PARTS: list[tuple[Any, str, Any, Any]] = [  # owner, name, the quick one, the li
         ),
         (_VersionManager, "_create_alembic_script", _script),
         (OmegaConf, "load", staticmethod(_loaded)),
+        (OverridesParser, "parse_rule", _rule),
+        (registry, "entry_points", lru_cache(registry.entry_points)),
         (hydra.version, "_get_version", lru_cache(hydra.version._get_version)),
         (defaults_list, "_create_interpolation_map", _interpolation_map),
         *quick_defaults.PARTS,

@@ -26,6 +26,11 @@ from typing import ClassVar
 SERVER = Path(__file__).with_name("warm_server.py")
 ROOT = SERVER.parents[1]
 AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "MKL_", "HF_", "TORCH", "KMP_", "MALLOC_")
+SET_BY_LIBRARIES = (  # for themselves, when they are imported
+    "KMP_DUPLICATE_LIB_OK",  # scikit-learn
+    "KMP_INIT_AT_FORK",
+    "TORCHINDUCTOR_CACHE_DIR",  # torch
+)
 FORKED = (
     *("kd_research.", "kill_sweeps", "gpu", "torchrun_by_forks", "serve_storage"),
     "mkdocs",  # which asks the package about itself
@@ -90,7 +95,7 @@ def address(python: str) -> str:
 
 def start_variables(environment: dict[str, str] | os._Environ[str]) -> dict[str, str]:
     """Those that have been read when a fork could change them; PYTHONPATH and warnings are not."""
-    later = ("PYTHONPATH", "PYTHONWARNINGS")
+    later = ("PYTHONPATH", "PYTHONWARNINGS", *SET_BY_LIBRARIES)
     names = [name for name in environment if name.startswith(AT_THE_START) and name not in later]
     return {name: environment[name] for name in names}
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from contextlib import suppress
 
 BASE = sys.path[1:]  # of an interpreter, without what a command's own environment adds
@@ -26,6 +27,7 @@ IMPORTED = (  # a run before all else that brings Lightning; below, what a sweep
     *("alembic.command", "optuna.storages._rdb.storage", "plotly.offline", "pyarrow.parquet"),
     *("sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "omegaconf._impl", "pygments.lexers"),
     *("scipy.special", "requests", "pyarrow.pandas_compat", "kd_research.tracking.sweep"),
+    "wandb.sdk.launch.inputs.internal",
 )
 
 
@@ -45,6 +47,8 @@ def main(fd: int, package: str) -> None:
     if package:
         compose(package)
     assert threading.active_count() == 1, "a fork has the thread that forks alone"
+    for each in list(weakref.finalize._registry):
+        each.atexit = False  # of what was imported here: it ends with the server
     gc.collect()
     gc.freeze()
     serve(socket.socket(fileno=fd))
