@@ -24,6 +24,7 @@ from typing import Protocol
 
 from kd_research.pools.child import Part, hidden_main, run_folder
 from kd_research.records.outside import PUT_BACK
+from kd_research.records.variables import set_variables
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
@@ -128,14 +129,15 @@ class LocalPool:
         self.slots = slots or max(1, available // devices_per_trial)
         self._free = list(range(self.slots))
         self._context = multiprocessing.get_context("forkserver")
-        self._ahead: dict[str, Mapping[str, str]] = {}
-        self.import_ahead({})
+        self._imports = [FIRST, program, run_folder.__module__]
+        self._imports_read: dict[str, str] = {}
+        self._context.set_forkserver_preload(self._imports)
 
-    def import_ahead(self, modules: Mapping[str, Mapping[str, str]]) -> None:
-        """Have the server import these too, before the first run, with the variables they read."""
-        self._ahead |= modules
-        names = [FIRST, self.program, run_folder.__module__, *self._ahead]
-        self._context.set_forkserver_preload(names)
+    def import_ahead(self, module: str, variables: Mapping[str, str]) -> None:
+        """Have the server import a module too, before the first run, with variables it reads."""
+        self._imports.append(module)
+        self._imports_read |= variables
+        self._context.set_forkserver_preload(self._imports)
 
     def submit(
         self,
@@ -180,18 +182,8 @@ class LocalPool:
 
     @contextmanager
     def _server_may_start(self) -> Iterator[None]:
-        ahead = {name: value for one in self._ahead.values() for name, value in one.items()}
-        before = {name: os.environ.get(name) for name in ahead}
-        os.environ.update(ahead)
-        try:
-            with hidden_main():
-                yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+        with set_variables(self._imports_read), hidden_main():
+            yield
 
     def _variables(self, slot: int | None) -> dict[str, str]:
         """The GPUs of a slot; more slots than groups of GPUs share them."""

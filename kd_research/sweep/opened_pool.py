@@ -27,8 +27,9 @@ def opened_pool(plan: Plan) -> Iterator[Pool]:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         raise
-    if hasattr(pool, "import_ahead"):
-        pool.import_ahead(imported_ahead(plan.config.tracking, str(plan.config.output_dir)))
+    ahead = imported_ahead(plan.config.tracking, str(plan.config.output_dir))
+    if ahead and hasattr(pool, "import_ahead"):
+        pool.import_ahead(*ahead)
     if hasattr(pool, "connect"):  # Hydra's launchers are made from what Hydra composed
         pool.connect(plan.composition.loader, plan.composition.master)
     with closing(pool):

@@ -60,15 +60,20 @@ def track(
             yield WandbTracker(mirror, directory)
 
 
-def imported_ahead(tracking: Mapping[str, Any], output_dir: str) -> dict[str, dict[str, str]]:
-    """What a server imports so that its trials need not: modules, with the variables they read.
+def imported_ahead(
+    tracking: Mapping[str, Any], output_dir: str
+) -> tuple[str, dict[str, str]] | None:
+    """What a server imports so that its trials need not: a module, and the variables it reads.
 
     Args:
         tracking: of the trials.
         output_dir: theirs.
+
+    Returns:
+        None where the trials import nothing of that kind.
     """
     mode = tracking["mode"]
-    return {f"{__name__}.ahead": {AHEAD: f"{mode} {output_dir}"}} if mode in WANDB else {}
+    return (f"{__name__}.ahead", {AHEAD: f"{mode} {output_dir}"}) if mode in WANDB else None
 
 
 def track_sweep(directory: Path, tracking: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kd_research.records.printable import masked, printable
+from kd_research.records.variables import set_variables
 from kd_research.tracking.temporary import import_wandb
 
 log = logging.getLogger(__name__)
@@ -161,23 +162,21 @@ def stop_service(owner: bool) -> None:
 def surroundings(mode: str, output_dir: Path) -> Iterator[None]:
     """W&B's variables as they should be in the body; a person's own folders stay."""
     home = output_dir / "wandb"
-    names = ("SERVICE", "CACHE_DIR", "DATA_DIR", "SILENT", "ERROR_REPORTING")
-    kept = {f"WANDB_{name}": os.environ.get(f"WANDB_{name}") for name in names}
-    if "wandb" not in sys.modules:
-        os.environ.pop("WANDB_SERVICE", None)  # of a parent process, which may end before us
-    os.environ.setdefault("WANDB_CACHE_DIR", str(home / "cache"))
-    os.environ.setdefault("WANDB_DATA_DIR", str(home / "data"))
-    os.environ["WANDB_SILENT"] = "true"
-    if mode != "online":
-        os.environ["WANDB_ERROR_REPORTING"] = "false"  # it is sent over the network
-    try:
+    given = os.environ.get
+    with set_variables(
+        {
+            # without W&B in this process it is a parent's, which may end before us
+            "WANDB_SERVICE": given("WANDB_SERVICE") if "wandb" in sys.modules else None,
+            "WANDB_CACHE_DIR": given("WANDB_CACHE_DIR", str(home / "cache")),
+            "WANDB_DATA_DIR": given("WANDB_DATA_DIR", str(home / "data")),
+            "WANDB_SILENT": "true",
+            # it is sent over the network
+            "WANDB_ERROR_REPORTING": given("WANDB_ERROR_REPORTING")
+            if mode == "online"
+            else "false",
+        }
+    ):
         yield
-    finally:
-        for key, value in kept.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 @contextmanager

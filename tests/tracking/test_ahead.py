@@ -69,24 +69,22 @@ def test_without_wandb_a_server_goes_on(monkeypatch, tmp_path):
     assert AHEAD not in os.environ
 
 
-@pytest.mark.parametrize(("mode", "modules"), [("offline", 1), ("disabled", 0), ("csv", 0)])
-def test_it_is_asked_for_where_the_trials_use_it(mode, modules, monkeypatch):
+@pytest.mark.parametrize(("mode", "times"), [("offline", 1), ("disabled", 0), ("csv", 0)])
+def test_it_is_asked_for_where_the_trials_use_it(mode, times, monkeypatch):
     asked = []
-    monkeypatch.setattr(LocalPool, "import_ahead", lambda self, what: asked.append(what))
+    monkeypatch.setattr(LocalPool, "import_ahead", lambda self, *what: asked.append(what))
     plan = make_plan(f"tracking={mode}")
     with opened_pool(plan):
         pass
-    assert [len(what) for what in asked] == [0, modules]
-    if modules:
-        (variables,) = asked[1].values()
-        assert variables == {AHEAD: f"offline {plan.config.output_dir}"}
+    found = "kd_research.tracking.ahead", {AHEAD: f"offline {plan.config.output_dir}"}
+    assert asked == [found] * times
 
 
 def test_the_server_alone_has_the_variables(monkeypatch):
     seen = []
     monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(os.environ.get(AHEAD)))
     pool = LocalPool(slots=1)
-    pool.import_ahead(imported_ahead({"mode": "online"}, str(Path("o"))))
+    pool.import_ahead(*imported_ahead({"mode": "online"}, str(Path("o"))))
     pool.warm()
     assert seen == ["online o"]
     assert AHEAD not in os.environ
