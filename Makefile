@@ -6,8 +6,8 @@ DEV := $(VENV)/.dev
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := $(VENV)/bin/python -m
 # Three processes for two cores, since some tests wait; what is imported is compiled once, not by each.
-TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 3 \
-	--dist loadfile --no-loadscope-reorder
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest \
+	--tx "3*popen//python=$(VENV)/bin/python tests/xdist_worker.py" --dist loadfile --no-loadscope-reorder
 
 .PHONY: help sweep test check docs format lock clean
 .DEFAULT_GOAL := help

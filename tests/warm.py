@@ -3,9 +3,10 @@
 `python -m kd_research.x` costs seconds of imports each time; a suite starts a hundred. `Command` is
 a `subprocess.Popen` whose process is forked from a server, with the folder, environment, streams
 and signals of its own, runs the module as `__main__`, and ends with its exit code. The server of
-forks that a sweep starts for its trials is forked ahead likewise. Where the start itself matters
-(another interpreter, variables that an interpreter or a library reads at its start), or where the
-machine cannot, the process is a real one: `subprocess.Popen` does the same.
+forks that a sweep starts for its trials is forked ahead likewise, and the suite's workers are
+forks too (`xdist_worker.py`). Where the start itself matters (another interpreter, variables that
+an interpreter or a library reads at its start), or where the machine cannot, the process is a real
+one: `subprocess.Popen` does the same.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ SET_BY_LIBRARIES = (  # for themselves, when they are imported
 )
 FORKED = (
     *("kd_research.", "kill_sweeps", "gpu", "torchrun_by_forks", "serve_storage"),
-    "mkdocs",  # which asks the package about itself
+    *("mkdocs", "xdist_worker"),  # the former asks the package about itself
 )  # modules
+SESSION = "KD_RESEARCH_TESTS"  # a variable: of which session of tests a worker is
 LOST = 255  # the exit code of what was running when the server was killed
 
 
@@ -68,6 +70,8 @@ class Server:
         self.process = subprocess.Popen(
             [python, str(SERVER), str(fd), package],
             pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
 
@@ -89,7 +93,7 @@ class Server:
 
 def address(python: str) -> str:
     """Where an interpreter's server listens: one for all workers of a session; else any place."""
-    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    session = os.environ.get(SESSION) or os.environ.get("PYTEST_XDIST_TESTRUNUID")
     return f"\0{sha256(f'{session} {python}'.encode()).hexdigest()}" if session else ""
 
 

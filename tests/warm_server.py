@@ -2,9 +2,7 @@
 
 import array
 import atexit
-import gc
 import importlib
-import logging
 import multiprocessing.util
 import os
 import pickle
@@ -13,22 +11,14 @@ import selectors
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import traceback
-import weakref
+from collections.abc import Callable
 from contextlib import suppress
 
+from warm_imports import WORKER, prepare
+
 BASE = sys.path[1:]  # of an interpreter, without what a command's own environment adds
-IMPORTED = (  # a run before all else that brings Lightning; below, what a sweep imports in its time
-    *("torch", "kd_research.trial.run", "hydra", "optuna", "numpy", "pandas", "wandb"),
-    *("kd_research.hydra_plugin", "kd_research.sweep.run", "kd_research.sweep.opening"),
-    *("kd_research.report", "kd_research.export", "kd_research.training.spoken"),
-    *("alembic.command", "optuna.storages._rdb.storage", "plotly.offline", "pyarrow.parquet"),
-    *("sqlalchemy.orm", "sqlalchemy.dialects.sqlite", "omegaconf._impl", "pygments.lexers"),
-    *("scipy.special", "requests", "pyarrow.pandas_compat", "kd_research.tracking.sweep"),
-    "wandb.sdk.launch.inputs.internal",
-)
 
 
 class Replaced(BaseException):
@@ -36,62 +26,22 @@ class Replaced(BaseException):
 
 
 def main(fd: int, package: str) -> None:
-    """Import what commands import, then serve."""
+    """Serve whoever listens there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the whole group: it is for the forks
     if package:  # not where a wheel is tried out as it is
         importlib.import_module("quick_configs").install()
-        os.fsync = lambda fd: None  # as in conftest.py
+        os.fsync = lambda fd: None  # as in shared_fixtures.py
     sys.path[:] = [package, *BASE] if package else BASE
-    for name in IMPORTED:
-        importlib.import_module(name)
-    rehearse()
-    if package:
-        compose(package)
-    assert threading.active_count() == 1, "a fork has the thread that forks alone"
-    for each in list(weakref.finalize._registry):
-        each.atexit = False  # of what was imported here: it ends with the server
-    gc.collect()
-    gc.freeze()
-    serve(socket.socket(fileno=fd))
+    serve(socket.socket(fileno=fd), lambda module: prepare(module == WORKER, package))
 
 
-def rehearse() -> None:
-    """What libraries work out once in a process and keep: mappers, statements, grammars."""
-    import optuna
-    import plotly.graph_objects as plots
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
+def serve(listener: socket.socket, before: Callable[[str], None] = lambda module: None) -> None:
+    """Fork for every request, tell how each fork ended, until nobody is left who can ask.
 
-    typed = ["a=1", "+a.b=x/y", "a@b.c=d", "a=interval(1,20)", "a=1,2", "a=[1,x]", "a={b: 1e-3}"]
-    OverridesParser.create().parse_overrides([*typed, "a='x y'", "a=${oc.env:HOME}", "a=null"])
-    OmegaConf.to_container(OmegaConf.create({"a": 1, "b": "${a}", "c": "x-${b}"}), resolve=True)
-    plots.Figure(plots.Scatter(x=[0], y=[1])).to_json()
-    logging.disable(logging.INFO)
-    with tempfile.TemporaryDirectory() as place:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{place}/study.db")
-        study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler())
-        for _ in range(2):
-            trial = study.ask()
-            study.tell(trial, trial.suggest_float("a", 0, 1) + trial.suggest_int("b", 0, 1))
-        assert study.trials
-        storage.engine.dispose()
-    logging.disable(logging.NOTSET)
-
-
-def compose(package: str) -> None:
-    """The default configuration: its files are read, and Hydra's plugins found."""
-    import hydra
-
-    from kd_research import hydra_plugin
-    from kd_research.configuration.config import register_resolvers
-
-    register_resolvers()
-    hydra_plugin.register()
-    with hydra.initialize_config_dir(os.path.join(package, "conf"), version_base="1.3"):
-        hydra.compose("config", return_hydra_config=True)
-
-
-def serve(listener: socket.socket) -> None:
-    """Fork for every request, tell how each fork ended, until nobody is left who can ask."""
+    Args:
+        listener: where those who ask connect.
+        before: called with the module that a fork will run.
+    """
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     clients = {listener.accept()[0]}  # of whoever started this
@@ -114,6 +64,8 @@ def serve(listener: socket.socket) -> None:
                 clients.remove(asked)
                 asked.close()
                 continue
+            request = pickle.loads(message)
+            before(request["argv"][0])
             pid = os.fork()
             if pid == 0:
                 for pidfd, (_, told) in running.items():
@@ -123,7 +75,7 @@ def serve(listener: socket.socket) -> None:
                 selector.close()
                 for each in (listener, *clients):
                     each.close()
-                live(pickle.loads(message), fds)
+                live(request, fds)
             told = fds.pop()
             for fd in fds:
                 os.close(fd)
@@ -188,6 +140,8 @@ def become(request: dict, streams: list[int]) -> None:
     sys.path_importer_cache.clear()
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if request["argv"][0] != WORKER:  # which is not heard under nohup, but by what it starts
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     import numpy
 
     numpy.random.seed()
