@@ -271,6 +271,22 @@ def make_batch(size: int, classes: int, seed: int) -> Batch:
     )
 
 
+@functools.cache
+def made_nets(
+    make_student: Callable[[int, int], nn.Module], classes: int, widths: tuple[int, int], seed: int
+) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Student and teacher, and the random numbers' state that they leave."""
+    torch.manual_seed(seed)
+    makes = (make_student, Net)
+    student, teacher = (make(width, classes) for make, width in zip(makes, widths, strict=True))
+    for net in (student, teacher):
+        next(net.head.parameters()).data *= 10  # logits that disagree
+    with torch.no_grad():
+        for _ in range(3):  # running statistics that are not those of a new net
+            teacher(torch.randn(32, 1, 8, 8))
+    return student, teacher.eval().requires_grad_(False), torch.get_rng_state()
+
+
 def make_setting(
     name: str,
     size: int = 6,
@@ -279,17 +295,11 @@ def make_setting(
     seed: int = 0,
     overrides: tuple[str, ...] = (),
 ) -> Setting:
-    torch.manual_seed(seed)
     if CASES[name].overrides == PEER:
         overrides = (*overrides, f"++student.model.num_classes={classes}")
-    makes = (CASES[name].student or Net, Net)
-    student, teacher = (make(width, classes) for make, width in zip(makes, widths, strict=True))
-    for net in (student, teacher):
-        next(net.head.parameters()).data *= 10  # logits that disagree
-    with torch.no_grad():
-        for _ in range(3):  # running statistics that are not those of a new net
-            teacher(torch.randn(32, 1, 8, 8))
-    teacher.eval().requires_grad_(False)
+    *nets, state = made_nets(CASES[name].student or Net, classes, widths, seed)
+    student, teacher = map(copy.deepcopy, nets)
+    torch.set_rng_state(state)
     objective = make_objective(name, *overrides)
     objective.bind(student, teacher)
     captures = [
