@@ -8,9 +8,13 @@ would run again), a sweep to `kd_research.sweep`. Imports neither torch nor wand
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from itertools import chain
 from pathlib import Path
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the imports' traceback tells nobody anything
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -85,5 +89,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     print_safely()
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)

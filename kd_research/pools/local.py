@@ -8,6 +8,7 @@ passes to it: config.yaml in; record.json, metrics.jsonl and log.txt out.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -23,11 +24,14 @@ from pathlib import Path
 from typing import Protocol
 
 from kd_research.pools.child import Part, hidden_main, run_folder
-from kd_research.records.outside import PUT_BACK
+from kd_research.records.outside import PUT_BACK, OutsideError
 from kd_research.records.variables import set_variables
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 SERVER_SECONDS = 30.0  # to get a killed server replaced
+AHEAD_SECONDS = 10.0  # of these with what it imports ahead of need
 FIRST = "kd_research.pools.server_start"  # of what its server imports
 NVIDIA_GPUS = "/proc/driver/nvidia/gpus"  # a folder a GPU, by the driver
 LOST_CODE = 255  # what multiprocessing says when the server itself was killed
@@ -129,15 +133,18 @@ class LocalPool:
         self.slots = slots or max(1, available // devices_per_trial)
         self._free = list(range(self.slots))
         self._context = multiprocessing.get_context("forkserver")
-        self._imports = [FIRST, program, run_folder.__module__]
-        self._imports_read: dict[str, str] = {}
-        self._context.set_forkserver_preload(self._imports)
+        self._ahead: str | None = None
+        self._preload({})
 
     def import_ahead(self, module: str, variables: Mapping[str, str]) -> None:
         """Have the server import a module too, before the first run, with variables it reads."""
-        self._imports.append(module)
-        self._imports_read |= variables
-        self._context.set_forkserver_preload(self._imports)
+        self._ahead = module
+        self._preload(variables, module)
+
+    def _preload(self, variables: Mapping[str, str], *more: str) -> None:
+        self._read_ahead = dict(variables)
+        names = [FIRST, self.program, run_folder.__module__, *more]
+        self._context.set_forkserver_preload(names)
 
     def submit(
         self,
@@ -167,22 +174,30 @@ class LocalPool:
             forkserver.ensure_running()
 
     def _start(self, arguments: tuple[object, ...]) -> ForkServerProcess:
-        deadline = time.monotonic() + SERVER_SECONDS
+        start = time.monotonic()
         while True:
             process = self._context.Process(target=run_folder, args=arguments)
             try:
                 with self._server_may_start():
                     process.start()
-            except (EOFError, ConnectionError):  # the server was killed; the next one is another,
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)  # as soon as the kernel has told us of this one's end
+            except (EOFError, ConnectionError) as error:
+                self._lost_server(time.monotonic() - start, error)
             else:
                 return process
 
+    def _lost_server(self, waited: float, error: Exception) -> None:
+        """It was killed, or ends by itself; the next one is another, or does without."""
+        if self._ahead and waited > AHEAD_SECONDS:
+            log.warning("%s ends the process that imports it; now each run does", self._ahead)
+            self._ahead = None
+            self._preload({})
+        elif waited > SERVER_SECONDS:
+            raise OutsideError("the process that runs are forked from ends as it starts") from error
+        time.sleep(0.05)  # until the kernel has told us of this one's end
+
     @contextmanager
     def _server_may_start(self) -> Iterator[None]:
-        with set_variables(self._imports_read), hidden_main():
+        with set_variables(self._read_ahead), hidden_main():
             yield
 
     def _variables(self, slot: int | None) -> dict[str, str]:

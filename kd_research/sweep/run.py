@@ -17,6 +17,8 @@ from kd_research.sweep.opening import open_study
 from kd_research.sweep.plan import Plan
 from kd_research.tracking import tell_offline, track_sweep
 
+UNTRACKED = "untracked"  # a file: what is new was not shown by the tracker, as after a kill
+
 
 def run_sweep(plan: Plan, quiet: bool = False) -> None:
     """Run what is left of the plan, then write the report (unless quiet, print it) and track it.
@@ -30,7 +32,10 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
         with open_study(plan) as study, opened_pool(plan) as pool:
-            something_new = Sweep(plan, study, pool).run() | run_baseline(plan, pool, study.beat)
+            untracked = plan.directory / UNTRACKED
+            something_new = untracked.exists()
+            untracked.touch()
+            something_new |= Sweep(plan, study, pool).run() | run_baseline(plan, pool, study.beat)
             num_completed = len(study.completed())
         with FileLock(plan.directory / "report.lock"):  # sweepers that share a study end together
             report = write_report(plan.directory)
@@ -42,6 +47,7 @@ def run_sweep(plan: Plan, quiet: bool = False) -> None:
             output_dir = plan.config.output_dir
             if something_new:
                 track_sweep(plan.directory, {**tracking, "output_dir": output_dir})
+            untracked.unlink(missing_ok=True)
             if not quiet:
                 own = {**tracking, "run_id": f"{plan.config.sweep.name}-sweep"}
                 tell_offline({"tracking": own, "output_dir": output_dir}, plan.directory)

@@ -77,7 +77,7 @@ def of_sweep(
 
 def _folder(stated: str, own: Path, output_dir: str) -> Path:
     places = [Path(os.path.expanduser(stated)), Path(output_dir, "sweeps", stated)]
-    places = places if stated.strip() else []
+    places = list(dict.fromkeys(places)) if stated.strip() else []
     folder = next((place for place in places if os.path.exists(place / SWEEP_NAME)), None)
     if folder is None:
         there = sorted(path.parent.name for path in Path(output_dir).glob(f"sweeps/*/{SWEEP_NAME}"))

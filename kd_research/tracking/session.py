@@ -158,6 +158,12 @@ def stop_service(owner: bool) -> None:
             wandb.teardown()
 
 
+def _own_service() -> str | None:
+    """Where this process's service is; a parent's may end before us."""
+    stated = os.environ.get("WANDB_SERVICE", "")
+    return stated if f"-{os.getpid()}-" in stated else None
+
+
 @contextmanager
 def surroundings(mode: str, output_dir: Path) -> Iterator[None]:
     """W&B's variables as they should be in the body; a person's own folders stay."""
@@ -165,8 +171,7 @@ def surroundings(mode: str, output_dir: Path) -> Iterator[None]:
     given = os.environ.get
     with set_variables(
         {
-            # without W&B in this process it is a parent's, which may end before us
-            "WANDB_SERVICE": given("WANDB_SERVICE") if "wandb" in sys.modules else None,
+            "WANDB_SERVICE": _own_service(),
             "WANDB_CACHE_DIR": given("WANDB_CACHE_DIR", str(home / "cache")),
             "WANDB_DATA_DIR": given("WANDB_DATA_DIR", str(home / "data")),
             "WANDB_SILENT": "true",

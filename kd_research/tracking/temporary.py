@@ -29,13 +29,13 @@ def import_wandb(output_dir: Path) -> None:
     _remove_left_over(place)
     own = place / f"{socket.gethostname()}-{os.getpid()}"
     own.mkdir(parents=True, exist_ok=True)
+    Finalize(None, _remove, args=(own,), exitpriority=0)
     before, tempfile.tempdir = tempfile.tempdir, str(own)
     try:
         importlib.import_module("wandb")
     finally:
         tempfile.tempdir = before
     _made.extend(own.iterdir())
-    Finalize(None, _remove, args=(own,), exitpriority=0)
 
 
 def _remove_left_over(place: Path) -> None:

@@ -16,8 +16,9 @@ from sweep_commands import (
     sweep,
 )
 
+import kd_research.sweep.run
 from kd_research.configuration.config import ConfigError
-from kd_research.sweep.run import run_sweep
+from kd_research.sweep.run import UNTRACKED, run_sweep
 
 TROUBLE = (
     "student.model._target_=sweep_probe.Probe",
@@ -77,12 +78,19 @@ def plan_again(output_dir, *overrides):
     return make_plan(*TINY, f"output_dir={output_dir}", "sweep.n_trials=6", *TROUBLE, *overrides)
 
 
-def test_the_same_command_again_runs_nothing(swept, capsys):
+def test_the_same_command_again_runs_nothing(swept, capsys, monkeypatch):
+    tracked = []
+    monkeypatch.setattr(kd_research.sweep.run, "track_sweep", lambda *given: tracked.append(given))
     output_dir, _ = swept
     before = _written(output_dir)
     run_sweep(plan_again(output_dir))
     assert "all 6 trials are done" in capsys.readouterr().out
     assert _written(output_dir) == before
+    assert tracked == []
+    (folder(output_dir) / UNTRACKED).touch()  # as a sweep that was killed before it was shown
+    run_sweep(plan_again(output_dir))
+    run_sweep(plan_again(output_dir))
+    assert len(tracked) == 1
 
 
 def test_another_space_does_not_continue_the_study(swept):

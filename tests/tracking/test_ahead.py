@@ -12,7 +12,9 @@ import pytest
 from forks import in_fork
 from sweep_commands import make_plan
 
+from kd_research.pools import local
 from kd_research.pools.local import LocalPool
+from kd_research.records.outside import OutsideError
 from kd_research.sweep.opened_pool import opened_pool
 from kd_research.tracking import imported_ahead, track
 from kd_research.tracking.session import AHEAD, run_files
@@ -60,8 +62,12 @@ def test_a_trial_imports_nothing_of_it(config, tmp_path):
     assert len(new) < 20
 
 
-def test_without_wandb_a_server_goes_on(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wandb", None)  # as if not installed
+@pytest.mark.parametrize("text", ["raise RuntimeError", "import sys; sys.exit('bye')"])
+def test_with_a_broken_wandb_a_server_goes_on(monkeypatch, tmp_path, text):
+    (tmp_path / "wandb.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setenv(AHEAD, f"offline {tmp_path}")
     monkeypatch.delitem(sys.modules, "kd_research.tracking.ahead", raising=False)
     import kd_research.tracking.ahead  # noqa: F401
@@ -78,6 +84,33 @@ def test_it_is_asked_for_where_the_trials_use_it(mode, times, monkeypatch):
         pass
     found = "kd_research.tracking.ahead", {AHEAD: f"offline {plan.config.output_dir}"}
     assert asked == [found] * times
+
+
+def test_a_server_that_it_ends_is_replaced_by_one_without(monkeypatch, caplog):
+    names = []
+    pool = LocalPool(slots=1)
+    pool.import_ahead(*imported_ahead({"mode": "online"}, "o"))
+
+    class Server:
+        set_forkserver_preload = staticmethod(names.append)
+
+        class Process:
+            def __init__(self, target, args):
+                pass
+
+            def start(self):
+                if not names:
+                    raise EOFError
+
+    pool._context = Server
+    monkeypatch.setattr(local, "AHEAD_SECONDS", 0.0)
+    assert isinstance(pool._start(()), Server.Process)
+    assert [name for name in names[0] if "ahead" in name] == []
+    assert "kd_research.tracking.ahead ends the process that imports it" in caplog.text
+    monkeypatch.setattr(local, "SERVER_SECONDS", 0.0)
+    names.clear()
+    with pytest.raises(OutsideError, match="ends as it starts"):
+        pool._start(())
 
 
 def test_the_server_alone_has_the_variables(monkeypatch):

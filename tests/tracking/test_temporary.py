@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from kd_research.tracking import track
 
 def _run(config, temporary, ready, end):
     os.environ["TMPDIR"], tempfile.tempdir = temporary, None
+    if end == "broken":
+        Path(temporary, "wandb.py").write_text("raise RuntimeError")
+        sys.path.insert(0, temporary)
     with track(config, Path(config["output_dir"])) as tracker:
         tracker.log({"epoch": 0, "val_accuracy": 0.5})
         Path(ready).touch()
@@ -22,7 +26,7 @@ def _run(config, temporary, ready, end):
         raise SystemExit(3)
 
 
-@pytest.mark.parametrize("end", ["ends", "raises", "killed"])
+@pytest.mark.parametrize("end", ["ends", "raises", "killed", "broken"])
 def test_a_run_leaves_none_wherever_it_ends(config, tmp_path, end):
     temporary, ready = tmp_path / "tmp", tmp_path / "ready"
     temporary.mkdir()
@@ -35,7 +39,7 @@ def test_a_run_leaves_none_wherever_it_ends(config, tmp_path, end):
         assert ready.exists()
         return process.exitcode
 
-    assert run(end) == {"ends": 0, "raises": 3, "killed": -signal.SIGKILL}[end]
+    assert run(end) == {"raises": 3, "killed": -signal.SIGKILL}.get(end, 0)
     assert [path.name for path in temporary.glob("tmp*wandb-*")] == []
     left = list((Path(config["output_dir"]) / "wandb" / "tmp").iterdir())
     assert len(left) == (1 if end == "killed" else 0)

@@ -278,6 +278,16 @@ def test_sigterm_finishes_the_run(config, tmp_path, monkeypatch):
     assert run.summary["status"] == "failed"
 
 
+def test_the_service_of_a_dead_parent_is_asked_by_no_run(config, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/gone/socket")
+    for name in ("a", "b"):  # the first imports W&B
+        config["tracking"]["run_id"] = name
+        with track(config, tmp_path) as tracker:
+            tracker.log(ROWS[0])
+        assert session.run_files(Path(config["output_dir"]), name)
+    assert warnings_of(caplog) == []
+
+
 def finished_run(directory, teacher_path):
     """What a run leaves in its folder before it is shown at the end."""
     directory.mkdir(parents=True)
