@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import warm
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from omegaconf import open_dict
+from sweep_commands import PATHS
 from tiny import TINY, composed
 
 from kd_research import run
@@ -164,3 +166,11 @@ def test_hydra_composes_no_more_often_than_it_must(
     with pytest.raises(SystemExit, match="num_threads must be"):
         run.main()
     assert len(composed) == times
+
+
+def test_an_interrupt_while_it_imports_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "hydra.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), PATHS])}
+    command = [sys.executable, "-m", "kd_research.run"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

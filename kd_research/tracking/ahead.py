@@ -15,9 +15,8 @@ from kd_research.tracking.temporary import import_wandb
 
 IN_TIME = ("wandb.sdk.launch.inputs.internal", "pandas", "requests")  # imported at a first use
 
-with suppress(
-    Exception, SystemExit
-):  # each trial says in a line what is wrong with it, and goes on
+# What is wrong with it each trial says in a line, and goes on.
+with suppress(Exception, SystemExit):
     mode, _, output_dir = os.environ.pop(AHEAD).partition(" ")
     with surroundings(mode, Path(output_dir)):
         import_wandb(Path(output_dir))
