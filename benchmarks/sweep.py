@@ -250,12 +250,15 @@ def main() -> None:
             each = later(output) / CORES
         after = limit(chosen)
         longer = wall + (MANY - chosen.settings) * each
-        strict.append(min(once + chosen.settings * one for once, one in (before, after)) / wall)
-        strict_many.append(min(once + MANY * one for once, one in (before, after)) / longer)
-        once, one = map(statistics.fmean, zip(before, after, strict=True))
-        walls["limit"].append(once + chosen.settings * one)
+        limits, limits_many = (
+            [once + count * one for once, one in (before, after)]
+            for count in (chosen.settings, MANY)
+        )
+        walls["limit"].append(statistics.fmean(limits))
         walls["ours"].append(wall)
-        many.append((once + MANY * one) / longer)
+        strict.append(min(limits) / wall)
+        strict_many.append(min(limits_many) / longer)
+        many.append(statistics.fmean(limits_many) / longer)
         print(f"  ours, {chosen.settings} settings: {wall:.0f} s (processor {used:.0f} s)")
         for threads, at_once in sorted({(1, 1), (1, CORES), (CORES, 1)}):
             who = f"peer, {threads} threads, {at_once} at once"

@@ -41,9 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not hasattr(config, "workerinput"):
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker:
         config.pluginmanager.register(Told(config))
-    if hasattr(config, "workerinput") or not config.getoption("tx", None):
+    if is_worker or not config.getoption("tx", None):
         config.pluginmanager.import_plugin("shared_fixtures")  # seconds of imports
 
 

@@ -17,10 +17,11 @@ from omegaconf import OmegaConf
 
 from kd_research.records.printing import print_safely
 from kd_research.records.record import CONFIG_NAME, SWEEP_NAME, read_record
+from kd_research.records.variables import set_variables
 from kd_research.report.load import load_sweep
 from kd_research.tracking.export import export_id
 from kd_research.tracking.run import run_name, student_name, teacher_name
-from kd_research.tracking.session import run_files, safe_id, stop_service
+from kd_research.tracking.session import own_service, run_files, safe_id, stop_service
 from kd_research.tracking.workspace import workspace
 
 CHUNK = 50  # run folders a command
@@ -103,11 +104,12 @@ def sync(directory: Path, dry_run: bool = False) -> int:
     if dry_run:
         print("\n".join(shlex.join(["wandb", "sync", *command]) for command in commands))
         return 0
-    owner = "WANDB_SERVICE" not in os.environ
-    try:
-        return _upload(directory, commands) or _finish(directory, runs)
-    finally:
-        stop_service(owner)
+    with set_variables(own_service()):
+        owner = "WANDB_SERVICE" not in os.environ
+        try:
+            return _upload(directory, commands) or _finish(directory, runs)
+        finally:
+            stop_service(owner)
 
 
 def _upload(directory: Path, commands: list[list[str]]) -> int:

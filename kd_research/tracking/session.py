@@ -158,10 +158,10 @@ def stop_service(owner: bool) -> None:
             wandb.teardown()
 
 
-def _own_service() -> str | None:
-    """Where this process's service is; a parent's may end before us."""
+def own_service() -> dict[str, str | None]:
+    """W&B's variable of this process's service, if it has one; a parent's may end before us."""
     stated = os.environ.get("WANDB_SERVICE", "")
-    return stated if f"-{os.getpid()}-" in stated else None
+    return {"WANDB_SERVICE": stated if f"-{os.getpid()}-" in stated else None}
 
 
 @contextmanager
@@ -169,18 +169,14 @@ def surroundings(mode: str, output_dir: Path) -> Iterator[None]:
     """W&B's variables as they should be in the body; a person's own folders stay."""
     home = output_dir / "wandb"
     given = os.environ.get
-    with set_variables(
-        {
-            "WANDB_SERVICE": _own_service(),
-            "WANDB_CACHE_DIR": given("WANDB_CACHE_DIR", str(home / "cache")),
-            "WANDB_DATA_DIR": given("WANDB_DATA_DIR", str(home / "data")),
-            "WANDB_SILENT": "true",
-            # it is sent over the network
-            "WANDB_ERROR_REPORTING": given("WANDB_ERROR_REPORTING")
-            if mode == "online"
-            else "false",
-        }
-    ):
+    values = own_service() | {
+        "WANDB_CACHE_DIR": given("WANDB_CACHE_DIR", str(home / "cache")),
+        "WANDB_DATA_DIR": given("WANDB_DATA_DIR", str(home / "data")),
+        "WANDB_SILENT": "true",
+    }
+    if mode != "online":
+        values["WANDB_ERROR_REPORTING"] = "false"  # it is sent over the network
+    with set_variables(values):
         yield
 
 

@@ -38,6 +38,7 @@ def posted(sweep_directory, config, settings, tmp_path_factory, monkeypatch, cap
     with Server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/gone/socket")  # of a parent that has ended
         code = main(["sync", str(sweep_directory)])
         assert code == 0, capfd.readouterr()
     assert not list(stand.iterdir()), "W&B's logs of the upload are left where one stands"
